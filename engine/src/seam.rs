@@ -1,0 +1,105 @@
+//! The whole seam between the planes: tables pushed in, reports out.
+//!
+//! The control plane says what is; the engine says what it saw. Nothing else crosses, except
+//! that the daemon opens and closes the devices of its own host (`engine::io`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::types::{Claim, Location, MacAddr, PeerId, PortId, Vni};
+
+/// A change of the tables, told by the control plane. Applying one twice changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Update {
+    /// A network exists on this host, or its settings changed.
+    SetNetwork {
+        /// Its number on the wire.
+        vni: Vni,
+        /// The largest packet of the overlay, in bytes, without the Ethernet header.
+        mtu: u16,
+    },
+    /// The network is gone from this host, with all its pins and VTEPs.
+    RemoveNetwork {
+        /// The network.
+        vni: Vni,
+    },
+    /// Another host is alive: where it may be reached, and what it takes part in.
+    SetPeer {
+        /// The host.
+        peer: PeerId,
+        /// Its data addresses, best first; the first that answers a probe becomes the path. Datagrams
+        /// from any of them are accepted.
+        candidates: Vec<SocketAddr>,
+        /// The networks it has: where floods go to, and whose frames are accepted from it.
+        networks: Vec<Vni>,
+    },
+    /// The host is down or unknown: its path ends and its datagrams are dropped.
+    RemovePeer {
+        /// The host.
+        peer: PeerId,
+    },
+    /// An external VXLAN endpoint takes part in a network.
+    AddVtep {
+        /// The network.
+        vni: Vni,
+        /// Where it listens; datagrams are accepted from this IP address with any source port.
+        addr: SocketAddr,
+    },
+    /// The external endpoint takes no part any more.
+    RemoveVtep {
+        /// The network.
+        vni: Vni,
+        /// As it was added.
+        addr: SocketAddr,
+    },
+    /// An endpoint owns a MAC address. Of two claims on one MAC the winner is used
+    /// ([`Claim::beats`]); the loser is kept for the day the winner goes.
+    Pin {
+        /// The network.
+        vni: Vni,
+        /// The endpoint's MAC address.
+        mac: MacAddr,
+        /// The claim; at most one pin per (network, MAC, claiming peer).
+        claim: Claim,
+        /// Where it lives.
+        location: Location,
+        /// Its addresses: ARP requests for them are answered by the switch.
+        addrs: Vec<IpAddr>,
+    },
+    /// The claim of `peer` on a MAC address ends.
+    Unpin {
+        /// The network.
+        vni: Vni,
+        /// The MAC address.
+        mac: MacAddr,
+        /// The host whose claim ends.
+        peer: PeerId,
+    },
+}
+
+/// What the engine saw, for the control plane and for `status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A candidate address of a peer answered a probe and now carries its frames.
+    PathUp {
+        /// The peer.
+        peer: PeerId,
+        /// The address in use.
+        addr: SocketAddr,
+        /// The largest overlay packet that was shown to pass, in bytes.
+        mtu: u16,
+    },
+    /// No candidate of the peer answers.
+    PathDown {
+        /// The peer.
+        peer: PeerId,
+        /// What was tried, for people.
+        reason: String,
+    },
+    /// The device of a port is gone: its namespace died or somebody deleted it.
+    PortGone {
+        /// The port.
+        port: PortId,
+        /// What was seen, for people.
+        reason: String,
+    },
+}
