@@ -1,1 +1,5 @@
-//! x
+//! The control plane of meshnet: who is there, who owns what, what is it called.
+//!
+//! The modules outside `io` are pure: bytes and `now` in; bytes, events and deadlines out.
+
+pub mod mesh;

@@ -1,0 +1,193 @@
+//! What goes into a [`Mesh`](super::Mesh) and what comes out of it.
+
+use std::net::SocketAddr;
+
+use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
+use ipnet::Ipv4Net;
+
+use super::config::Target;
+
+/// A connection, numbered by the shell; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// An attempt to connect, numbered by the mesh; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialId(pub u64);
+
+/// A request for addresses, numbered by the caller.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Whom to dial.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DialTarget {
+    /// A peer named by people: resolve it and try every address; whoever answers is the peer.
+    Named(Target),
+    /// A peer known by its id: another one that answers there is an error.
+    Addr {
+        /// Where it was seen or says it is, best first.
+        addrs: Vec<SocketAddr>,
+        /// Who must answer.
+        peer: PeerId,
+    },
+}
+
+/// What the shell must do. Taken out only after everything from `poll_persist` is on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Send a message, in order, on the stream of a connection.
+    Transmit {
+        /// The connection.
+        conn: ConnId,
+        /// One message.
+        bytes: Vec<u8>,
+    },
+    /// Send a datagram on a connection; it may be lost.
+    Datagram {
+        /// The connection.
+        conn: ConnId,
+        /// At most 1400 bytes.
+        bytes: Vec<u8>,
+    },
+    /// Connect; the answer is `handle_established` or `handle_dial_failed` with the same number.
+    Dial {
+        /// The number of the attempt.
+        dial: DialId,
+        /// Whom to dial.
+        target: DialTarget,
+    },
+    /// Close a connection after what was sent on it; `handle_closed` need not follow.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Told to the other side, and to people.
+        reason: String,
+    },
+    /// The answer to `allocate`.
+    Allocated {
+        /// The request.
+        request: RequestId,
+        /// The addresses, with the prefix length of the network.
+        result: Result<Vec<IpPrefix>, super::AllocError>,
+    },
+}
+
+/// What the daemon wants to know, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MeshEvent {
+    /// Another host is alive, or what it says of itself changed.
+    HostUp(HostView),
+    /// The host is down: its endpoints were taken down before.
+    HostDown {
+        /// The host.
+        peer: PeerId,
+    },
+    /// An endpoint of a live host, or of this one, runs or changed.
+    EndpointUp(EndpointView),
+    /// The endpoint stopped, was removed, or its host is down.
+    EndpointDown {
+        /// Its host.
+        peer: PeerId,
+        /// Its port there.
+        port: PortId,
+        /// The network it was on.
+        vni: Vni,
+        /// The MAC address it had.
+        mac: MacAddr,
+    },
+    /// A network exists or its settings changed.
+    NetworkChanged {
+        /// The network.
+        network: NetworkId,
+        /// Its name.
+        name: String,
+        /// Its number on the wire.
+        vni: Vni,
+        /// Its largest packet in bytes.
+        mtu: u16,
+        /// Its range of addresses.
+        range: Option<Ipv4Net>,
+    },
+    /// An external VXLAN endpoint was declared.
+    VtepUp {
+        /// The network.
+        vni: Vni,
+        /// Where it listens.
+        addr: SocketAddr,
+    },
+    /// The external VXLAN endpoint was removed.
+    VtepDown {
+        /// The network.
+        vni: Vni,
+        /// As it was declared.
+        addr: SocketAddr,
+    },
+    /// Something people should know.
+    Notice {
+        /// One word for programs, in snake case.
+        kind: &'static str,
+        /// One line for people.
+        message: String,
+    },
+}
+
+/// Another host as the data plane needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostView {
+    /// The host.
+    pub peer: PeerId,
+    /// Its name for people.
+    pub nickname: String,
+    /// Its data addresses, best first.
+    pub candidates: Vec<SocketAddr>,
+    /// The networks it takes part in.
+    pub networks: Vec<(NetworkId, Vni)>,
+}
+
+/// An attachment of a container of this host to a network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Its port, and its id.
+    pub port: PortId,
+    /// The network.
+    pub network: NetworkId,
+    /// Its name on the network.
+    pub name: String,
+    /// The container as it was named to `attach`.
+    pub container: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpPrefix>,
+    /// The interface inside the container.
+    pub ifname: String,
+    /// False while the container is stopped: the record stays, the name is not answered.
+    pub running: bool,
+    /// The full id, if it is a Docker container.
+    pub docker_id: Option<String>,
+}
+
+/// An endpoint of any host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointView {
+    /// Its host.
+    pub peer: PeerId,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The number of its network on the wire.
+    pub vni: Vni,
+    /// Its host's claim on the MAC address.
+    pub claim: Claim,
+}
+
+/// An external VXLAN endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VtepView {
+    /// The network.
+    pub network: NetworkId,
+    /// Its number on the wire.
+    pub vni: Vni,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
