@@ -2,4 +2,5 @@
 //!
 //! The modules outside `io` are pure: bytes and `now` in; bytes, events and deadlines out.
 
+pub mod membership;
 pub mod mesh;

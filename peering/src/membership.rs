@@ -1,0 +1,341 @@
+//! Who is alive: SWIM with suspicion, by `foca`, fed with datagrams and `now`.
+//!
+//! A host is one member under its peer id. Its bump rises with each start and each time it finds itself declared
+//! down, so that a host that returns is believed at once. Reports of other hosts carry the bump they know, and the
+//! higher one counts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use engine::types::PeerId;
+use foca::{AccumulatingRuntime, Foca, OwnedNotification, PostcardCodec, State, Timer};
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::PeerState;
+
+/// A datagram of this module is never longer, in bytes: it fits a QUIC datagram on a path of 1200 bytes.
+pub const MAX_DATAGRAM: usize = 1100;
+
+/// A suspicion that was not refuted for so long is death. With the second it takes to probe a host, and the
+/// second until the probe has failed, a death is known everywhere in less than ten seconds.
+const SUSPICION_MAX: Duration = Duration::from_secs(5);
+
+/// Timers that run later than this show that this host itself stood still: the time does not count against others.
+const STANDSTILL: Duration = Duration::from_millis(1500);
+
+/// What changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberEvent {
+    /// The host is alive.
+    Up(PeerId),
+    /// The host is down.
+    Down(PeerId),
+    /// This host was declared down while it lives; it goes on under a higher bump, told here.
+    Rejoined(u64),
+}
+
+/// The members, as this host sees them.
+pub struct Membership {
+    foca: Foca<MemberId, PostcardCodec, StdRng, foca::NoCustomBroadcast>,
+    runtime: AccumulatingRuntime<MemberId>,
+    timers: BTreeMap<(Instant, u64), Timer<MemberId>>,
+    timer_count: u64,
+    sized_for: usize,
+    datagrams: VecDeque<(PeerId, Vec<u8>)>,
+    events: VecDeque<MemberEvent>,
+    left: bool,
+}
+
+impl Membership {
+    /// Starts alone; `bump` must be above that of every earlier start.
+    pub fn new(peer: PeerId, bump: u64, rng: StdRng) -> Self {
+        let id = MemberId { peer: peer.0, bump };
+        Membership {
+            foca: Foca::new(id, config(1), rng, PostcardCodec),
+            runtime: AccumulatingRuntime::new(),
+            timers: BTreeMap::new(),
+            timer_count: 0,
+            sized_for: 1,
+            datagrams: VecDeque::new(),
+            events: VecDeque::new(),
+            left: false,
+        }
+    }
+
+    /// Tells `peer`, to which there is a connection, that this host is here.
+    pub fn announce(&mut self, now: Instant, peer: PeerId) {
+        if !self.left {
+            let _refused = self.foca.announce(MemberId { peer: peer.0, bump: 0 }, &mut self.runtime);
+            self.absorb(now);
+        }
+    }
+
+    /// A datagram came from `from`. One that does not say so itself is dropped.
+    pub fn handle_datagram(&mut self, now: Instant, from: PeerId, bytes: &[u8]) {
+        let honest = postcard::take_from_bytes::<foca::Header<MemberId>>(bytes)
+            .is_ok_and(|(header, _)| header.src.peer == from.0);
+        if honest && !self.left {
+            // Garbage is refused as a whole; there is nobody to tell.
+            let _refused = self.foca.handle_data(bytes, &mut self.runtime);
+            self.absorb(now);
+        }
+    }
+
+    /// Runs every timer that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.forgive_standstill(now);
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            // A timer from before a change of identity is refused, as it should be.
+            let _refused = self.foca.handle_timer(entry.remove(), &mut self.runtime);
+            self.absorb(now);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|(&(at, _), _)| at)
+    }
+
+    /// The next datagram, and whom it is for.
+    pub fn poll_datagram(&mut self) -> Option<(PeerId, Vec<u8>)> {
+        self.datagrams.pop_front()
+    }
+
+    /// The next change.
+    pub fn poll_event(&mut self) -> Option<MemberEvent> {
+        self.events.pop_front()
+    }
+
+    /// This host goes under a bump of at least `bump` from now on.
+    pub fn raise(&mut self, now: Instant, bump: u64) {
+        let mut id = self.foca.identity().clone();
+        if bump > id.bump && !self.left {
+            id.bump = bump;
+            let _same = self.foca.change_identity(id, &mut self.runtime);
+            self.absorb(now);
+        }
+    }
+
+    /// Tells everybody reachable that this host is down. Nothing is sent or heard afterwards.
+    pub fn leave(&mut self, now: Instant) {
+        let everybody = self.alive();
+        let _refused = self.foca.leave_cluster(&mut self.runtime);
+        self.absorb(now);
+        // The library tells a few. A farewell costs one datagram, so everybody gets one.
+        if let Some(farewell) = self.datagrams.back().map(|(_, bytes)| bytes.clone()) {
+            let told: Vec<PeerId> = self.datagrams.iter().map(|&(peer, _)| peer).collect();
+            let header = postcard::take_from_bytes::<foca::Header<MemberId>>(&farewell);
+            if let Ok((header, payload)) = header {
+                for peer in everybody.into_iter().filter(|peer| !told.contains(peer)) {
+                    self.readdress(&header, payload, peer);
+                }
+            }
+        }
+        self.timers.clear();
+        self.left = true;
+    }
+
+    /// What is known of `peer`; a stranger is down.
+    pub fn state(&self, peer: PeerId) -> PeerState {
+        let member = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);
+        member.map_or(PeerState::Down, |member| state_of(member.state()))
+    }
+
+    /// Everybody who is known, down ones included.
+    pub fn states(&self) -> BTreeMap<PeerId, PeerState> {
+        let members = self.foca.iter_membership_state();
+        members.map(|member| (PeerId(member.id().peer), state_of(member.state()))).collect()
+    }
+
+    /// Everybody who is alive or suspect, in order.
+    pub fn alive(&self) -> Vec<PeerId> {
+        let mut alive: Vec<PeerId> =
+            self.foca.iter_members().map(|member| PeerId(member.id().peer)).collect();
+        alive.sort_unstable();
+        alive
+    }
+
+    fn readdress(&mut self, header: &foca::Header<MemberId>, payload: &[u8], peer: PeerId) {
+        let known = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);
+        let Some(dst) = known.map(|member| member.id().clone()) else { return };
+        let header = foca::Header { dst, ..header.clone() };
+        if let Ok(mut bytes) = postcard::to_allocvec(&header) {
+            bytes.extend_from_slice(payload);
+            self.datagrams.push_back((peer, bytes));
+        }
+    }
+
+    /// Timers keep their distance from each other when this host did not run for a while: an answer that waits in
+    /// the queue is read before its absence is judged.
+    fn forgive_standstill(&mut self, now: Instant) {
+        let Some(late) = self.poll_timeout().and_then(|due| now.checked_duration_since(due)) else { return };
+        if late > STANDSTILL {
+            let timers = std::mem::take(&mut self.timers);
+            self.timers = timers.into_iter().map(|((at, n), timer)| ((at + late, n), timer)).collect();
+        }
+    }
+
+    fn absorb(&mut self, now: Instant) {
+        while let Some((to, bytes)) = self.runtime.to_send() {
+            self.datagrams.push_back((PeerId(to.peer), bytes.to_vec()));
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.timer_count += 1;
+            self.timers.insert((now + after, self.timer_count), timer);
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            self.events.extend(event_of(notification));
+        }
+        self.resize();
+    }
+
+    fn resize(&mut self) {
+        let size = self.foca.num_members() + 1;
+        if size != self.sized_for {
+            self.sized_for = size;
+            // Probe periods stay as they are, so the library has nothing to refuse.
+            let _unchanged = self.foca.set_config(config(size));
+        }
+    }
+}
+
+/// A member: the host, and how often it began anew.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct MemberId {
+    peer: [u8; 16],
+    bump: u64,
+}
+
+impl foca::Identity for MemberId {
+    type Addr = [u8; 16];
+
+    fn renew(&self) -> Option<Self> {
+        Some(MemberId { peer: self.peer, bump: self.bump.saturating_add(1) })
+    }
+
+    fn addr(&self) -> Self::Addr {
+        self.peer
+    }
+
+    fn win_addr_conflict(&self, adversary: &Self) -> bool {
+        self.bump > adversary.bump
+    }
+}
+
+fn config(members: usize) -> foca::Config {
+    let size = u32::try_from(members).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    let mut config = foca::Config::new_lan(size);
+    config.suspect_to_down_after = config.suspect_to_down_after.min(SUSPICION_MAX);
+    config.max_packet_size = NonZeroUsize::new(MAX_DATAGRAM).unwrap_or(config.max_packet_size);
+    config
+}
+
+fn state_of(state: State) -> PeerState {
+    match state {
+        State::Alive => PeerState::Alive,
+        State::Suspect => PeerState::Suspect,
+        State::Down => PeerState::Down,
+    }
+}
+
+fn event_of(notification: OwnedNotification<MemberId>) -> Option<MemberEvent> {
+    match notification {
+        OwnedNotification::MemberUp(id) => Some(MemberEvent::Up(PeerId(id.peer))),
+        OwnedNotification::MemberDown(id) => Some(MemberEvent::Down(PeerId(id.peer))),
+        OwnedNotification::Rejoin(id) => Some(MemberEvent::Rejoined(id.bump)),
+        OwnedNotification::Rename(..)
+        | OwnedNotification::Active
+        | OwnedNotification::Idle
+        | OwnedNotification::Defunct => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    struct Pair {
+        now: Instant,
+        hosts: Vec<(PeerId, Membership)>,
+        cut: bool,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let host =
+                |n| (PeerId([n; 16]), Membership::new(PeerId([n; 16]), 1, StdRng::seed_from_u64(n.into())));
+            #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+            Pair { now: Instant::now(), hosts: vec![host(1), host(2)], cut: false }
+        }
+
+        fn run(&mut self, time: Duration) {
+            let end = self.now + time;
+            while self.now < end {
+                self.now += Duration::from_millis(50);
+                self.exchange();
+            }
+        }
+
+        fn exchange(&mut self) {
+            for (_, host) in &mut self.hosts {
+                host.handle_timeout(self.now);
+            }
+            for _ in 0..8 {
+                for at in 0..self.hosts.len() {
+                    let from = self.hosts[at].0;
+                    while let Some((to, bytes)) = self.hosts[at].1.poll_datagram() {
+                        assert!(bytes.len() <= MAX_DATAGRAM);
+                        let heard = self.hosts.iter_mut().find(|(peer, _)| *peer == to && !self.cut);
+                        heard.into_iter().for_each(|(_, host)| host.handle_datagram(self.now, from, &bytes));
+                    }
+                }
+            }
+        }
+
+        fn states(&self) -> [PeerState; 2] {
+            [self.hosts[0].1.state(self.hosts[1].0), self.hosts[1].1.state(self.hosts[0].0)]
+        }
+    }
+
+    #[test]
+    fn hosts_meet_part_and_meet_again() {
+        let mut pair = Pair::new();
+        pair.hosts[0].1.announce(pair.now, PeerId([2; 16]));
+        pair.run(Duration::from_secs(1));
+        assert_eq!(pair.states(), [PeerState::Alive; 2]);
+        pair.cut = true;
+        pair.run(Duration::from_secs(9));
+        assert_eq!(pair.states(), [PeerState::Down; 2]);
+        pair.cut = false;
+        for _ in 0..4 {
+            pair.hosts[0].1.announce(pair.now, PeerId([2; 16]));
+            pair.hosts[1].1.announce(pair.now, PeerId([1; 16]));
+            pair.run(Duration::from_secs(1));
+        }
+        assert_eq!(pair.states(), [PeerState::Alive; 2]);
+    }
+
+    #[test]
+    fn leaving_is_down_at_once() {
+        let mut pair = Pair::new();
+        pair.hosts[0].1.announce(pair.now, PeerId([2; 16]));
+        pair.run(Duration::from_secs(1));
+        pair.hosts[1].1.leave(pair.now);
+        pair.run(Duration::from_millis(50));
+        assert_eq!(pair.states()[0], PeerState::Down);
+    }
+
+    #[test]
+    fn a_datagram_in_the_name_of_another_is_dropped() {
+        let mut pair = Pair::new();
+        pair.hosts[0].1.announce(pair.now, PeerId([2; 16]));
+        let (_, bytes) = pair.hosts[0].1.poll_datagram().unwrap();
+        pair.hosts[1].1.handle_datagram(pair.now, PeerId([3; 16]), &bytes);
+        assert_eq!(pair.states()[1], PeerState::Down);
+        pair.hosts[1].1.handle_datagram(pair.now, PeerId([2; 16]), b"\xff\x00 nonsense");
+    }
+}
