@@ -4,3 +4,4 @@
 
 pub mod membership;
 pub mod mesh;
+pub mod topology;
