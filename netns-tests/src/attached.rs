@@ -1,0 +1,59 @@
+//! A container with a port on the overlay.
+
+use std::net::IpAddr;
+use std::ops::Deref;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+
+use crate::container::{Addressed, Container};
+
+/// What `attach -o json` told about a container; otherwise the container itself.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    container: Container,
+    /// Its (first) address on the overlay.
+    pub address: IpAddr,
+    /// The same with the prefix length of the network, as `10.32.0.2/12`.
+    pub prefix: String,
+    /// The Ethernet address of its port.
+    pub mac: String,
+    /// The name of the interface inside.
+    pub ifname: String,
+    /// Everything that was told.
+    pub told: Value,
+}
+
+impl Attached {
+    pub(crate) fn new(container: Container, told: &Value) -> Result<Self> {
+        let text = |key: &str| {
+            let value = told.get(key).and_then(Value::as_str).map(str::to_owned);
+            value.ok_or_else(|| anyhow!("`attach -o json` has no text {key:?}: {told}"))
+        };
+        let prefix = text("address")?;
+        let address = prefix.split('/').next().unwrap_or_default();
+        let address = address.parse().with_context(|| format!("`attach` printed the address {prefix:?}"))?;
+        Ok(Attached {
+            container,
+            address,
+            prefix,
+            mac: text("mac")?,
+            ifname: text("ifname")?,
+            told: told.clone(),
+        })
+    }
+}
+
+impl Deref for Attached {
+    type Target = Container;
+
+    fn deref(&self) -> &Container {
+        &self.container
+    }
+}
+
+impl Addressed for Attached {
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+}

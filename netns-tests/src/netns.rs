@@ -1,0 +1,141 @@
+//! Network namespaces, and running code and programs inside them.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::names;
+use crate::process::{Tool, kill_all};
+
+/// Settings of every namespace: the machine's default congestion control paces, which makes figures
+/// jump; duplicate address detection makes fresh IPv6 addresses wait.
+const SYSCTLS: [(&str, &str); 6] = [
+    ("net/ipv4/tcp_congestion_control", "reno"),
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv6/conf/default/dad_transmits", "0"),
+    ("net/ipv6/conf/all/router_solicitations", "0"),
+    ("net/ipv6/conf/default/router_solicitations", "0"),
+];
+
+/// A way into a network namespace. Holds no descriptor, so it does not keep the namespace alive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Namespace {
+    path: PathBuf,
+}
+
+impl Namespace {
+    /// Makes a namespace with a name, as `ip netns add` does, and sets it up.
+    pub fn create(name: &str) -> Result<Self> {
+        Tool::new("ip").args(["netns", "add", name]).run()?;
+        let namespace = Namespace { path: names::netns_path(name) };
+        namespace.set_up()?;
+        Ok(namespace)
+    }
+
+    /// The namespace a process is in.
+    pub fn of(pid: u32) -> Self {
+        Namespace { path: Path::new("/proc").join(pid.to_string()).join("ns/net") }
+    }
+
+    /// The path by which it can be opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The inode that tells namespaces apart.
+    pub fn inode(&self) -> Result<u64> {
+        let at = || format!("no namespace at {}", self.path.display());
+        Ok(std::fs::metadata(&self.path).with_context(at)?.ino())
+    }
+
+    /// Runs `work` on a thread of its own inside the namespace. Files below `/proc/sys/net` and
+    /// `/proc/thread-self/net`, sockets and child processes are then those of the namespace.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let file = File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
+        on_a_thread(move || {
+            setns(&file, CloneFlags::CLONE_NEWNET)
+                .context("cannot enter a network namespace: are you root?")?;
+            drop(file);
+            Ok(work())
+        })
+    }
+
+    /// Writes a kernel setting, named by its path below `/proc/sys`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        self.run(|| write_sysctl(name, value))?
+    }
+
+    /// Runs `ip` inside, with the words of `line`.
+    pub fn ip(&self, line: &str) -> Result<String> {
+        Tool::new("ip").words(line).inside(self).run()
+    }
+
+    /// Every process inside.
+    pub fn pids(&self) -> Vec<u32> {
+        let Ok(inode) = self.inode() else { return Vec::new() };
+        all_pids().into_iter().filter(|pid| Namespace::of(*pid).inode().is_ok_and(|it| it == inode)).collect()
+    }
+
+    /// True when it has an interface of this name.
+    pub fn has_interface(&self, name: &str) -> bool {
+        Tool::new("ip").args(["link", "show", "dev", name]).inside(self).run().is_ok()
+    }
+
+    /// The interfaces inside, as `ip -json -details address` tells them.
+    pub fn interfaces(&self) -> Result<Vec<serde_json::Value>> {
+        let text = self.ip("-json -details address")?;
+        serde_json::from_str(&text).with_context(|| format!("`ip -json` said {text:?}"))
+    }
+
+    /// Kills every process inside and removes the name made by [`create`](Self::create).
+    pub(crate) fn delete(&self) -> Result<()> {
+        kill_all(&self.pids());
+        let name =
+            self.path.file_name().and_then(|name| name.to_str()).ok_or_else(|| anyhow!("not a name"))?;
+        Tool::new("ip").args(["netns", "delete", name]).run().map(drop)
+    }
+
+    fn set_up(&self) -> Result<()> {
+        self.run(set_up_here)?
+    }
+}
+
+/// Runs `work` on a thread inside a new namespace that has no name and is set up.
+pub(crate) fn in_new<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    on_a_thread(move || {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace: are you root?")?;
+        set_up_here()?;
+        Ok(work())
+    })
+}
+
+/// The processes of the machine.
+pub(crate) fn all_pids() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .map_err(|_| anyhow!("a thread in a namespace panicked"))?
+}
+
+/// Sets up the namespace of the calling thread. Files are written rather than `sysctl` run: it may be missing.
+fn set_up_here() -> Result<()> {
+    for (name, value) in SYSCTLS {
+        // A kernel without IPv6 has no such files.
+        if !name.starts_with("net/ipv6") || Path::new("/proc/sys").join(name).exists() {
+            write_sysctl(name, value)?;
+        }
+    }
+    Tool::new("ip").words("link set dev lo up").run().map(drop)
+}
+
+fn write_sysctl(name: &str, value: &str) -> Result<()> {
+    let path = Path::new("/proc/sys").join(name);
+    std::fs::write(&path, value).with_context(|| format!("cannot write {value} to {}", path.display()))
+}

@@ -1,0 +1,78 @@
+//! The kernel's own VXLAN device on a host without a daemon.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Result, anyhow, ensure};
+
+use crate::container::{Addressed, Container};
+use crate::host::Host;
+
+/// What plain VXLAN over IPv4 leaves of 1500 bytes.
+const OVERLAY_MTU: u16 = 1450;
+
+/// A VXLAN device with VNI 1 and a bridge, as an administrator would make them with `ip`.
+#[derive(Debug)]
+pub struct KernelVtep<'host> {
+    host: &'host Host,
+    ports: AtomicU32,
+}
+
+impl<'host> KernelVtep<'host> {
+    /// Makes it on `host`, towards these other hosts.
+    pub fn new(host: &'host Host, remotes: &[&Host]) -> Result<Self> {
+        let (first, rest) = remotes.split_first().ok_or_else(|| anyhow!("no remote"))?;
+        let (local, namespace) = (host.address(), host.namespace());
+        let line = format!(
+            "link add name vxlan1 type vxlan id 1 dstport 4789 local {local} remote {}",
+            first.address()
+        );
+        namespace.ip(&line)?;
+        namespace.ip("link add name vbr1 type bridge stp_state 0 mcast_snooping 0")?;
+        namespace.ip("link set dev vxlan1 master vbr1 up")?;
+        namespace.ip("link set dev vbr1 up")?;
+        for remote in rest {
+            let line = format!("fdb append 00:00:00:00:00:00 dev vxlan1 dst {}", remote.address());
+            host.tool("bridge").words(&line).run()?;
+        }
+        Ok(KernelVtep { host, ports: AtomicU32::new(0) })
+    }
+
+    /// A container behind the bridge with this address, as `10.47.0.9/12`.
+    pub fn container(&self, name: &str, prefix: &str) -> Result<KernelContainer> {
+        let container = Container::new(name)?;
+        let pid = container.pid().ok_or_else(|| anyhow!("{name} has no process"))?;
+        let port = format!("k{}", self.ports.fetch_add(1, Ordering::Relaxed));
+        let namespace = self.host.namespace();
+        namespace.ip(&format!(
+            "link add name {port} mtu {OVERLAY_MTU} type veth peer name eth0 mtu {OVERLAY_MTU} netns {pid}"
+        ))?;
+        namespace.ip(&format!("link set dev {port} master vbr1 up"))?;
+        container.namespace().ip(&format!("address add {prefix} dev eth0"))?;
+        container.namespace().ip("link set dev eth0 up")?;
+        let address = prefix.split('/').next().unwrap_or_default().parse();
+        ensure!(address.is_ok(), "{prefix} is no address with a prefix length");
+        Ok(KernelContainer { container, address: address? })
+    }
+}
+
+/// A container behind a kernel VTEP; otherwise a [`Container`].
+#[derive(Clone, Debug)]
+pub struct KernelContainer {
+    container: Container,
+    address: IpAddr,
+}
+
+impl std::ops::Deref for KernelContainer {
+    type Target = Container;
+
+    fn deref(&self) -> &Container {
+        &self.container
+    }
+}
+
+impl Addressed for KernelContainer {
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+}
