@@ -5,6 +5,8 @@
 //! The engine knows nothing of gossip, HTTP or commands: tables are pushed in as [`Update`]s, reports
 //! leave as [`Event`]s.
 
+#[cfg(feature = "io")]
+pub mod io;
 pub mod seam;
 pub mod types;
 

@@ -1,0 +1,9 @@
+//! The shell of the data plane: TAP devices, namespaces, netlink, sockets and worker threads.
+//!
+//! The only place of the tree with unsafe code, apart from the checksum kernels: a file that needs it says so
+//! in its first line, and every block says why it is sound.
+
+pub mod device;
+pub mod netns;
+pub mod socket;
+pub mod tap;

@@ -1,0 +1,205 @@
+//! Reading: one call fills several slots of one arena, each with one datagram or, by `UDP_GRO`, several of
+//! equal size and an optional shorter last one.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use socket2::{SockAddr, SockAddrStorage};
+
+use super::DataSocket;
+use crate::types::canonical;
+
+/// Bytes of one slot: no UDP payload, aggregated or not, is longer than 65 507.
+pub const SLOT_LEN: usize = 65_536;
+/// The most slots of a batch; their bookkeeping lives on the stack during a call.
+const MAX_SLOTS: usize = 64;
+/// Room for the one control message that is asked for: `UDP_GRO` with an `int`.
+const CONTROL_LEN: usize = 32;
+
+/// What one slot holds after a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// Where the payload starts in the arena.
+    pub start: u32,
+    /// Length of the payload in bytes, all datagrams together.
+    pub len: u32,
+    /// Length of each datagram but the last, which may be shorter. Equal to `len` for a single one.
+    pub stride: u32,
+    /// The sender; an IPv4 address is never in the mapped form.
+    pub from: SocketAddr,
+}
+
+impl Received {
+    /// Where the datagrams are in the arena. An empty datagram is one empty range.
+    pub fn datagrams(&self) -> impl Iterator<Item = Range<u32>> + use<> {
+        let (end, stride) = (self.start + self.len, self.stride.max(1));
+        let more = (self.start + stride..end).step_by(stride as usize);
+        std::iter::once(self.start).chain(more).map(move |at| at..end.min(at + stride))
+    }
+}
+
+/// The arena of a worker and what the last read put there. Nothing is allocated after [`RecvBatch::new`].
+#[derive(Debug)]
+pub struct RecvBatch {
+    arena: Box<[u8]>,
+    received: Vec<Received>,
+}
+
+impl RecvBatch {
+    /// An arena of `slots` (1 to 64) times [`SLOT_LEN`] bytes.
+    pub fn new(slots: usize) -> Self {
+        let slots = slots.clamp(1, MAX_SLOTS);
+        RecvBatch { arena: vec![0; slots * SLOT_LEN].into_boxed_slice(), received: Vec::with_capacity(slots) }
+    }
+
+    /// The bytes of all slots.
+    pub fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// What the last read brought, in the order of arrival.
+    pub fn received(&self) -> &[Received] {
+        &self.received
+    }
+
+    /// Forgets what was read.
+    pub fn clear(&mut self) {
+        self.received.clear();
+    }
+}
+
+/// What the kernel fills besides the payload; in one place so that its parts live equally long.
+struct Scratch {
+    name: SockAddrStorage,
+    control: Control,
+    vector: libc::iovec,
+}
+
+/// Where the kernel puts the ancillary data of one message; aligned for `cmsghdr`.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+impl DataSocket {
+    /// Replaces the content of `batch` by what waits on the socket, up to one message per slot, in one system
+    /// call. Returns the number of filled slots, at least 1; fewer than there are slots means that the
+    /// socket is empty.
+    ///
+    /// Errors: `EAGAIN` ([`io::ErrorKind::WouldBlock`]), nothing waits. Anything else is transient too, and
+    /// concerns an earlier datagram: try again.
+    pub fn recv_batch(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        batch.clear();
+        let mut scratch = [const { MaybeUninit::uninit() }; MAX_SLOTS];
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_SLOTS];
+        let mut slots = 0;
+        for (slot, part) in batch.arena.chunks_exact_mut(SLOT_LEN).zip(&mut scratch) {
+            headers[slots].write(header(part.write(Scratch::new(slot))));
+            slots += 1;
+        }
+        let (fd, wait) = (self.as_fd().as_raw_fd(), libc::MSG_DONTWAIT);
+        let first = headers.as_mut_ptr().cast();
+        // SAFETY: the first `slots` headers are initialised; each points into its own scratch and through
+        // that to its own slot of the arena, which are alive and not touched otherwise, with true lengths.
+        let count = unsafe { libc::recvmmsg(fd, first, slots as libc::c_uint, wait, ptr::null_mut()) };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (index, header) in headers.iter().enumerate().take(count) {
+            // SAFETY: headers below `count` (at most `slots`) were initialised above and filled by the kernel.
+            let received = unsafe { received(header.assume_init_ref(), index * SLOT_LEN) };
+            batch.received.extend(received);
+        }
+        Ok(count)
+    }
+
+    /// Reads one message into `buffer`, which should have room for [`SLOT_LEN`] bytes: what does not fit is
+    /// lost. Errors as [`DataSocket::recv_batch`].
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut scratch = Scratch::new(buffer);
+        let mut filled = header(&mut scratch);
+        // SAFETY: the header points into `scratch` and through it to the caller's exclusive slice, with true
+        // lengths.
+        let len =
+            unsafe { libc::recvmsg(self.as_fd().as_raw_fd(), &raw mut filled.msg_hdr, libc::MSG_DONTWAIT) };
+        filled.msg_len = u32::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: the kernel filled the header, and the scratch behind it is alive.
+        unsafe { received(&filled, 0) }.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+    }
+}
+
+impl Scratch {
+    fn new(buffer: &mut [u8]) -> Self {
+        Scratch {
+            name: SockAddrStorage::zeroed(),
+            control: Control([0; CONTROL_LEN]),
+            vector: libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
+        }
+    }
+}
+
+/// A message header for one read through `scratch`, which must stay where it is.
+fn header(scratch: &mut Scratch) -> libc::mmsghdr {
+    // SAFETY: `mmsghdr` is plain old data for which all zeros is a value.
+    let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+    header.msg_hdr.msg_namelen = scratch.name.size_of();
+    header.msg_hdr.msg_name = (&raw mut scratch.name).cast();
+    header.msg_hdr.msg_iov = &raw mut scratch.vector;
+    header.msg_hdr.msg_iovlen = 1;
+    header.msg_hdr.msg_control = (&raw mut scratch.control).cast();
+    header.msg_hdr.msg_controllen = CONTROL_LEN as _;
+    header
+}
+
+/// Reads a filled header. None when the sender is not an IP address, which does not occur on a UDP socket.
+///
+/// # Safety
+/// `header` was made by [`header`], the kernel filled it, and the scratch behind it is alive.
+unsafe fn received(header: &libc::mmsghdr, start: usize) -> Option<Received> {
+    let len = header.msg_len;
+    // SAFETY: the name is a `SockAddrStorage` that was zeroed and then filled with `msg_namelen` bytes.
+    let from = unsafe {
+        SockAddr::new(header.msg_hdr.msg_name.cast::<SockAddrStorage>().read(), header.msg_hdr.msg_namelen)
+    };
+    // SAFETY: as the caller promises.
+    let stride = unsafe { gro_stride(&header.msg_hdr) }.unwrap_or(len);
+    Some(Received { start: start as u32, len, stride, from: canonical(from.as_socket()?) })
+}
+
+/// The segment size that `UDP_GRO` reports (linux/udp.h): there is no message for a single datagram.
+///
+/// # Safety
+/// The kernel filled `header`, and its control buffer is alive.
+unsafe fn gro_stride(header: &libc::msghdr) -> Option<u32> {
+    // SAFETY: the macros walk the control buffer within `msg_controllen`, which the kernel set; the payload
+    // of a UDP_GRO message is an int, read without assuming alignment.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(header);
+        while let Some(message) = at.as_ref() {
+            if (message.cmsg_level, message.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO) {
+                let size = libc::CMSG_DATA(at).cast::<libc::c_int>().read_unaligned();
+                return u32::try_from(size).ok().filter(|size| *size > 0);
+            }
+            at = libc::CMSG_NXTHDR(header, at);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_cut_at_the_stride() {
+        let from = "192.0.2.1:4789".parse().unwrap();
+        let cut =
+            |start, len, stride| -> Vec<_> { Received { start, len, stride, from }.datagrams().collect() };
+        assert_eq!(cut(100, 25, 10), [100..110, 110..120, 120..125]);
+        assert_eq!(cut(0, 20, 10), [0..10, 10..20]);
+        assert_eq!(cut(7, 9, 9), vec![7..16]);
+        assert_eq!(cut(7, 0, 0), vec![7..7]);
+    }
+}
