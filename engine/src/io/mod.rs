@@ -4,6 +4,7 @@
 //! in its first line, and every block says why it is sound.
 
 pub mod device;
+pub mod ethtool;
 pub mod netns;
 pub mod socket;
 pub mod tap;
