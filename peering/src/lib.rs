@@ -2,6 +2,12 @@
 //!
 //! The modules outside `io` are pure: bytes and `now` in; bytes, events and deadlines out.
 
+pub mod gossip;
+pub mod identity;
+pub mod ipam;
 pub mod membership;
 pub mod mesh;
+mod plain;
+pub mod proto;
+pub mod records;
 pub mod topology;

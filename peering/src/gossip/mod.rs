@@ -1,0 +1,21 @@
+//! Replicated records: signed by their writers, merged the same everywhere, repaired by comparing digests.
+//!
+//! ```text
+//! bytes -> Record::parse -> RecordStore::insert -> Merge        (relay what was Accepted)
+//! summary differs -> digests -> RecordStore::compare -> records to send, slots to pull
+//! ```
+//!
+//! Of all records in a slot the one with the highest [`Stamp`] stays; stamps are totally ordered and equal
+//! only for equal bytes, so the merge is commutative, associative and idempotent, and it cannot fail.
+
+mod digest;
+mod hash;
+mod record;
+mod store;
+
+pub use digest::{Digest, Line, MAX_DIGEST, MAX_PULL};
+pub use hash::{StateHash, state_hash};
+pub use record::{Class, MAX_KEY, MAX_RECORD, Record, RecordError, Slot, Stamp, kind};
+pub use store::{
+    Counters, Difference, MAX_BYTES_PER_WRITER, MAX_RECORDS_PER_WRITER, Merge, RecordStore, StoreError,
+};

@@ -1,0 +1,255 @@
+//! What the replicated records say: the payloads, each in the first version of its kind.
+//!
+//! A payload is encoded by postcard inside the signed envelope of [`crate::gossip`]. The header of the
+//! envelope already names the writer and its public key, so the payloads do not repeat them. A payload that
+//! breaks a limit is not used, but it is kept and relayed: what two releases think of it may differ.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::Endpoint;
+use crate::plain;
+
+/// Longest name, nickname or container name, in bytes (a DNS name has at most 253).
+pub const MAX_NAME: usize = 253;
+/// Most addresses in one list of a record.
+pub const MAX_ADDRESSES: usize = 64;
+/// Most networks one host takes part in.
+pub const MAX_NETWORKS: usize = 512;
+/// Most targets of one host that others are told about.
+pub const MAX_TARGETS: usize = 256;
+
+/// A cluster: 16 random bytes, made at its founding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct ClusterId(pub [u8; 16]);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a host thinks of sealing its frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Encryption {
+    /// Plain frames.
+    #[default]
+    Off,
+    /// Sealed where the other side can.
+    Auto,
+    /// Sealed or not at all.
+    On,
+}
+
+/// A peer that the people of a host named, and who answered there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct TargetRecord {
+    /// As it was named.
+    pub name: String,
+    /// Who it is; none while nobody answered.
+    #[serde(with = "plain")]
+    pub peer: Option<PeerId>,
+}
+
+/// What a host says of itself. Its peer id and identity key stand in the header of the record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its X25519 public key for the sessions of the data plane.
+    pub noise_key: [u8; 32],
+    /// Its name for people.
+    pub nickname: String,
+    /// The version of its program.
+    pub version: String,
+    /// Where its data plane may be reached, best first.
+    pub data_addrs: Vec<SocketAddr>,
+    /// Where its peering may be reached, best first.
+    pub control_addrs: Vec<SocketAddr>,
+    /// The suites it can seal with, best first.
+    pub suites: Vec<u16>,
+    /// What it thinks of sealing.
+    pub encryption: Encryption,
+    /// The networks it takes part in, and the number each has on the wire.
+    #[serde(with = "plain")]
+    pub networks: Vec<(NetworkId, Vni)>,
+    /// Its targets: the closure of a founding reaches through them.
+    pub targets: Vec<TargetRecord>,
+}
+
+/// An attachment of a container to a network. The key of the record is the port id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// The port at its host.
+    #[serde(with = "plain")]
+    pub port: PortId,
+    /// The network.
+    #[serde(with = "plain")]
+    pub network: NetworkId,
+    /// Its name on the network.
+    pub name: String,
+    /// The container as it was named to `attach`.
+    pub container: String,
+    /// Its MAC address.
+    #[serde(with = "plain")]
+    pub mac: MacAddr,
+    /// Its addresses.
+    #[serde(with = "plain")]
+    pub addresses: Vec<IpPrefix>,
+    /// The interface inside the container.
+    pub ifname: String,
+    /// False while the container is stopped.
+    pub running: bool,
+    /// The full id, if it is a Docker container.
+    pub docker_id: Option<String>,
+    /// One above the highest that its host had seen for this MAC.
+    pub claim_version: u64,
+}
+
+/// An external VXLAN endpoint of a network. The key of the record is [`VtepRecord::key`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VtepRecord {
+    /// The network.
+    #[serde(with = "plain")]
+    pub network: NetworkId,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+/// The settings of a network. The key of the record is the network id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// The network.
+    #[serde(with = "plain")]
+    pub network: NetworkId,
+    /// Its name.
+    pub name: String,
+    /// Its number on the wire.
+    #[serde(with = "plain")]
+    pub vni: Vni,
+    /// Its range of addresses.
+    #[serde(with = "plain")]
+    pub range: IpNet,
+    /// Its largest packet, in bytes.
+    pub mtu: u16,
+    /// How long a host is down before its space may be taken.
+    pub reclaim_after: Duration,
+}
+
+/// The kinds of records that this release knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// Of a host, by itself.
+    Host(HostRecord),
+    /// Of an endpoint, by its host.
+    Endpoint(EndpointRecord),
+    /// Of an external VXLAN endpoint, shared.
+    Vtep(VtepRecord),
+    /// Of a network, shared.
+    Network(NetworkRecord),
+    /// Of a kind or version not known here, or not readable: kept and relayed as it is.
+    Opaque,
+}
+
+impl HostRecord {
+    /// True when every list and text keeps its limit.
+    pub fn within_limits(&self) -> bool {
+        self.nickname.len() <= MAX_NAME
+            && self.version.len() <= MAX_NAME
+            && self.data_addrs.len() <= MAX_ADDRESSES
+            && self.control_addrs.len() <= MAX_ADDRESSES
+            && self.suites.len() <= MAX_ADDRESSES
+            && self.networks.len() <= MAX_NETWORKS
+            && self.targets.len() <= MAX_TARGETS
+            && self.targets.iter().all(|target| target.name.len() <= MAX_NAME + 8)
+    }
+}
+
+impl EndpointRecord {
+    /// The record of an endpoint under a claim.
+    pub fn new(endpoint: Endpoint, claim_version: u64) -> Self {
+        let Endpoint { port, network, name, container, mac, addresses, ifname, running, docker_id } =
+            endpoint;
+        EndpointRecord {
+            port,
+            network,
+            name,
+            container,
+            mac,
+            addresses,
+            ifname,
+            running,
+            docker_id,
+            claim_version,
+        }
+    }
+
+    /// The endpoint, without the claim.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            port: self.port,
+            network: self.network,
+            name: self.name.clone(),
+            container: self.container.clone(),
+            mac: self.mac,
+            addresses: self.addresses.clone(),
+            ifname: self.ifname.clone(),
+            running: self.running,
+            docker_id: self.docker_id.clone(),
+        }
+    }
+
+    /// The claim on its MAC address, made by the host `peer`.
+    pub fn claim(&self, peer: PeerId) -> Claim {
+        Claim { version: self.claim_version, peer }
+    }
+
+    /// What its tombstone keeps: the port, the addresses and the claim, without the words for people.
+    pub fn gone(&self) -> Self {
+        EndpointRecord {
+            name: String::new(),
+            container: String::new(),
+            ifname: String::new(),
+            running: false,
+            docker_id: None,
+            ..self.clone()
+        }
+    }
+
+    /// True when every list and text keeps its limit and the MAC is that of one station.
+    pub fn within_limits(&self) -> bool {
+        let texts = [&self.name, &self.container, &self.ifname];
+        texts.iter().all(|text| text.len() <= MAX_NAME)
+            && self.docker_id.as_ref().is_none_or(|id| id.len() <= MAX_NAME)
+            && self.addresses.len() <= MAX_ADDRESSES
+            && !self.mac.is_group()
+            && !self.mac.is_zero()
+    }
+}
+
+impl VtepRecord {
+    /// The key of its record: network id, address (16 bytes, IPv4 in mapped form), port little-endian.
+    pub fn key(&self) -> Vec<u8> {
+        let addr = match self.addr.ip() {
+            IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+            IpAddr::V6(addr) => addr,
+        };
+        [&self.network.0[..], &addr.octets(), &self.addr.port().to_le_bytes()].concat()
+    }
+}
+
+impl NetworkRecord {
+    /// True when the name keeps its limit and the range can be cut into units.
+    pub fn within_limits(&self) -> bool {
+        self.name.len() <= MAX_NAME && crate::ipam::Pool::new(self.range).is_ok()
+    }
+}
