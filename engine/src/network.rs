@@ -1,0 +1,58 @@
+//! One network of this host, as the workers see it: who is on it and where floods go.
+
+use std::sync::Arc;
+
+use crate::fdb::{Learned, Pins};
+use crate::switch::Port;
+use crate::tables::{PortIndex, RemoteIndex};
+use crate::types::{MacAddr, Vni};
+
+/// One network, immutable but for the stations it learns.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub(crate) vni: Vni,
+    pub(crate) mtu: u16,
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) learned: Arc<Learned>,
+    pub(crate) ports: Box<[PortIndex]>,
+    pub(crate) remotes: Box<[RemoteIndex]>,
+}
+
+impl Network {
+    /// Its number on the wire.
+    pub fn vni(&self) -> Vni {
+        self.vni
+    }
+
+    /// The largest packet in bytes, without the Ethernet header.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// What the control plane told.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// What was seen in traffic.
+    pub fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// The local ports on it.
+    pub fn ports(&self) -> &[PortIndex] {
+        &self.ports
+    }
+
+    /// Where floods go beyond this host: peers with a path, and VTEPs, each address once.
+    pub fn remotes(&self) -> &[RemoteIndex] {
+        &self.remotes
+    }
+
+    /// Notes the source of a frame, unless its place is pinned.
+    pub fn learn(&self, mac: MacAddr, port: Port, now_s: u32) {
+        if self.pins.get(mac).is_none() {
+            self.learned.learn(mac, port, now_s);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The switch: where does a frame go?
+//!
+//! It learns where sources are, looks destinations up, and answers ARP for endpoints it was told of. It holds no
+//! frame and writes nothing: verdicts go out, the worker acts on them.
+//!
+//! - A frame for a known station goes there alone; one for a group or for an unknown station is *flooded*: to every
+//!   other local port and, when it came from a local port, one copy to each remote of the network.
+//! - *Split horizon*: what came from a remote goes to local ports only. Hosts reach each other directly.
+//! - Pinned entries beat learned ones. A learned entry whose port is gone counts as unknown.
+//! - Floods of one port are limited, so that one broken container does not fill every host's wire.
+
+mod storm;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::counters::DropReason;
+use crate::network::Network;
+use crate::packet::{Batch, MAX_FRAMES};
+use crate::tables::{PortIndex, RemoteIndex, Tables};
+use crate::types::{MacAddr, Vni};
+use crate::wire::arp;
+use crate::wire::ether::{self, Ether};
+use storm::Storm;
+
+/// A place where frames enter or leave the switch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Port {
+    /// The device of a container on this host.
+    Tap(PortIndex),
+    /// A peer or a VTEP.
+    Remote(RemoteIndex),
+}
+
+/// What is to be done with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Send it out there.
+    Unicast(Port),
+    /// Send it to all of [`Switch::flood`].
+    Flood,
+    /// Write [`Switch::reply`] back to where the frame came from; the frame itself goes nowhere.
+    Hairpin,
+    /// Count it.
+    Drop(DropReason),
+}
+
+/// A complete ARP answer as an Ethernet frame.
+pub type Reply = [u8; arp::FRAME_LEN];
+
+/// One worker's view of all networks of this host.
+#[derive(Debug)]
+pub struct Switch {
+    tables: Arc<Tables>,
+    storm: Storm,
+    reply: Reply,
+}
+
+impl Switch {
+    /// A switch that forwards by `tables`.
+    pub fn new(tables: Arc<Tables>) -> Self {
+        Switch { tables, storm: Storm::default(), reply: [0; arp::FRAME_LEN] }
+    }
+
+    /// Forwards by newer tables from now on.
+    pub fn set_tables(&mut self, tables: Arc<Tables>) {
+        self.tables = tables;
+    }
+
+    /// The tables in use.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// Decides where a frame goes that came from `from` on the network `vni`. Learns the source.
+    ///
+    /// `frame` needs to hold the start of the frame only: the Ethernet header, and all of an ARP packet.
+    pub fn forward(&mut self, now: Instant, from: Port, vni: Vni, frame: &[u8]) -> Verdict {
+        let now_s = self.tables.seconds(now);
+        self.decide(now, now_s, from, vni, frame).unwrap_or_else(Verdict::Drop)
+    }
+
+    fn decide(
+        &mut self,
+        now: Instant,
+        now_s: u32,
+        from: Port,
+        vni: Vni,
+        frame: &[u8],
+    ) -> Result<Verdict, DropReason> {
+        let ether = Ether::parse(frame)?;
+        let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
+        let (source, destination) = (ether.source(), ether.destination());
+        check_source(source, vni)?;
+        network.learn(source, from, now_s);
+        if destination.is_group() {
+            if is_reserved(destination) {
+                return Err(DropReason::ReservedGroup);
+            }
+            if let Some(reply) = answer(network, from, &ether) {
+                self.reply = reply;
+                return Ok(Verdict::Hairpin);
+            }
+        } else if let Some(port) = self.locate(network, destination, now_s)? {
+            return permit(from, port).map(Verdict::Unicast);
+        }
+        if self.storm.admits(now, from) { Ok(Verdict::Flood) } else { Err(DropReason::StormLimit) }
+    }
+
+    /// Where `mac` is; none when nobody knows.
+    fn locate(&self, network: &Network, mac: MacAddr, now_s: u32) -> Result<Option<Port>, DropReason> {
+        match network.pins().get(mac) {
+            None => {
+                let learned = network.learned().get(mac, now_s);
+                Ok(learned.filter(|&port| self.tables.reaches(port, network.vni())))
+            }
+            Some(Some(port)) if self.tables.reaches(port, network.vni()) => Ok(Some(port)),
+            Some(Some(Port::Remote(_))) => Err(DropReason::NoPath),
+            Some(Some(Port::Tap(_)) | None) => Err(DropReason::PortGone),
+        }
+    }
+
+    /// The answer that [`Verdict::Hairpin`] speaks of. Valid until the next frame.
+    pub fn reply(&self) -> &Reply {
+        &self.reply
+    }
+
+    /// Where a flood goes: local ports, then remotes. Never back to `from`; from a remote to local ports only.
+    pub fn flood(
+        &self,
+        from: Port,
+        vni: Vni,
+    ) -> (impl Iterator<Item = PortIndex> + '_, impl Iterator<Item = RemoteIndex> + '_) {
+        let network = self.tables.network(vni);
+        let ports = network.map_or(&[][..], Network::ports);
+        let remotes = match from {
+            Port::Tap(_) => network.map_or(&[][..], Network::remotes),
+            Port::Remote(_) => &[],
+        };
+        (ports.iter().copied().filter(move |&port| Port::Tap(port) != from), remotes.iter().copied())
+    }
+
+    /// Decides for a whole batch that came from `from`, and sorts the frames by what is to be done with them.
+    pub fn classify(&mut self, now: Instant, from: Port, vni: Vni, batch: &Batch, classes: &mut Classes) {
+        classes.clear();
+        for (slot, frame) in batch.frames().iter().enumerate() {
+            let verdict = self.forward(now, from, vni, frame.frame(batch.arena()));
+            classes.put(slot as u16, verdict, &self.reply);
+        }
+        classes.sort();
+    }
+}
+
+/// Source addresses that no station may use.
+fn check_source(source: MacAddr, vni: Vni) -> Result<(), DropReason> {
+    if source.is_group() || source.is_zero() {
+        return Err(DropReason::GroupSource);
+    }
+    if source == MacAddr::gateway(vni) {
+        return Err(DropReason::GatewaySource);
+    }
+    Ok(())
+}
+
+/// The sixteen addresses that end at the first bridge: spanning tree, pause, LLDP (IEEE 802.1Q section 8.6.3).
+fn is_reserved(destination: MacAddr) -> bool {
+    matches!(destination.0, [0x01, 0x80, 0xc2, 0, 0, 0x00..=0x0f])
+}
+
+/// Whether a frame from `from` may go to `to`.
+fn permit(from: Port, to: Port) -> Result<Port, DropReason> {
+    match (from, to) {
+        _ if from == to => Err(DropReason::HairpinSamePort),
+        (Port::Remote(_), Port::Remote(_)) => Err(DropReason::SplitHorizon),
+        _ => Ok(to),
+    }
+}
+
+/// The answer to an ARP request from a local port for a pinned endpoint.
+///
+/// Never for the asker's own address and never to a probe (RFC 5227 section 2.1.1), so that duplicate address
+/// detection works. Requests from remotes are for the endpoint itself to answer.
+fn answer(network: &Network, from: Port, ether: &Ether<'_>) -> Option<Reply> {
+    if ether.ethertype() != ether::ARP || ether.tags() != 0 || !matches!(from, Port::Tap(_)) {
+        return None;
+    }
+    let request = arp::Arp::parse(ether.payload()).filter(arp::Arp::is_question)?;
+    let mac = network.pins().mac_of(request.target_ip.into())?;
+    let own = mac == ether.source() || mac == request.sender_mac;
+    (!own).then(|| request.answer(mac))
+}
+
+/// The frames of a batch, sorted by what is to be done with them. Frames are named by their place in the batch.
+#[derive(Debug)]
+pub struct Classes {
+    unicast: Vec<Routed>,
+    floods: Vec<u16>,
+    replies: Vec<Reply>,
+    drops: Vec<(u16, DropReason)>,
+}
+
+/// A frame and where it goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Routed {
+    /// Where it goes.
+    pub to: Port,
+    /// Its place in the batch.
+    pub slot: u16,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Classes {
+    /// Empty. Allocates once for all it will ever hold.
+    pub fn new() -> Self {
+        Classes {
+            unicast: Vec::with_capacity(MAX_FRAMES),
+            floods: Vec::with_capacity(MAX_FRAMES),
+            replies: Vec::with_capacity(MAX_FRAMES),
+            drops: Vec::with_capacity(MAX_FRAMES),
+        }
+    }
+
+    /// Frames for one destination each: one group for each destination, in it the order of the batch.
+    pub fn unicast(&self) -> impl Iterator<Item = (Port, &[Routed])> + '_ {
+        let groups = self.unicast.chunk_by(|a, b| a.to == b.to);
+        groups.filter_map(|group| group.first().map(|first| (first.to, group)))
+    }
+
+    /// Frames for [`Switch::flood`].
+    pub fn floods(&self) -> &[u16] {
+        &self.floods
+    }
+
+    /// Answers to write back to the port the batch came from.
+    pub fn replies(&self) -> &[Reply] {
+        &self.replies
+    }
+
+    /// Frames to count.
+    pub fn drops(&self) -> &[(u16, DropReason)] {
+        &self.drops
+    }
+
+    fn clear(&mut self) {
+        self.unicast.clear();
+        self.floods.clear();
+        self.replies.clear();
+        self.drops.clear();
+    }
+
+    fn put(&mut self, slot: u16, verdict: Verdict, reply: &Reply) {
+        match verdict {
+            Verdict::Unicast(to) => self.unicast.push(Routed { to, slot }),
+            Verdict::Flood => self.floods.push(slot),
+            Verdict::Hairpin => self.replies.push(*reply),
+            Verdict::Drop(reason) => self.drops.push((slot, reason)),
+        }
+    }
+
+    /// Brings frames for one destination together; within it the order of the batch stays.
+    fn sort(&mut self) {
+        self.unicast.sort_unstable();
+    }
+}

@@ -1,0 +1,133 @@
+//! The forwarding tables: built on the control side, read by the workers without a lock.
+//!
+//! A [`Registry`] takes what the control plane says ([`Update`](crate::Update)), which ports are open and which paths answer, and
+//! builds [`Tables`]: an immutable snapshot that shares every network that did not change with the one before.
+
+mod registry;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+
+use crate::counters::DropReason;
+use crate::network::Network;
+use crate::switch::Port;
+use crate::types::{PeerId, PortId, Vni};
+
+pub use registry::Registry;
+
+/// A local port, as a small number. Numbers of closed ports are used again, not before nothing points there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PortIndex(pub(crate) u32);
+
+/// A peer or a VTEP, as a small number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RemoteIndex(pub(crate) u32);
+
+impl PortIndex {
+    /// The plain number, to index arrays.
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl RemoteIndex {
+    /// The plain number, to index arrays.
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where datagrams for a peer or a VTEP go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Remote {
+    /// The address in use.
+    pub addr: SocketAddr,
+    /// The peer, none for a VTEP.
+    pub peer: Option<PeerId>,
+}
+
+/// A port of this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocalPort {
+    /// Its id.
+    pub id: PortId,
+    /// The network it is on.
+    pub vni: Vni,
+}
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// One snapshot of everything a worker needs to forward.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    networks: Map<Vni, Arc<Network>>,
+    sources: Arc<Sources>,
+    remotes: Arc<[Option<Remote>]>,
+    ports: Arc<[Option<LocalPort>]>,
+    /// What learned ages are counted from.
+    epoch: Instant,
+}
+
+/// The addresses that may send.
+#[derive(Clone, Default, Debug)]
+struct Sources {
+    /// For each address: the networks on which it may send, in order, and as whom.
+    members: Map<IpAddr, Vec<(Vni, RemoteIndex)>>,
+    /// The peer behind each candidate address.
+    peers: Map<IpAddr, PeerId>,
+}
+
+impl Tables {
+    /// Who a datagram for `vni` from the underlay address `ip` is from.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownSource`], [`DropReason::UnknownVni`], [`DropReason::NotOnNetwork`].
+    pub fn source(&self, ip: IpAddr, vni: Vni) -> Result<RemoteIndex, DropReason> {
+        let members = self.sources.members.get(&ip.to_canonical()).ok_or(DropReason::UnknownSource)?;
+        match members.binary_search_by_key(&vni, |&(vni, _)| vni) {
+            Ok(at) => members.get(at).map(|&(_, remote)| remote).ok_or(DropReason::NotOnNetwork),
+            Err(_) if self.networks.contains_key(&vni) => Err(DropReason::NotOnNetwork),
+            Err(_) => Err(DropReason::UnknownVni),
+        }
+    }
+
+    /// The peer that has `ip` among its candidate addresses: whose probes are answered.
+    pub fn peer_at(&self, ip: IpAddr) -> Option<PeerId> {
+        self.sources.peers.get(&ip.to_canonical()).copied()
+    }
+
+    /// A network of this host.
+    pub fn network(&self, vni: Vni) -> Option<&Network> {
+        self.networks.get(&vni).map(Arc::as_ref)
+    }
+
+    /// Where to send for `remote`; none for a peer without a path.
+    pub fn remote(&self, remote: RemoteIndex) -> Option<&Remote> {
+        self.remotes.get(remote.get()).and_then(Option::as_ref)
+    }
+
+    /// What `port` is, if it is open.
+    pub fn port(&self, port: PortIndex) -> Option<&LocalPort> {
+        self.ports.get(port.get()).and_then(Option::as_ref)
+    }
+
+    /// Whether frames can be sent to `port` on the network `vni` now.
+    pub(crate) fn reaches(&self, port: Port, vni: Vni) -> bool {
+        match port {
+            Port::Tap(index) => self.port(index).is_some_and(|port| port.vni == vni),
+            Port::Remote(index) => self.remote(index).is_some(),
+        }
+    }
+
+    /// `now` in whole seconds since these tables' registry was made.
+    pub(crate) fn seconds(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.epoch).as_secs() as u32
+    }
+}

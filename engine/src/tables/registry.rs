@@ -1,0 +1,309 @@
+//! The control side of the tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::slots::Slots;
+use super::{LocalPort, PortIndex, Remote, RemoteIndex, Sources, Tables};
+use crate::fdb::{Claims, Learned, Pins};
+use crate::network::Network;
+use crate::seam::Update;
+use crate::switch::Port;
+use crate::types::{Location, PeerId, PortId, Vni, canonical};
+
+/// Everything the control plane said, and the snapshot last built from it.
+///
+/// One thread owns it. The order of updates does not matter, except that a network's or a peer's removal ends
+/// what was said of it before; saying a thing twice changes nothing.
+#[derive(Debug)]
+pub struct Registry {
+    networks: BTreeMap<Vni, NetworkState>,
+    peers: BTreeMap<PeerId, PeerState>,
+    ports: Slots<PortId>,
+    port_networks: BTreeMap<PortId, Vni>,
+    remotes: Slots<RemoteKey>,
+    current: Arc<Tables>,
+    dirty: Dirty,
+}
+
+/// What the snapshot lacks.
+#[derive(Clone, Copy, Default, Debug)]
+struct Dirty {
+    ports: bool,
+    remotes: bool,
+    networks: bool,
+}
+
+#[derive(Default, Debug)]
+struct NetworkState {
+    /// None until the network itself was told: pins and VTEPs may come first.
+    mtu: Option<u16>,
+    claims: Claims,
+    vteps: BTreeSet<SocketAddr>,
+    learned: Arc<Learned>,
+    /// None when claims or ports changed since.
+    pins: Option<Arc<Pins>>,
+}
+
+#[derive(PartialEq, Eq, Default, Debug)]
+struct PeerState {
+    candidates: Vec<SocketAddr>,
+    networks: BTreeSet<Vni>,
+    path: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum RemoteKey {
+    Peer(PeerId),
+    Vtep(SocketAddr),
+}
+
+impl Registry {
+    /// Nothing known yet. Ages of learned entries count from `now`.
+    pub fn new(now: Instant) -> Self {
+        let current = Arc::new(Tables {
+            networks: super::Map::default(),
+            sources: Arc::new(Sources::default()),
+            remotes: Arc::new([]),
+            ports: Arc::new([]),
+            epoch: now,
+        });
+        Registry {
+            networks: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            ports: Slots::new(),
+            port_networks: BTreeMap::new(),
+            remotes: Slots::new(),
+            current,
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// Takes one update in. [`Registry::tables`] then has it.
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::SetNetwork { vni, mtu } => self.set_network(vni, mtu),
+            Update::RemoveNetwork { vni } => self.remove_network(vni),
+            Update::SetPeer { peer, candidates, networks } => self.set_peer(peer, candidates, networks),
+            Update::RemovePeer { peer } => self.dirty.remotes |= self.peers.remove(&peer).is_some(),
+            Update::AddVtep { vni, addr } => self.add_vtep(vni, canonical(addr)),
+            Update::RemoveVtep { vni, addr } => self.remove_vtep(vni, canonical(addr)),
+            Update::Pin { vni, mac, claim, location, addrs } => {
+                let network = self.networks.entry(vni).or_default();
+                if network.claims.insert(mac, claim, location, addrs) {
+                    network.pins = None;
+                    self.dirty.networks = true;
+                }
+            }
+            Update::Unpin { vni, mac, peer } => {
+                let Some(network) = self.networks.get_mut(&vni) else { return };
+                if network.claims.remove(mac, peer) {
+                    network.pins = None;
+                    self.dirty.networks = true;
+                }
+            }
+        }
+    }
+
+    fn set_network(&mut self, vni: Vni, mtu: u16) {
+        let network = self.networks.entry(vni).or_default();
+        if network.mtu != Some(mtu) {
+            network.mtu = Some(mtu);
+            // Who may send depends on the networks there are.
+            self.dirty.remotes = true;
+        }
+    }
+
+    fn remove_network(&mut self, vni: Vni) {
+        let Some(network) = self.networks.remove(&vni) else { return };
+        network.vteps.iter().for_each(|addr| self.release_vtep(addr));
+        self.dirty.remotes = true;
+    }
+
+    fn set_peer(&mut self, peer: PeerId, candidates: Vec<SocketAddr>, networks: Vec<Vni>) {
+        let candidates: Vec<_> = candidates.into_iter().map(canonical).collect();
+        let path = self.peers.get(&peer).and_then(|held| held.path).filter(|path| candidates.contains(path));
+        let state = PeerState { candidates, networks: networks.into_iter().collect(), path };
+        if self.peers.get(&peer) != Some(&state) {
+            self.remotes.intern(RemoteKey::Peer(peer));
+            self.peers.insert(peer, state);
+            self.dirty.remotes = true;
+        }
+    }
+
+    fn add_vtep(&mut self, vni: Vni, addr: SocketAddr) {
+        if self.networks.entry(vni).or_default().vteps.insert(addr) {
+            self.remotes.intern(RemoteKey::Vtep(addr));
+            self.dirty.remotes = true;
+        }
+    }
+
+    fn remove_vtep(&mut self, vni: Vni, addr: SocketAddr) {
+        if self.networks.get_mut(&vni).is_some_and(|network| network.vteps.remove(&addr)) {
+            self.release_vtep(&addr);
+            self.dirty.remotes = true;
+        }
+    }
+
+    /// Gives up a VTEP's number when no network has the VTEP any more.
+    fn release_vtep(&mut self, addr: &SocketAddr) {
+        if !self.networks.values().any(|network| network.vteps.contains(addr)) {
+            self.remotes.release(&RemoteKey::Vtep(*addr));
+        }
+    }
+
+    /// A port is open on the network `vni`. A port that is known keeps its number, also when it changed networks.
+    pub fn add_port(&mut self, port: PortId, vni: Vni) -> PortIndex {
+        if self.port_networks.insert(port, vni) != Some(vni) {
+            self.ports_changed();
+        }
+        PortIndex(self.ports.intern(port))
+    }
+
+    /// A port is closed. Pins to it drop what they get until it is back.
+    pub fn remove_port(&mut self, port: PortId) {
+        if self.ports.release(&port) {
+            self.port_networks.remove(&port);
+            self.ports_changed();
+        }
+    }
+
+    fn ports_changed(&mut self) {
+        self.dirty.ports = true;
+        self.networks.values_mut().for_each(|network| network.pins = None);
+    }
+
+    /// Which address of a peer carries its frames; none when no candidate answers. Unknown peers are ignored.
+    pub fn set_path(&mut self, peer: PeerId, path: Option<SocketAddr>) {
+        let path = path.map(canonical);
+        if let Some(state) = self.peers.get_mut(&peer)
+            && state.path != path
+        {
+            state.path = path;
+            self.dirty.remotes = true;
+        }
+    }
+
+    /// The tables as they now are. Cheap when nothing changed; what did not change is shared with the last ones.
+    pub fn tables(&mut self) -> Arc<Tables> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.ports || dirty.remotes || dirty.networks {
+            let mut next = Tables::clone(&self.current);
+            // Pins may give numbers to peers that nothing else was said of, so they come first.
+            next.networks = self.build_networks();
+            if dirty.ports {
+                next.ports = self.build_ports();
+            }
+            if dirty.remotes || next.remotes.len() != self.remotes.keys().len() {
+                next.remotes = self.build_remotes();
+                next.sources = Arc::new(self.build_sources());
+            }
+            self.current = Arc::new(next);
+        }
+        Arc::clone(&self.current)
+    }
+
+    /// Ages learned entries, and forgets those behind ports and remotes that are gone. Call it every few
+    /// seconds: numbers of closed ports are given out again after the second call.
+    pub fn sweep(&mut self, now: Instant) {
+        let tables = self.tables();
+        let now_s = tables.seconds(now);
+        for (&vni, network) in &self.networks {
+            network.learned.sweep(now_s, |port| tables.reaches(port, vni));
+        }
+        self.ports.rest();
+        self.remotes.rest();
+    }
+
+    fn build_networks(&mut self) -> super::Map<Vni, Arc<Network>> {
+        let (ports, remotes) = (&self.ports, &mut self.remotes);
+        for network in self.networks.values_mut().filter(|network| network.pins.is_none()) {
+            let resolve = |location| match location {
+                Location::Port(port) => ports.get(&port).map(|index| Port::Tap(PortIndex(index))),
+                Location::Peer(peer) => {
+                    Some(Port::Remote(RemoteIndex(remotes.intern(RemoteKey::Peer(peer)))))
+                }
+            };
+            network.pins = Some(Arc::new(network.claims.winners(resolve)));
+        }
+        let present = self.networks.iter().filter_map(|(&vni, state)| Some((vni, state, state.mtu?)));
+        present.map(|(vni, state, mtu)| (vni, Arc::new(self.build_network(vni, state, mtu)))).collect()
+    }
+
+    fn build_network(&self, vni: Vni, state: &NetworkState, mtu: u16) -> Network {
+        let on_it = self.port_networks.iter().filter(|&(_, held)| *held == vni);
+        Network {
+            vni,
+            mtu,
+            pins: state.pins.clone().unwrap_or_default(),
+            learned: Arc::clone(&state.learned),
+            ports: on_it.filter_map(|(port, _)| self.ports.get(port).map(PortIndex)).collect(),
+            remotes: self.flood_remotes(vni, state),
+        }
+    }
+
+    /// Peers that have the network and a path, then VTEPs; each address once.
+    fn flood_remotes(&self, vni: Vni, state: &NetworkState) -> Box<[RemoteIndex]> {
+        let peers = self.peers.iter().filter(|(_, peer)| peer.networks.contains(&vni));
+        let peers = peers.filter_map(|(&id, peer)| Some((peer.path?, RemoteKey::Peer(id))));
+        let vteps = state.vteps.iter().map(|&addr| (addr, RemoteKey::Vtep(addr)));
+        let mut seen = BTreeSet::new();
+        let each_once = peers.chain(vteps).filter(|(addr, _)| seen.insert(*addr));
+        each_once.filter_map(|(_, key)| self.remotes.get(&key).map(RemoteIndex)).collect()
+    }
+
+    fn build_ports(&self) -> Arc<[Option<LocalPort>]> {
+        let port = |id: &PortId| Some(LocalPort { id: *id, vni: *self.port_networks.get(id)? });
+        self.ports.keys().iter().map(|id| id.as_ref().and_then(port)).collect()
+    }
+
+    fn build_remotes(&self) -> Arc<[Option<Remote>]> {
+        let remote = |key: &RemoteKey| match *key {
+            RemoteKey::Vtep(addr) => Some(Remote { addr, peer: None }),
+            RemoteKey::Peer(id) => Some(Remote { addr: self.peers.get(&id)?.path?, peer: Some(id) }),
+        };
+        self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()
+    }
+
+    /// Of several senders with one address and network the one whose path it is counts, then any peer, then a VTEP.
+    fn build_sources(&self) -> Sources {
+        let mut sources = Sources::default();
+        let in_use = self.peers.iter().filter_map(|(&id, peer)| Some((peer.path?, id, peer)));
+        let candidates =
+            self.peers.iter().flat_map(|(&id, peer)| peer.candidates.iter().map(move |&at| (at, id, peer)));
+        for (addr, id, peer) in in_use.chain(candidates) {
+            sources.peers.entry(addr.ip()).or_insert(id);
+            let members = sources.members.entry(addr.ip()).or_default();
+            let present = peer.networks.iter().filter(|vni| self.is_present(**vni));
+            self.admit(members, RemoteKey::Peer(id), present.copied());
+        }
+        for (&vni, network) in &self.networks {
+            for &addr in &network.vteps {
+                let members = sources.members.entry(addr.ip()).or_default();
+                self.admit(members, RemoteKey::Vtep(addr), self.is_present(vni).then_some(vni).into_iter());
+            }
+        }
+        sources
+    }
+
+    /// Adds the networks of a remote where nobody stands yet, in order.
+    fn admit(
+        &self,
+        members: &mut Vec<(Vni, RemoteIndex)>,
+        key: RemoteKey,
+        networks: impl Iterator<Item = Vni>,
+    ) {
+        let Some(index) = self.remotes.get(&key) else { return };
+        for vni in networks {
+            if let Err(at) = members.binary_search_by_key(&vni, |&(held, _)| held) {
+                members.insert(at, (vni, RemoteIndex(index)));
+            }
+        }
+    }
+
+    fn is_present(&self, vni: Vni) -> bool {
+        self.networks.get(&vni).is_some_and(|network| network.mtu.is_some())
+    }
+}

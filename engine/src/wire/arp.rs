@@ -1,0 +1,87 @@
+//! ARP for IPv4 over Ethernet (RFC 826).
+
+use std::net::Ipv4Addr;
+
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::ether;
+use crate::types::MacAddr;
+
+/// Length of a packet in bytes.
+pub const LEN: usize = 28;
+/// Length of an untagged frame that carries one, in bytes, without padding.
+pub const FRAME_LEN: usize = ether::LEN + LEN;
+
+const HARDWARE_ETHERNET: u16 = 1;
+const REQUEST: u16 = 1;
+const REPLY: u16 = 2;
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Raw {
+    hardware: U16,
+    protocol: U16,
+    hardware_len: u8,
+    protocol_len: u8,
+    operation: U16,
+    sender_mac: [u8; 6],
+    sender_ip: [u8; 4],
+    target_mac: [u8; 6],
+    target_ip: [u8; 4],
+}
+
+/// An ARP packet that speaks of IPv4 and Ethernet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arp {
+    /// 1 asks, 2 answers.
+    pub operation: u16,
+    /// Who speaks.
+    pub sender_mac: MacAddr,
+    /// The speaker's address; zero in a probe for duplicates.
+    pub sender_ip: Ipv4Addr,
+    /// The address in question.
+    pub target_ip: Ipv4Addr,
+}
+
+impl Arp {
+    /// Reads a packet; none when it is cut short or about other protocols. Padding behind it is ignored.
+    pub fn parse(packet: &[u8]) -> Option<Self> {
+        let (raw, _) = Raw::ref_from_prefix(packet).ok()?;
+        let known = raw.hardware.get() == HARDWARE_ETHERNET
+            && raw.protocol.get() == ether::IPV4
+            && (raw.hardware_len, raw.protocol_len) == (6, 4);
+        known.then(|| Arp {
+            operation: raw.operation.get(),
+            sender_mac: MacAddr(raw.sender_mac),
+            sender_ip: raw.sender_ip.into(),
+            target_ip: raw.target_ip.into(),
+        })
+    }
+
+    /// True for a request that another may answer: no probe (RFC 5227 section 2.1.1, sender address zero), no
+    /// announcement (sender and target the same).
+    pub fn is_question(&self) -> bool {
+        self.operation == REQUEST && !self.sender_ip.is_unspecified() && self.sender_ip != self.target_ip
+    }
+
+    /// The frame that answers this request: the address in question is at `mac`.
+    pub fn answer(&self, mac: MacAddr) -> [u8; FRAME_LEN] {
+        let raw = Raw {
+            hardware: HARDWARE_ETHERNET.into(),
+            protocol: ether::IPV4.into(),
+            hardware_len: 6,
+            protocol_len: 4,
+            operation: REPLY.into(),
+            sender_mac: mac.0,
+            sender_ip: self.target_ip.octets(),
+            target_mac: self.sender_mac.0,
+            target_ip: self.sender_ip.octets(),
+        };
+        let mut frame = [0; FRAME_LEN];
+        let (header, packet) = frame.split_at_mut(ether::LEN);
+        header.copy_from_slice(&ether::header(self.sender_mac, mac, ether::ARP));
+        packet.copy_from_slice(raw.as_bytes());
+        frame
+    }
+}

@@ -1,0 +1,1 @@
+//! TCP headers (RFC 9293).

@@ -1,0 +1,1 @@
+//! UDP headers (RFC 768).
