@@ -59,6 +59,10 @@ drop_reasons! {
     Gpe = "gpe",
     /// A datagram on the data port that is neither VXLAN nor of a type this host knows.
     NotOurs = "not_ours",
+    /// An answer to no probe of ours, or one that came too late.
+    StaleProbe = "stale_probe",
+    /// More probes than are answered in a second.
+    ProbeLimit = "probe_limit",
     /// The frame is larger than the network's MTU and cannot be cut.
     TooBig = "too_big",
     /// The virtio-net header contradicts the frame.
@@ -183,6 +187,66 @@ impl Counters {
         if let Some(cell) = self.cells.get(at) {
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
         }
+    }
+}
+
+/// What one worker carried for one port. One writer, any number of readers.
+#[derive(Default, Debug)]
+pub struct PortCounters {
+    cells: CachePadded<[AtomicU64; 4]>,
+}
+
+/// Frames and bytes of one port, seen from its container. A super-frame counts as one frame.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PortTotals {
+    /// Frames that the container sent.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames that the container was given.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+}
+
+impl PortCounters {
+    /// All zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts frames that the container sent.
+    pub fn add_in(&self, frames: u64, bytes: u64) {
+        self.add(0, frames);
+        self.add(1, bytes);
+    }
+
+    /// Counts frames that the container was given.
+    pub fn add_out(&self, frames: u64, bytes: u64) {
+        self.add(2, frames);
+        self.add(3, bytes);
+    }
+
+    /// The counters as they stand.
+    pub fn totals(&self) -> PortTotals {
+        let [frames_in, bytes_in, frames_out, bytes_out] =
+            std::array::from_fn(|at| self.cells[at].load(Ordering::Relaxed));
+        PortTotals { frames_in, bytes_in, frames_out, bytes_out }
+    }
+
+    fn add(&self, at: usize, count: u64) {
+        let cell = &self.cells[at];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+}
+
+impl PortTotals {
+    /// Adds what another worker carried.
+    pub fn merge(&mut self, other: &PortTotals) {
+        self.frames_in = self.frames_in.wrapping_add(other.frames_in);
+        self.bytes_in = self.bytes_in.wrapping_add(other.bytes_in);
+        self.frames_out = self.frames_out.wrapping_add(other.frames_out);
+        self.bytes_out = self.bytes_out.wrapping_add(other.bytes_out);
     }
 }
 

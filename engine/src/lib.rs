@@ -17,6 +17,7 @@ pub mod io;
 pub mod network;
 pub mod offload;
 pub mod packet;
+pub mod path;
 pub mod seam;
 pub mod switch;
 pub mod tables;

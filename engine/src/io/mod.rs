@@ -4,7 +4,9 @@
 //! in its first line, and every block says why it is sound.
 
 pub mod device;
+pub mod engine;
 pub mod ethtool;
 pub mod netns;
 pub mod socket;
 pub mod tap;
+mod worker;

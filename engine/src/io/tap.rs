@@ -136,6 +136,11 @@ impl Tap {
         Ok(tap)
     }
 
+    /// Another descriptor of the same queue.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Tap { fd: self.fd.try_clone()? })
+    }
+
     /// Asks for every offload, then for fewer, until the kernel agrees. Concerns the whole device.
     pub fn negotiate_offloads(&self) -> Offloads {
         let mut refused = Vec::new();

@@ -1,0 +1,451 @@
+//! The engine as the daemon holds it: workers, the control thread, and the tables between them.
+//!
+//! Updates are applied under one lock and published as a new snapshot; workers never take that lock. The
+//! control thread owns the control socket (probes), ages learned addresses and tells events.
+
+#![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::device::Device;
+use super::socket::{self, DataSocket, RecvBatch, SocketGroup};
+use super::tap::{Offloads, Tap};
+use super::worker::{Command, NewPort, PortGone, Shared, Worker};
+use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
+use crate::offload::join::Coalesce;
+use crate::path::Paths;
+use crate::seam::{Event, Update};
+use crate::tables::{PortIndex, Registry, Tables};
+use crate::types::{PortId, Vni};
+
+/// How often learned addresses are aged.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How the data plane of this host is set up.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Data-plane threads, 1 to 8.
+    pub workers: usize,
+    /// The local address to receive on; all of them when not given.
+    pub listen: Option<IpAddr>,
+    /// The UDP port, 4789 unless changed.
+    pub data_port: u16,
+    /// Makes probe nonces hard to guess; from the system's generator.
+    pub seed: u64,
+}
+
+/// Why the data plane could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data socket.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// Threads, epoll or event descriptors.
+    #[error("the data plane cannot be started: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why a port could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// A descriptor for each worker could not be had.
+    #[error("the queues of the port cannot be shared out: {0}")]
+    Queues(io::Error),
+}
+
+/// A running data plane. Dropping it stops the threads and closes every descriptor; interfaces stay.
+pub struct Engine {
+    inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Inner {
+    control: Mutex<Control>,
+    tables: Arc<ArcSwap<Tables>>,
+    workers: Vec<WorkerEnd>,
+    /// Counts what the control socket drops.
+    counters: Arc<Counters>,
+    socket: DataSocket,
+    /// Wakes the control thread: a port is gone, a deadline has moved, or it shall stop.
+    wake: Arc<EventFd>,
+    offloads: Offloads,
+}
+
+/// The control side's end of a worker.
+struct WorkerEnd {
+    commands: Mutex<Sender<Command>>,
+    wake: Arc<EventFd>,
+    counters: Arc<Counters>,
+}
+
+/// What is changed under the lock.
+struct Control {
+    registry: Registry,
+    paths: Paths,
+    mtus: BTreeMap<Vni, u16>,
+    ports: BTreeMap<PortId, OpenPort>,
+    events: Sender<Event>,
+    stopping: bool,
+}
+
+struct OpenPort {
+    index: PortIndex,
+    vni: Vni,
+    ifname: String,
+    offloads: Offloads,
+    counters: Vec<Arc<PortCounters>>,
+}
+
+/// The counters of the data plane at one moment.
+#[derive(Clone, Debug)]
+pub struct EngineSnapshot {
+    /// One for each worker.
+    pub workers: Vec<Snapshot>,
+    /// All workers and the control socket together.
+    pub total: Snapshot,
+    /// One for each open port.
+    pub ports: Vec<PortSnapshot>,
+    /// What the underlay socket was granted and refused.
+    pub socket_offloads: Offloads,
+}
+
+/// The counters and the device of one port.
+#[derive(Clone, Debug)]
+pub struct PortSnapshot {
+    /// The port.
+    pub port: PortId,
+    /// Its network.
+    pub vni: Vni,
+    /// The interface inside the container.
+    pub ifname: String,
+    /// What the device was granted and refused.
+    pub offloads: Offloads,
+    /// Frames and bytes, in from the container and out to it.
+    pub totals: PortTotals,
+}
+
+impl Engine {
+    /// Binds the data port and starts the threads. Events arrive on the returned channel.
+    pub fn start(config: &EngineConfig) -> Result<(Engine, Receiver<Event>), StartError> {
+        let SocketGroup { workers: sockets, control: control_socket } =
+            socket::bind(config.listen, config.data_port, config.workers)?;
+        let (events, event_receiver) = mpsc::channel();
+        let (gone, gone_receiver) = mpsc::channel();
+        let mut registry = Registry::new(Instant::now());
+        let tables = Arc::new(ArcSwap::new(registry.tables()));
+        let wake = Arc::new(event_fd()?);
+        let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let (end, thread) = start_worker(index, socket, &tables, &gone, &wake)?;
+            workers.push(end);
+            threads.push(thread);
+        }
+        let control = Control {
+            registry,
+            paths: Paths::new(config.seed),
+            mtus: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            events,
+            stopping: false,
+        };
+        let offloads = control_socket.offloads();
+        let inner = Arc::new(Inner {
+            control: Mutex::new(control),
+            tables,
+            workers,
+            counters: Arc::new(Counters::new()),
+            socket: control_socket,
+            wake,
+            offloads,
+        });
+        let for_thread = Arc::clone(&inner);
+        let control = std::thread::Builder::new().name("control".into());
+        threads.push(control.spawn(move || for_thread.run_control(&gone_receiver))?);
+        Ok((Engine { inner, threads }, event_receiver))
+    }
+
+    /// Applies changes of the tables, in order, and publishes them together.
+    pub fn apply(&self, updates: impl IntoIterator<Item = Update>) {
+        let now = Instant::now();
+        let mut control = self.inner.lock();
+        for update in updates {
+            control.apply(now, update);
+        }
+        self.inner.publish(&mut control);
+    }
+
+    /// Serves a device. Frames flow when this returns.
+    pub fn add_device(&self, device: Device, vni: Vni) -> Result<(), PortError> {
+        let queues = share_out(device.queues, self.workers()).map_err(PortError::Queues)?;
+        let mut control = self.inner.lock();
+        let index = control.registry.add_port(device.port, vni);
+        let counters: Vec<_> = queues.iter().map(|_| Arc::new(PortCounters::new())).collect();
+        for ((worker, (queue, reads)), counters) in self.inner.workers.iter().zip(queues).zip(&counters) {
+            let counters = Arc::clone(counters);
+            worker.tell(Command::AddPort(NewPort { index, vni, queue, reads, counters }));
+        }
+        let port = OpenPort { index, vni, ifname: device.ifname, offloads: device.offloads, counters };
+        control.ports.insert(device.port, port);
+        self.inner.publish(&mut control);
+        Ok(())
+    }
+
+    /// Closes the descriptors of a port; the interface stays where it is. A port that is not open is left so.
+    pub fn remove_device(&self, port: PortId) {
+        let closed = self.inner.close_port(&mut self.inner.lock(), port);
+        drop(closed);
+    }
+
+    /// The number of data-plane threads, which is the number of queues a device needs.
+    pub fn workers(&self) -> usize {
+        self.inner.workers.len()
+    }
+
+    /// All counters at this moment.
+    pub fn snapshot(&self) -> EngineSnapshot {
+        let workers: Vec<Snapshot> =
+            self.inner.workers.iter().map(|worker| worker.counters.snapshot()).collect();
+        let mut total = self.inner.counters.snapshot();
+        workers.iter().for_each(|worker| total.merge(worker));
+        let control = self.inner.lock();
+        let ports = control.ports.iter().map(|(&id, port)| port.snapshot(id)).collect();
+        EngineSnapshot { workers, total, ports, socket_offloads: self.inner.offloads.clone() }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.inner.lock().stopping = true;
+        for worker in &self.inner.workers {
+            worker.tell(Command::Stop);
+        }
+        self.inner.wake_control();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has already said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn start_worker(
+    index: usize,
+    socket: DataSocket,
+    tables: &Arc<ArcSwap<Tables>>,
+    gone: &Sender<PortGone>,
+    gone_wake: &Arc<EventFd>,
+) -> io::Result<(WorkerEnd, JoinHandle<()>)> {
+    let (commands, receiver) = mpsc::channel();
+    let (wake, counters) = (Arc::new(event_fd()?), Arc::new(Counters::new()));
+    let shared = Shared {
+        tables: Arc::clone(tables),
+        counters: Arc::clone(&counters),
+        wake: Arc::clone(&wake),
+        commands: receiver,
+        gone: gone.clone(),
+        gone_wake: Arc::clone(gone_wake),
+    };
+    let worker = Worker::new(shared, socket, Coalesce { tcp: true, udp: true })?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
+    Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters }, thread))
+}
+
+/// One descriptor for each worker, and whether that worker reads it. A device with fewer queues than there are
+/// workers is read by as many of them; the others write through a copy.
+fn share_out(queues: Vec<Tap>, workers: usize) -> io::Result<Vec<(Tap, bool)>> {
+    let missing = workers.saturating_sub(queues.len());
+    let copies: Vec<Tap> =
+        queues.iter().cycle().take(missing).map(Tap::try_clone).collect::<io::Result<_>>()?;
+    let shared =
+        queues.into_iter().map(|queue| (queue, true)).chain(copies.into_iter().map(|copy| (copy, false)));
+    Ok(shared.take(workers).collect())
+}
+
+fn event_fd() -> io::Result<EventFd> {
+    Ok(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?)
+}
+
+impl WorkerEnd {
+    fn tell(&self, command: Command) {
+        // A worker that is gone has nothing left to be told.
+        let _ = self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command);
+        let _ = self.wake.write(1);
+    }
+}
+
+impl OpenPort {
+    fn snapshot(&self, port: PortId) -> PortSnapshot {
+        let mut totals = PortTotals::default();
+        self.counters.iter().for_each(|counters| totals.merge(&counters.totals()));
+        PortSnapshot {
+            port,
+            vni: self.vni,
+            ifname: self.ifname.clone(),
+            offloads: self.offloads.clone(),
+            totals,
+        }
+    }
+}
+
+impl Control {
+    fn apply(&mut self, now: Instant, update: Update) {
+        match &update {
+            Update::SetNetwork { vni, mtu } => {
+                self.mtus.insert(*vni, *mtu);
+                self.paths.set_mtu(self.mtus.values().copied().max().unwrap_or_default());
+            }
+            Update::RemoveNetwork { vni } => {
+                self.mtus.remove(vni);
+            }
+            Update::SetPeer { peer, candidates, .. } => self.paths.set_peer(now, *peer, candidates),
+            Update::RemovePeer { peer } => self.paths.remove_peer(*peer),
+            Update::AddVtep { .. }
+            | Update::RemoveVtep { .. }
+            | Update::Pin { .. }
+            | Update::Unpin { .. } => {}
+        }
+        self.registry.apply(update);
+    }
+
+    /// Takes over what the paths have decided; true when that changes the tables.
+    fn drain_path_events(&mut self) -> bool {
+        let mut changed = false;
+        while let Some(event) = self.paths.poll_event() {
+            changed = true;
+            match &event {
+                Event::PathUp { peer, addr, .. } => self.registry.set_path(*peer, Some(*addr)),
+                Event::PathDown { peer, .. } => self.registry.set_path(*peer, None),
+                Event::PortGone { .. } => {}
+            }
+            self.tell(event);
+        }
+        changed
+    }
+
+    fn port_at(&self, index: PortIndex) -> Option<PortId> {
+        self.ports.iter().find(|(_, port)| port.index == index).map(|(&id, _)| id)
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listens any more when the daemon is stopping.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        // Every change leaves the tables whole, also when another thread has panicked between two of them.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the new tables visible to the workers and sends what the paths want sent.
+    fn publish(&self, control: &mut Control) {
+        control.drain_path_events();
+        self.tables.store(control.registry.tables());
+        self.wake_control();
+    }
+
+    fn wake_control(&self) {
+        // The counter can only be full when a wake-up is pending anyway.
+        let _ = self.wake.write(1);
+    }
+
+    /// Takes a port from the workers and the tables. What is returned is dropped after the lock is released:
+    /// the end of a watch may wait for a callback that wants the lock.
+    fn close_port(&self, control: &mut Control, port: PortId) -> Option<OpenPort> {
+        let open = control.ports.remove(&port)?;
+        for worker in &self.workers {
+            worker.tell(Command::RemovePort(open.index));
+        }
+        control.registry.remove_port(port);
+        self.tables.store(control.registry.tables());
+        Some(open)
+    }
+
+    fn port_gone(&self, port: PortId, reason: &str) {
+        let mut control = self.lock();
+        let closed = self.close_port(&mut control, port);
+        if closed.is_some() {
+            control.tell(Event::PortGone { port, reason: reason.to_owned() });
+        }
+        drop(control);
+        drop(closed);
+    }
+
+    fn run_control(&self, gone: &Receiver<PortGone>) {
+        let mut received = RecvBatch::new(1);
+        let mut next_sweep = Instant::now() + SWEEP;
+        loop {
+            let timeout = self.control_timeout(next_sweep);
+            let mut ready = [
+                PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            ];
+            if let Err(error) = poll(&mut ready, timeout)
+                && error != nix::errno::Errno::EINTR
+            {
+                return tracing::error!("the control thread cannot wait: {error}");
+            }
+            let _ = self.wake.read();
+            while let Ok(PortGone { index, reason }) = gone.try_recv() {
+                let port = self.lock().port_at(index);
+                port.into_iter().for_each(|port| self.port_gone(port, &reason));
+            }
+            let now = Instant::now();
+            let mut control = self.lock();
+            if control.stopping {
+                return;
+            }
+            self.receive_control(&mut control, now, &mut received);
+            self.run_paths(&mut control, now);
+            if now >= next_sweep {
+                control.registry.sweep(now);
+                next_sweep = now + SWEEP;
+            }
+        }
+    }
+
+    fn control_timeout(&self, next_sweep: Instant) -> PollTimeout {
+        let next = self.lock().paths.poll_timeout().map_or(next_sweep, |next| next.min(next_sweep));
+        let wait = next.saturating_duration_since(Instant::now());
+        // Rounded up, else the last millisecond would be spent polling.
+        PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    }
+
+    /// Takes one batch of datagrams that are not VXLAN.
+    fn receive_control(&self, control: &mut Control, now: Instant, received: &mut RecvBatch) {
+        if self.socket.recv_batch(received).is_err() {
+            return;
+        }
+        for burst in received.received() {
+            for range in burst.datagrams() {
+                let bytes =
+                    received.arena().get(range.start as usize..range.end as usize).unwrap_or_default();
+                if let Err(reason) = control.paths.handle_datagram(now, burst.from, bytes) {
+                    self.counters.dropped(reason, 1);
+                }
+            }
+        }
+    }
+
+    fn run_paths(&self, control: &mut Control, now: Instant) {
+        control.paths.handle_timeout(now);
+        while let Some(transmit) = control.paths.poll_transmit() {
+            // What does not leave is not answered: a probe needs no other report.
+            let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
+        }
+        if control.drain_path_events() {
+            self.tables.store(control.registry.tables());
+        }
+    }
+}

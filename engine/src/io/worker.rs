@@ -1,0 +1,316 @@
+//! One data-plane thread: an epoll loop that runs every frame to completion.
+//!
+//! A wake-up reads a batch from each TAP queue and from the socket that has something, decides about all of
+//! it, and writes all of it, with no queue between the steps. Work per wake-up is bounded by one batch per
+//! descriptor. A worker writes to a port only through its own queue of that port, and to the underlay only
+//! through its own socket, so workers share nothing but the tables and the learned addresses.
+
+#![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
+
+mod output;
+
+use std::io;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use super::socket::{DataSocket, RecvBatch};
+use super::tap::Tap;
+use crate::counters::{Counters, DropReason, PortCounters, Way};
+use crate::offload::Intake;
+use crate::offload::join::{Coalesce, Joiner, Part, parts};
+use crate::packet::Batch;
+use crate::switch::{Classes, Port, Switch, Verdict};
+use crate::tables::{PortIndex, RemoteIndex, Tables};
+use crate::types::Vni;
+use crate::wire::vxlan;
+use output::{Output, PortQueue};
+
+/// Epoll token of the wake-up descriptor; ports use their index.
+const WAKE: u64 = u64::MAX;
+/// Epoll token of the data socket.
+const SOCKET: u64 = u64::MAX - 1;
+/// Events taken in one wake-up; more descriptors than that are served by the next one.
+const EVENTS: usize = 64;
+/// Receives taken in one wake-up: 8 of 64 KiB stay within the second-level cache (measured).
+const RECEIVES: usize = 8;
+
+/// What the control side asks of a worker, in order.
+pub(super) enum Command {
+    /// Serve a port.
+    AddPort(NewPort),
+    /// Close the queue of a port.
+    RemovePort(PortIndex),
+    /// End the thread.
+    Stop,
+}
+
+/// A port as a worker is given it.
+pub(super) struct NewPort {
+    pub(super) index: PortIndex,
+    pub(super) vni: Vni,
+    pub(super) queue: Tap,
+    /// Whether this worker reads the queue, or only writes to it: a device may have fewer queues than
+    /// there are workers.
+    pub(super) reads: bool,
+    pub(super) counters: Arc<PortCounters>,
+}
+
+/// A worker saw that the device behind a port is gone.
+pub(super) struct PortGone {
+    pub(super) index: PortIndex,
+    pub(super) reason: String,
+}
+
+/// Everything a worker shares with the control side.
+pub(super) struct Shared {
+    pub(super) tables: Arc<ArcSwap<Tables>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) wake: Arc<EventFd>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) gone: Sender<PortGone>,
+    pub(super) gone_wake: Arc<EventFd>,
+}
+
+/// The state of one data-plane thread.
+pub(super) struct Worker {
+    shared: Shared,
+    epoll: Epoll,
+    switch: Switch,
+    batch: Batch,
+    classes: Classes,
+    received: RecvBatch,
+    joiner: Joiner,
+    output: Output,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Shared, socket: DataSocket, coalesce: Coalesce) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&*shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        let switch = Switch::new(shared.tables.load_full());
+        let output = Output::new(socket, Arc::clone(&shared.counters));
+        Ok(Worker {
+            shared,
+            epoll,
+            switch,
+            batch: Batch::new(),
+            classes: Classes::new(),
+            received: RecvBatch::new(RECEIVES),
+            joiner: Joiner::new(coalesce),
+            output,
+        })
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        loop {
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return tracing::error!("a worker cannot wait for frames: {error}"),
+            };
+            self.refresh_tables();
+            let now = Instant::now();
+            for event in events.iter().take(ready) {
+                match event.data() {
+                    WAKE if self.obey() == Flow::Stop => return,
+                    WAKE => {}
+                    SOCKET => self.serve_socket(now),
+                    port => self.serve_port(now, port),
+                }
+            }
+        }
+    }
+
+    /// Takes the newest tables; a pointer compare when nothing changed.
+    fn refresh_tables(&mut self) {
+        let tables = self.shared.tables.load();
+        if !Arc::ptr_eq(&tables, self.switch.tables()) {
+            self.switch.set_tables(Arc::clone(&tables));
+        }
+    }
+
+    fn obey(&mut self) -> Flow {
+        // The counter is reset before the queue is read, so that no command is left behind.
+        let _ = self.shared.wake.read();
+        while let Ok(command) = self.shared.commands.try_recv() {
+            match command {
+                Command::AddPort(port) => self.add_port(port),
+                Command::RemovePort(index) => self.close(index),
+                Command::Stop => return Flow::Stop,
+            }
+        }
+        Flow::Continue
+    }
+
+    fn add_port(&mut self, port: NewPort) {
+        let NewPort { index, vni, queue, reads, counters } = port;
+        if reads {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index.get() as u64);
+            if let Err(error) = self.epoll.add(queue.as_fd(), event) {
+                return self.report_gone(index, format!("its frames cannot be waited for: {error}"));
+            }
+        }
+        self.output.ports.insert(index, PortQueue { index, vni, tap: queue, counters });
+    }
+
+    fn close(&mut self, index: PortIndex) {
+        if let Some(queue) = self.output.ports.remove(index) {
+            // A queue that is only written to is not in the set.
+            let _ = self.epoll.delete(queue.tap.as_fd());
+        }
+    }
+
+    fn report_gone(&mut self, index: PortIndex, reason: String) {
+        self.close(index);
+        // A closed channel or a full counter means that the engine is stopping.
+        let _ = self.shared.gone.send(PortGone { index, reason });
+        let _ = self.shared.gone_wake.write(1);
+    }
+
+    /// One batch from a container: read, decide about each frame, write group by group.
+    fn serve_port(&mut self, now: Instant, token: u64) {
+        let Some(queue) = self.output.ports.at(token) else { return };
+        let (index, vni) = (queue.index, queue.vni);
+        if let Err(error) = read_batch(&queue.tap, &mut self.batch, &self.shared.counters) {
+            return self.report_gone(index, format!("its device is gone: {error}"));
+        }
+        let bytes = self.batch.frames().iter().map(|slot| slot.range().len() as u64).sum();
+        let frames = self.batch.frames().len() as u64;
+        self.shared.counters.batch(Way::TapIn, frames, bytes);
+        queue.counters.add_in(frames, bytes);
+
+        self.switch.classify(now, Port::Tap(index), vni, &self.batch, &mut self.classes);
+        self.output.carry_out(&self.switch, Port::Tap(index), vni, &self.batch, &self.classes);
+    }
+
+    /// One batch from the underlay: open, join, decide about each super-frame, write.
+    fn serve_socket(&mut self, now: Instant) {
+        match self.output.socket.recv_batch(&mut self.received) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // It concerns a datagram that was sent earlier; the socket stays good.
+            Err(_) => return self.shared.counters.dropped(DropReason::SendFailed, 1),
+        }
+        self.joiner.clear();
+        let (mut datagrams, mut bytes) = (0, 0);
+        for position in 0..self.received.received().len() {
+            let received = self.received.received()[position];
+            datagrams += u64::from(received.len.div_ceil(received.stride.max(1)));
+            bytes += u64::from(received.len);
+            let mut source = Source::default();
+            let whole = received.start..received.start + received.len;
+            for part in parts(self.received.arena(), whole, received.stride as usize) {
+                self.open(now, received.from.ip(), &mut source, part);
+            }
+        }
+        self.shared.counters.batch(Way::UnderlayIn, datagrams, bytes);
+        self.forward_joined(now);
+    }
+
+    /// Opens one datagram and offers its frame to the joiner.
+    fn open(&mut self, now: Instant, ip: IpAddr, source: &mut Source, part: Part) {
+        let arena = self.received.arena();
+        let opened = vxlan::parse(slice(arena, &part.frame)).and_then(|(vni, _)| {
+            let (from, mtu) = source.of(self.switch.tables(), ip, vni)?;
+            Ok((from, vni, mtu, part.skip(vxlan::LEN)))
+        });
+        let (from, vni, mtu, frame) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => return self.shared.counters.dropped(reason, 1),
+        };
+        match self.joiner.push(arena, from, vni, mtu, frame.clone()) {
+            Ok(Intake::Taken) => {}
+            Ok(Intake::Full) => {
+                self.forward_joined(now);
+                self.joiner.clear();
+                let again = self.joiner.push(self.received.arena(), from, vni, mtu, frame);
+                again.err().into_iter().for_each(|reason| self.shared.counters.dropped(reason, 1));
+            }
+            Err(reason) => self.shared.counters.dropped(reason, 1),
+        }
+    }
+
+    /// Decides about each frame from the underlay and writes it to its ports; never to another host.
+    fn forward_joined(&mut self, now: Instant) {
+        self.joiner.finish();
+        let arena = self.received.arena();
+        for joined in self.joiner.joined() {
+            let from = Port::Remote(joined.from);
+            match self.switch.forward(now, from, joined.vni, self.joiner.start(joined, arena)) {
+                Verdict::Unicast(Port::Tap(to)) => {
+                    self.output.deliver_joined(to, &self.joiner, joined, arena)
+                }
+                Verdict::Flood => {
+                    for to in self.switch.flood(from, joined.vni).0 {
+                        self.output.deliver_joined(to, &self.joiner, joined, arena);
+                    }
+                }
+                Verdict::Unicast(Port::Remote(_)) | Verdict::Hairpin => {
+                    self.shared.counters.dropped(DropReason::SplitHorizon, u64::from(joined.segments));
+                }
+                Verdict::Drop(reason) => self.shared.counters.dropped(reason, u64::from(joined.segments)),
+            }
+            if joined.segments > 1 {
+                self.shared.counters.super_frames_joined(1);
+            }
+        }
+        self.output.finish();
+    }
+}
+
+/// Fills the batch from a queue.
+fn read_batch(tap: &Tap, batch: &mut Batch, counters: &Counters) -> io::Result<()> {
+    batch.clear();
+    while !batch.is_full() {
+        match tap.read(batch.room()) {
+            Ok(len) => {
+                if let Err(reason) = batch.commit(len) {
+                    counters.dropped(reason, 1);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Who sent the datagrams of one receive: they share their sender, so a network is looked up once.
+#[derive(Default)]
+struct Source(Option<(Vni, RemoteIndex, u16)>);
+
+impl Source {
+    /// The sender on `vni` and the MTU of that network.
+    fn of(&mut self, tables: &Tables, ip: IpAddr, vni: Vni) -> Result<(RemoteIndex, u16), DropReason> {
+        if let Some((_, from, mtu)) = self.0.filter(|known| known.0 == vni) {
+            return Ok((from, mtu));
+        }
+        let from = tables.source(ip, vni)?;
+        let mtu = tables.network(vni).ok_or(DropReason::UnknownVni)?.mtu();
+        self.0 = Some((vni, from, mtu));
+        Ok((from, mtu))
+    }
+}
+
+fn slice<'a>(arena: &'a [u8], range: &Range<u32>) -> &'a [u8] {
+    arena.get(range.start as usize..range.end as usize).unwrap_or_default()
+}
+
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}

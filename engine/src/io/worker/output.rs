@@ -1,0 +1,235 @@
+//! The writing half of a worker: frames to local ports, datagrams to other hosts.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::slice;
+use crate::counters::{Counters, DropReason, PortCounters, Way};
+use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
+use crate::io::tap::Tap;
+use crate::offload::Intake;
+use crate::offload::cut::{Outbox, cut};
+use crate::offload::join::{Joined, Joiner};
+use crate::packet::{Batch, Slot};
+use crate::switch::{Classes, Port, Switch};
+use crate::tables::{PortIndex, RemoteIndex, Tables};
+use crate::types::Vni;
+use crate::wire::virtio::{self, VnetHeader};
+
+/// Pieces of one vectored send: a head and a body for each datagram.
+const SEND_PIECES: usize = 2 * MAX_SEGMENTS;
+/// Pieces of one vectored write: the virtio-net header, the head, and a body for each segment.
+const WRITE_PIECES: usize = 2 + 128;
+
+/// Where a worker writes to.
+pub(super) struct Output {
+    pub(super) ports: Ports,
+    pub(super) socket: DataSocket,
+    outbox: Outbox,
+    counters: Arc<Counters>,
+    /// Written since the last [`Output::finish`]: to ports, to other hosts.
+    delivered: (u64, u64),
+    sent: (u64, u64),
+}
+
+/// One worker's queues, by port index.
+pub(super) struct Ports(Vec<Option<PortQueue>>);
+
+/// One worker's queue of one port.
+pub(super) struct PortQueue {
+    pub(super) index: PortIndex,
+    pub(super) vni: Vni,
+    pub(super) tap: Tap,
+    pub(super) counters: Arc<PortCounters>,
+}
+
+impl Output {
+    pub(super) fn new(socket: DataSocket, counters: Arc<Counters>) -> Self {
+        Output {
+            ports: Ports(Vec::new()),
+            socket,
+            outbox: Outbox::new(),
+            counters,
+            delivered: (0, 0),
+            sent: (0, 0),
+        }
+    }
+
+    /// Does what the switch has decided about a batch from the port `from`.
+    pub(super) fn carry_out(
+        &mut self,
+        switch: &Switch,
+        from: Port,
+        vni: Vni,
+        batch: &Batch,
+        classes: &Classes,
+    ) {
+        let frames = batch.frames();
+        for slot in classes.floods().iter().filter_map(|&slot| frames.get(usize::from(slot))) {
+            self.flood(switch, from, vni, batch, slot);
+        }
+        for (to, group) in classes.unicast() {
+            let slots = group.iter().filter_map(|routed| frames.get(usize::from(routed.slot)));
+            match to {
+                Port::Tap(port) => slots.for_each(|slot| self.deliver(port, batch, slot)),
+                Port::Remote(remote) => self.send(switch.tables(), remote, vni, batch, slots),
+            }
+        }
+        if let Port::Tap(port) = from {
+            classes.replies().iter().for_each(|reply| self.answer(port, reply));
+        }
+        classes.drops().iter().for_each(|&(_, reason)| self.counters.dropped(reason, 1));
+        self.finish();
+    }
+
+    /// Counts what was written since the last call as one batch each way.
+    pub(super) fn finish(&mut self) {
+        for (way, (frames, bytes)) in [(Way::TapOut, &mut self.delivered), (Way::UnderlayOut, &mut self.sent)]
+        {
+            if *frames > 0 {
+                self.counters.batch(way, *frames, *bytes);
+            }
+            (*frames, *bytes) = (0, 0);
+        }
+    }
+
+    /// Copies a frame to every other port and every host of its network.
+    fn flood(&mut self, switch: &Switch, from: Port, vni: Vni, batch: &Batch, slot: &Slot) {
+        let (ports, remotes) = switch.flood(from, vni);
+        ports.for_each(|port| self.deliver(port, batch, slot));
+        let mut remotes = remotes.peekable();
+        if remotes.peek().is_some() {
+            self.outbox.clear();
+            self.cut(switch.tables(), None, vni, batch, slot);
+            remotes.for_each(|remote| self.flush(switch.tables(), remote, batch));
+        }
+    }
+
+    /// Encapsulates frames for one host and sends them, in as few sends as their sizes allow.
+    fn send<'a>(
+        &mut self,
+        tables: &Tables,
+        to: RemoteIndex,
+        vni: Vni,
+        batch: &Batch,
+        slots: impl Iterator<Item = &'a Slot>,
+    ) {
+        self.outbox.clear();
+        for slot in slots {
+            self.cut(tables, Some(to), vni, batch, slot);
+        }
+        self.flush(tables, to, batch);
+    }
+
+    /// Puts one frame into the outbox. A full one is sent to `to` first; a single frame always has room.
+    fn cut(&mut self, tables: &Tables, to: Option<RemoteIndex>, vni: Vni, batch: &Batch, slot: &Slot) {
+        let Some(network) = tables.network(vni) else {
+            return self.counters.dropped(DropReason::UnknownVni, 1);
+        };
+        let mut taken = cut(batch.arena(), slot, vni, network.mtu(), &mut self.outbox);
+        if let (Ok(Intake::Full), Some(to)) = (&taken, to) {
+            self.flush(tables, to, batch);
+            self.outbox.clear();
+            taken = cut(batch.arena(), slot, vni, network.mtu(), &mut self.outbox);
+        }
+        match taken {
+            Ok(Intake::Taken) if slot.vnet.is_super() => self.counters.super_frames_cut(1),
+            Ok(Intake::Taken) => {}
+            Ok(Intake::Full) => self.counters.dropped(DropReason::SocketFull, 1),
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+    }
+
+    /// Sends the outbox to one host and leaves it as it is, for the next host of a flood.
+    fn flush(&mut self, tables: &Tables, to: RemoteIndex, batch: &Batch) {
+        let count = self.outbox.datagrams().len() as u64;
+        let Some(remote) = tables.remote(to) else { return self.counters.dropped(DropReason::NoPath, count) };
+        for run in self.outbox.runs(MAX_SEGMENTS, MAX_SEND_BYTES) {
+            let datagrams = &self.outbox.datagrams()[run];
+            let mut pieces = [IoSlice::new(&[]); SEND_PIECES];
+            for (pair, datagram) in pieces.chunks_exact_mut(2).zip(datagrams) {
+                let [head, body] = self.outbox.pieces(datagram, batch.arena());
+                pair.copy_from_slice(&[IoSlice::new(head), IoSlice::new(body)]);
+            }
+            let segment = datagrams.first().filter(|_| datagrams.len() > 1).map(|first| first.len() as u16);
+            match self.socket.send(remote.addr, &pieces[..2 * datagrams.len()], segment) {
+                Ok(bytes) => {
+                    self.sent.0 += datagrams.len() as u64;
+                    self.sent.1 += bytes as u64;
+                }
+                Err(error) => self.counters.dropped(send_failure(&error), datagrams.len() as u64),
+            }
+        }
+    }
+
+    /// Passes a frame of the batch to another container of this host, whole, with its virtio-net header.
+    fn deliver(&mut self, to: PortIndex, batch: &Batch, slot: &Slot) {
+        let vnet = slot.vnet.emit();
+        self.write(to, &[IoSlice::new(&vnet), IoSlice::new(slot.frame(batch.arena()))], 1);
+    }
+
+    /// Writes the switch's own answer to the port that asked.
+    fn answer(&mut self, to: PortIndex, reply: &[u8]) {
+        let vnet = VnetHeader::default().emit();
+        self.write(to, &[IoSlice::new(&vnet), IoSlice::new(reply)], 1);
+    }
+
+    /// Passes a frame from the underlay, joined or not, to a container.
+    pub(super) fn deliver_joined(&mut self, to: PortIndex, joiner: &Joiner, joined: &Joined, arena: &[u8]) {
+        let vnet = joined.vnet.emit();
+        let mut pieces = [IoSlice::new(&[]); WRITE_PIECES];
+        let bodies: &[Range<u32>] = joiner.bodies(joined);
+        pieces[0] = IoSlice::new(&vnet);
+        pieces[1] = IoSlice::new(joiner.head(joined));
+        for (piece, body) in pieces[2..].iter_mut().zip(bodies) {
+            *piece = IoSlice::new(slice(arena, body));
+        }
+        let count = (2 + bodies.len()).min(WRITE_PIECES);
+        self.write(to, &pieces[..count], u64::from(joined.segments));
+    }
+
+    /// Writes one frame, which stands for `segments` frames of the wire, to a port.
+    fn write(&mut self, to: PortIndex, pieces: &[IoSlice<'_>], segments: u64) {
+        let Some(queue) = self.ports.at(to.get() as u64) else {
+            return self.counters.dropped(DropReason::PortGone, segments);
+        };
+        match queue.tap.write_vectored(pieces) {
+            Ok(written) => {
+                let bytes = written.saturating_sub(virtio::LEN) as u64;
+                queue.counters.add_out(1, bytes);
+                self.delivered.0 += 1;
+                self.delivered.1 += bytes;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.counters.dropped(DropReason::TapFull, segments);
+            }
+            Err(_) => self.counters.dropped(DropReason::WriteFailed, segments),
+        }
+    }
+}
+
+fn send_failure(error: &io::Error) -> DropReason {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => DropReason::SocketFull,
+        _ => DropReason::SendFailed,
+    }
+}
+
+impl Ports {
+    /// The queue with the index that an epoll event or a verdict names.
+    pub(super) fn at(&self, index: u64) -> Option<&PortQueue> {
+        self.0.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+
+    pub(super) fn insert(&mut self, index: PortIndex, queue: PortQueue) {
+        if self.0.len() <= index.get() {
+            self.0.resize_with(index.get() + 1, || None);
+        }
+        self.0[index.get()] = Some(queue);
+    }
+
+    pub(super) fn remove(&mut self, index: PortIndex) -> Option<PortQueue> {
+        self.0.get_mut(index.get()).and_then(Option::take)
+    }
+}

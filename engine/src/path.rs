@@ -1,0 +1,346 @@
+//! Which address of a peer its frames are sent to, found and kept by probes.
+//!
+//! Every candidate address is asked with type 6 datagrams: a short one tells whether anybody is there, a long
+//! one whether a full-sized overlay packet passes unfragmented. The best candidate that answers is the path.
+//! Pure: datagrams and `now` in ([`Paths::handle_datagram`], [`Paths::handle_timeout`]); probes, path changes
+//! and the next deadline out ([`Paths::poll_transmit`], [`Paths::poll_event`], [`Paths::poll_timeout`]).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::counters::DropReason;
+use crate::seam::Event;
+use crate::types::PeerId;
+use crate::wire::probe::{self, Probe};
+
+/// How long an answer is waited for before the probe is repeated, once the first hurry is over.
+const RETRY: Duration = Duration::from_secs(1);
+/// Gap between the first probes of a peer: a new host shall carry traffic within a fraction of a second.
+const HURRY: Duration = Duration::from_millis(100);
+/// How many probes are sent in a hurry.
+const HURRIED: u32 = 5;
+/// Pause between rounds while the path is up, and the longest while it is down.
+const REST: Duration = Duration::from_secs(10);
+/// Rounds without an answer after which a candidate counts as silent.
+const MISSES: u32 = 4;
+/// Rounds after which a silent peer is asked no more often than one that answers.
+const PATIENT: u32 = 30;
+/// Probes in flight that are remembered for each candidate.
+const REMEMBERED: usize = 16;
+/// Smaller sizes tried, in bytes of UDP payload, when the full size is not answered.
+const LADDER: [usize; 5] = [1422, 1372, 1252, 1172, 548];
+/// Bytes that stand before the overlay packet in a VXLAN datagram: VXLAN header and Ethernet header.
+const ENCAPSULATION: usize = 8 + 14;
+/// Requests answered in a second, for all peers together.
+const ANSWERS_PER_SECOND: u32 = 2_000;
+
+/// A datagram to send from the data port.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// What.
+    pub contents: Vec<u8>,
+}
+
+/// The paths to all peers.
+pub struct Paths {
+    peers: BTreeMap<PeerId, Peer>,
+    addresses: BTreeSet<IpAddr>,
+    /// UDP payload of a datagram that carries a full overlay packet.
+    full: usize,
+    nonces: Nonces,
+    answers: (Option<Instant>, u32),
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+struct Peer {
+    candidates: Vec<Candidate>,
+    rounds: u32,
+    next_round: Instant,
+    /// Whether the last round was found answered: the next one is a rest away.
+    rested: bool,
+    /// What the last event said.
+    told: Option<(SocketAddr, u16)>,
+    told_down: bool,
+}
+
+struct Candidate {
+    addr: SocketAddr,
+    /// Largest payload that came back in the current round.
+    answered: usize,
+    /// Rounds in a row without any answer.
+    misses: u32,
+    /// Rounds in a row in which only less than `passed` came back.
+    shrunk: u32,
+    /// Largest payload that is known to pass; 0 while the address is silent.
+    passed: usize,
+    in_flight: VecDeque<(u64, usize)>,
+}
+
+impl Paths {
+    /// No peers yet. The seed makes nonces hard to guess for who is not on the path.
+    pub fn new(seed: u64) -> Self {
+        Paths {
+            peers: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            full: probe::LEN,
+            nonces: Nonces(seed),
+            answers: (None, 0),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Sets the largest overlay packet of any network here, in bytes; full-sized probes follow it.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.full = usize::from(mtu) + ENCAPSULATION;
+    }
+
+    /// A peer is alive at one of these addresses, best first. What is known of an address is kept.
+    pub fn set_peer(&mut self, now: Instant, peer: PeerId, candidates: &[SocketAddr]) {
+        let known = self.peers.remove(&peer);
+        let (mut old, told, told_down) = match known {
+            Some(known) => (known.candidates, known.told, known.told_down),
+            None => (Vec::new(), None, false),
+        };
+        let unchanged = old.iter().map(|c| &c.addr).eq(candidates);
+        let candidates = candidates
+            .iter()
+            .map(|&addr| match old.iter().position(|c| c.addr == addr) {
+                Some(index) => old.swap_remove(index),
+                None => Candidate::new(addr),
+            })
+            .collect();
+        let rounds = if unchanged && told.is_some() { HURRIED } else { 0 };
+        self.peers.insert(peer, Peer { candidates, rounds, next_round: now, rested: true, told, told_down });
+        self.collect_addresses();
+        self.tell(peer);
+    }
+
+    /// The peer is down or gone: nothing is sent to it any more.
+    pub fn remove_peer(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+        self.collect_addresses();
+    }
+
+    /// The address in use for a peer.
+    pub fn path(&self, peer: PeerId) -> Option<SocketAddr> {
+        self.peers.get(&peer).and_then(|peer| peer.told).map(|(addr, _)| addr)
+    }
+
+    /// Takes a type 6 datagram. A question from a candidate address of any peer is answered; an answer must
+    /// carry the nonce of a question that was sent to its sender.
+    ///
+    /// # Errors
+    /// Why the datagram was dropped: not a probe, from nobody known, stale, or over the budget.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let probe = Probe::parse(datagram)?;
+        if !self.addresses.contains(&from.ip()) {
+            return Err(DropReason::UnknownSource);
+        }
+        match probe.reply() {
+            Some(reply) => self.answer(now, from, reply),
+            None => self.handle_answer(from, probe.nonce),
+        }
+    }
+
+    fn answer(&mut self, now: Instant, to: SocketAddr, reply: Probe) -> Result<(), DropReason> {
+        let (since, count) = &mut self.answers;
+        if since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            (*since, *count) = (Some(now), 0);
+        }
+        if *count >= ANSWERS_PER_SECOND {
+            return Err(DropReason::ProbeLimit);
+        }
+        *count += 1;
+        self.transmits.push_back(Transmit { to, contents: reply.emit().to_vec() });
+        Ok(())
+    }
+
+    fn handle_answer(&mut self, from: SocketAddr, nonce: u64) -> Result<(), DropReason> {
+        let answered = self.peers.iter_mut().find_map(|(&id, peer)| {
+            let candidate = peer.candidates.iter_mut().find(|c| c.addr == from)?;
+            candidate.take_answer(nonce).then_some(id)
+        });
+        let peer = answered.ok_or(DropReason::StaleProbe)?;
+        self.tell(peer);
+        Ok(())
+    }
+
+    /// Sends the rounds that are due. Work is bounded by the number of peers.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| peer.next_round <= now).map(|(&id, _)| id).collect();
+        for id in due {
+            self.run_round(now, id);
+            self.tell(id);
+        }
+    }
+
+    fn run_round(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let hurried = peer.rounds < HURRIED;
+        if !hurried && !peer.rested && peer.is_answered() {
+            peer.rested = true;
+            peer.next_round = now + REST;
+            return;
+        }
+        peer.rested = false;
+        for candidate in &mut peer.candidates {
+            candidate.end_round(hurried);
+            // The largest first: a path is not told narrow and then wide.
+            for size in candidate.sizes(self.full, peer.rounds).into_iter().rev() {
+                let nonce = self.nonces.next();
+                candidate.remember(nonce, size);
+                let mut contents = Probe { answer: false, nonce }.emit().to_vec();
+                contents.resize(size, 0);
+                self.transmits.push_back(Transmit { to: candidate.addr, contents });
+            }
+        }
+        peer.rounds = peer.rounds.saturating_add(1);
+        peer.next_round = now + peer.pause(hurried);
+    }
+
+    /// Tells what changed for a peer since the last event.
+    fn tell(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let full = self.full;
+        let best = peer.candidates.iter().find(|c| c.passed > 0);
+        let path = best.map(|c| (c.addr, c.mtu(full)));
+        let silent = path.is_none() && peer.rounds >= HURRIED;
+        if path != peer.told {
+            peer.told = path;
+            if let Some((addr, mtu)) = path {
+                peer.told_down = false;
+                self.events.push_back(Event::PathUp { peer: id, addr, mtu });
+            }
+        }
+        if silent && !peer.told_down {
+            peer.told_down = true;
+            self.events.push_back(Event::PathDown { peer: id, reason: peer.silence() });
+        }
+    }
+
+    fn collect_addresses(&mut self) {
+        self.addresses =
+            self.peers.values().flat_map(|peer| peer.candidates.iter().map(|c| c.addr.ip())).collect();
+    }
+
+    /// When [`Paths::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.peers.values().map(|peer| peer.next_round).min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next change of a path.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}
+
+impl Peer {
+    /// Whether every address that is known to answer has answered the last round, at full length.
+    fn is_answered(&self) -> bool {
+        let mut up = self.candidates.iter().filter(|c| c.passed > 0).peekable();
+        up.peek().is_some() && up.all(|c| c.answered >= c.passed)
+    }
+
+    fn pause(&self, hurried: bool) -> Duration {
+        match self.candidates.iter().any(|c| c.passed > 0) {
+            _ if hurried => HURRY,
+            false if self.rounds >= PATIENT => REST,
+            _ => RETRY,
+        }
+    }
+
+    fn silence(&self) -> String {
+        if self.candidates.is_empty() {
+            return "the peer advertises no data address".to_owned();
+        }
+        let tried: Vec<String> = self.candidates.iter().map(|c| c.addr.to_string()).collect();
+        format!("no answer on UDP from {}", tried.join(", "))
+    }
+}
+
+impl Candidate {
+    fn new(addr: SocketAddr) -> Self {
+        Candidate { addr, answered: 0, misses: 0, shrunk: 0, passed: 0, in_flight: VecDeque::new() }
+    }
+
+    /// Weighs what came back since the last round. In a hurry an answer may still be under way.
+    fn end_round(&mut self, hurried: bool) {
+        match self.answered {
+            0 if hurried => {}
+            0 => self.misses += 1,
+            answered => {
+                self.misses = 0;
+                self.shrunk = if answered < self.passed { self.shrunk + 1 } else { 0 };
+            }
+        }
+        if self.misses >= MISSES {
+            self.passed = 0;
+        }
+        if self.shrunk >= MISSES {
+            self.passed = self.answered;
+        }
+        self.answered = 0;
+    }
+
+    /// What to probe with: short, full, and the steps between while the full size does not pass.
+    fn sizes(&self, full: usize, rounds: u32) -> BTreeSet<usize> {
+        let climb = rounds >= 2 && self.passed > 0 && self.passed < full;
+        let steps = LADDER.iter().copied().filter(|&size| climb && size < full);
+        [probe::LEN, full].into_iter().chain(steps).collect()
+    }
+
+    /// Notes what passed; false when the nonce is not one of ours.
+    fn take_answer(&mut self, nonce: u64) -> bool {
+        let Some(index) = self.in_flight.iter().position(|&(sent, _)| sent == nonce) else { return false };
+        let size = self.in_flight.remove(index).map_or(0, |(_, size)| size);
+        self.answered = self.answered.max(size);
+        self.passed = self.passed.max(size);
+        true
+    }
+
+    fn remember(&mut self, nonce: u64, size: usize) {
+        if self.in_flight.len() == REMEMBERED {
+            self.in_flight.pop_front();
+        }
+        self.in_flight.push_back((nonce, size));
+    }
+
+    /// The largest overlay packet that passed; while only the short probe was answered, the smallest that
+    /// every IPv4 host must take (RFC 1122 section 3.3.2), less the encapsulation.
+    fn mtu(&self, full: usize) -> u16 {
+        let passed = self.passed.min(full).max(LADDER[LADDER.len() - 1]);
+        u16::try_from(passed - ENCAPSULATION).unwrap_or(u16::MAX)
+    }
+}
+
+/// A sequence that somebody who has not seen it cannot guess in time: SplitMix64 (Steele et al., 2014).
+struct Nonces(u64);
+
+impl Nonces {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use super::*;
+
+const PEER: PeerId = PeerId([7; 16]);
+
+fn addr(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 4789))
+}
+
+/// Two ends and a wire that drops what is larger than `limit` and what goes to a `dead` address.
+struct World {
+    here: Paths,
+    there: Paths,
+    now: Instant,
+    limit: usize,
+    dead: Vec<SocketAddr>,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn new(candidates: &[SocketAddr]) -> Self {
+        let now = Instant::now();
+        let (mut here, mut there) = (Paths::new(1), Paths::new(2));
+        here.set_mtu(1450);
+        there.set_mtu(1450);
+        here.set_peer(now, PEER, candidates);
+        there.set_peer(now, PeerId([1; 16]), &[addr(1)]);
+        World { here, there, now, limit: usize::MAX, dead: Vec::new() }
+    }
+
+    fn run(&mut self, time: Duration) -> Vec<Event> {
+        let end = self.now + time;
+        while let Some(next) = self.here.poll_timeout().filter(|&next| next <= end) {
+            self.now = self.now.max(next);
+            self.here.handle_timeout(self.now);
+            while let Some(probe) = self.here.poll_transmit() {
+                self.carry(&probe);
+            }
+        }
+        self.now = end;
+        std::iter::from_fn(|| self.here.poll_event()).collect()
+    }
+
+    fn carry(&mut self, probe: &Transmit) {
+        if probe.contents.len() > self.limit || self.dead.contains(&probe.to) {
+            return;
+        }
+        self.there.handle_datagram(self.now, addr(1), &probe.contents).unwrap();
+        let answer = self.there.poll_transmit().unwrap();
+        assert!(answer.contents.len() <= probe.contents.len());
+        self.here.handle_datagram(self.now, probe.to, &answer.contents).unwrap();
+    }
+}
+
+fn second() -> Duration {
+    Duration::from_secs(1)
+}
+
+#[test]
+fn the_best_candidate_that_answers_is_the_path() {
+    let mut world = World::new(&[addr(2), addr(3)]);
+    world.dead.push(addr(2));
+    let events = world.run(second());
+    assert_eq!(events, [Event::PathUp { peer: PEER, addr: addr(3), mtu: 1450 }]);
+    world.dead.clear();
+    let events = world.run(30 * second());
+    assert_eq!(events, [Event::PathUp { peer: PEER, addr: addr(2), mtu: 1450 }]);
+}
+
+#[test]
+fn silence_is_told_once_and_the_path_comes_back() {
+    let mut world = World::new(&[addr(2)]);
+    assert_eq!(world.run(second()).len(), 1);
+    world.dead.push(addr(2));
+    let events = world.run(20 * second());
+    assert!(matches!(events[..], [Event::PathDown { .. }]), "{events:?}");
+    assert_eq!(world.here.path(PEER), None);
+    world.dead.clear();
+    assert!(matches!(world.run(20 * second())[..], [Event::PathUp { .. }]));
+}
+
+#[test]
+fn a_narrow_path_is_measured() {
+    let mut world = World::new(&[addr(2)]);
+    world.limit = 1400;
+    let events = world.run(3 * second());
+    assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1350 }));
+    world.limit = 1300;
+    let events = world.run(60 * second());
+    assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1230 }));
+    world.limit = usize::MAX;
+    let events = world.run(60 * second());
+    assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1450 }));
+}
+
+#[test]
+fn strangers_and_stale_answers_are_dropped_by_name() {
+    let mut world = World::new(&[addr(2)]);
+    let request = Probe { answer: false, nonce: 9 }.emit();
+    let answer = Probe { answer: true, nonce: 9 }.emit();
+    assert_eq!(world.here.handle_datagram(world.now, addr(99), &request), Err(DropReason::UnknownSource));
+    assert_eq!(world.here.handle_datagram(world.now, addr(2), &answer), Err(DropReason::StaleProbe));
+}
+
+#[test]
+fn answers_are_under_a_budget() {
+    let mut world = World::new(&[addr(2)]);
+    let request = Probe { answer: false, nonce: 9 }.emit();
+    let answered =
+        (0..10_000).filter(|_| world.here.handle_datagram(world.now, addr(2), &request).is_ok()).count();
+    assert_eq!(answered, 2_000);
+}
