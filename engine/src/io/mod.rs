@@ -6,6 +6,7 @@
 pub mod device;
 pub mod engine;
 pub mod ethtool;
+pub mod netlink;
 pub mod netns;
 pub mod socket;
 pub mod tap;

@@ -174,3 +174,43 @@ fn set_option<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: 
     };
     if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::netns::Netns;
+
+    /// Makes `socket(AF_INET6, ...)` fail on the calling thread as it does on a kernel without IPv6 (seccomp(2)).
+    fn take_ipv6_away() {
+        let op = |code, k, jt, jf| Instruction { code, jt, jf, k };
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
+        let mut filter = [
+            op(0x20, 0, 0, 0), // the system call's number
+            op(0x15, libc::SYS_socket as u32, 0, 3),
+            op(0x20, 16, 0, 0), // the lower half of its first argument
+            op(0x15, libc::AF_INET6 as u32, 0, 1),
+            op(0x06, refuse, 0, 0),
+            op(0x06, libc::SECCOMP_RET_ALLOW, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the program and its instructions live through the calls; the filter ends with the thread.
+        let status = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        assert_eq!(status, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_gets_an_ipv4_group() {
+        let netns = Netns::create().expect("needs root");
+        let bound = netns.run(|| {
+            take_ipv6_away();
+            (bind(None, 4789, 2), bind(Some(Ipv6Addr::UNSPECIFIED.into()), 4790, 2))
+        });
+        let (group, asked_for_ipv6) = bound.unwrap();
+        let group = group.unwrap();
+        assert_eq!(group.workers[1].local_addr().unwrap(), "0.0.0.0:4789".parse().unwrap());
+        assert!(matches!(asked_for_ipv6, Err(SocketError::Io { .. })));
+    }
+}

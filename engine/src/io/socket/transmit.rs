@@ -305,6 +305,8 @@ impl<'a> Cutter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::netlink::Netlink;
+    use crate::io::netns::Netns;
 
     fn cut(parts: &[&[u8]], size: usize, room: usize) -> Vec<Vec<Vec<u8>>> {
         let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
@@ -327,5 +329,34 @@ mod tests {
         assert_eq!(cut(&[b"abcdef"], 2, 1).concat(), [b"ab", b"cd", b"ef"]);
         assert_eq!(cut(&[b"ab", b"cd"], 4, 4), [vec![b"ab".to_vec(), b"cd".to_vec()]]);
         assert!(cut(&[b"ab", b"cd"], 4, 1).is_empty(), "no room: nothing is taken");
+    }
+
+    #[test]
+    fn where_the_kernel_refuses_to_cut_the_datagrams_leave_one_by_one() {
+        let netns = Netns::create().expect("needs root");
+        let netlink = Netlink::open_in(&netns).unwrap();
+        netlink.set_up(netlink.link("lo").unwrap().unwrap().index).unwrap();
+        let group = netns.run(|| super::super::bind(None, 4789, 1)).unwrap().unwrap();
+        let [from, to] = [&group.control, &group.workers[0]];
+        // Sends without a checksum cannot be cut: the kernel answers EINVAL.
+        let on: libc::c_int = 1;
+        let (fd, name) = (from.as_fd().as_raw_fd(), libc::SO_NO_CHECK);
+        // SAFETY: the option reads one int that lives through the call.
+        let status = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, name, (&raw const on).cast(), 4) };
+        assert_eq!(status, 0);
+        let bytes: Vec<u8> = (0..50_300u32).map(|i| (i / 1000) as u8 | 0x08).collect();
+        let parts: Vec<IoSlice<'_>> = bytes.chunks(700).map(IoSlice::new).collect();
+        let target = "127.0.0.1:4789".parse().unwrap();
+        assert_eq!(from.send(target, &parts, Some(1000)).unwrap(), bytes.len());
+        let mut buffer = vec![0; 65_536];
+        let got: Vec<Vec<u8>> = std::iter::from_fn(|| {
+            let received = to.recv(&mut buffer).ok()?;
+            Some(buffer[..received.len as usize].to_vec())
+        })
+        .collect();
+        assert_eq!(got, bytes.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert!(!from.segmentation() && to.segmentation());
+        let offloads = from.offloads();
+        assert_eq!((offloads.granted, offloads.refused[0].0), (vec!["udp_gro"], "udp_segment"));
     }
 }

@@ -1,0 +1,82 @@
+//! Routes of the main table.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+
+use super::address::{family, ip};
+use super::{Netlink, NetlinkError, attributes, number};
+use crate::types::IpPrefix;
+
+// linux/rtnetlink.h
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTN_UNICAST: u8 = 1;
+/// Length of `rtmsg`, which stands before the attributes.
+const RTMSG_LEN: usize = 12;
+
+/// A unicast route.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Route {
+    /// Where to; a length of 0 is the default route.
+    pub destination: IpPrefix,
+    /// Through which router; None: directly.
+    pub gateway: Option<IpAddr>,
+    /// Through which link, by index; of a new route None lets the kernel choose by the gateway.
+    pub index: Option<u32>,
+}
+
+impl Netlink {
+    /// The unicast routes of the main table, of both families.
+    pub fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
+        let message = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        self.list(&message, || "list routes".to_owned(), read)
+    }
+
+    /// Adds a route.
+    pub fn add_route(&self, route: &Route) -> Result<(), NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header = RouteHeader {
+            address_family: family(route.destination.addr),
+            destination_prefix_length: route.destination.len,
+            table: RT_TABLE_MAIN,
+            protocol: RouteProtocol::Static,
+            scope: if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link },
+            kind: RouteType::Unicast,
+            ..RouteHeader::default()
+        };
+        if route.destination.len > 0 {
+            message.attributes.push(RouteAttribute::Destination(route.destination.addr.into()));
+        }
+        message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+        message.attributes.extend(route.index.map(RouteAttribute::Oif));
+        self.create(RouteNetlinkMessage::NewRoute(message), || {
+            format!("add a route to {}", route.destination)
+        })
+    }
+}
+
+/// Reads `rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags.
+fn read(body: &[u8]) -> Option<Route> {
+    let (header, rest) = body.split_at_checked(RTMSG_LEN)?;
+    let unspecified: IpAddr = match i32::from(header[0]) {
+        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    if header[4] != RT_TABLE_MAIN || header[7] != RTN_UNICAST {
+        return None;
+    }
+    let find = |kind| attributes(rest).find(|attribute| attribute.kind() == kind);
+    let addr = find(RTA_DST).and_then(|attribute| ip(attribute.value())).unwrap_or(unspecified);
+    Some(Route {
+        destination: IpPrefix { addr, len: header[1] },
+        gateway: find(RTA_GATEWAY).and_then(|attribute| ip(attribute.value())),
+        index: find(RTA_OIF).and_then(|attribute| number(attribute.value())),
+    })
+}
