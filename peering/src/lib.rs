@@ -4,6 +4,8 @@
 
 pub mod gossip;
 pub mod identity;
+#[cfg(feature = "io")]
+pub mod io;
 pub mod ipam;
 pub mod membership;
 pub mod mesh;

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use crate::identity::Identity;
+
 /// The UDP port of peering when none is named.
 pub const DEFAULT_PORT: u16 = 6783;
 
 /// Everything a [`Mesh`](super::Mesh) is told once, at its start.
 pub struct MeshConfig {
+    /// The keys of this host.
+    pub identity: Identity,
     /// Its name for people.
     pub nickname: String,
     /// The version of the program, shown to the other hosts.

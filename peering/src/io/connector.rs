@@ -1,0 +1,220 @@
+//! Connections come about here: by dialling, and by being dialled.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use engine::types::{PeerId, canonical};
+use quinn::{Connection, Incoming};
+use tokio::net::{UdpSocket, lookup_host};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::frames::Frame;
+use super::link::{self, Link};
+use super::quic::{Quic, peer};
+use super::reason;
+use super::tls::ServerCheck;
+use crate::mesh::{ConnId, DialId, DialTarget, Target};
+
+/// How long one address may take to answer.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// How long a name may take to be resolved.
+const LOOKUP: Duration = Duration::from_secs(5);
+/// The head start of an address before the next one is tried beside it (RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// More addresses than any host has: what a name server says is not trusted to be short.
+const ADDRESSES_MAX: usize = 16;
+/// How long a host that dials us may take for the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes under way before a dialler must first show that it receives at its address.
+const HANDSHAKES_TRUSTED: usize = 32;
+/// Handshakes under way, and connections, before others are refused.
+const HANDSHAKES_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 4096;
+
+/// What happened on the wires, in the order of each connection.
+#[derive(Debug)]
+pub(super) enum WireEvent {
+    /// A connection stands, and its far end has proved to be `peer`.
+    Established { conn: ConnId, peer: PeerId, dial: Option<DialId>, remote: SocketAddr, link: Link },
+    /// Something came on a connection.
+    Frame { conn: ConnId, frame: Frame },
+    /// A connection ended. Nothing follows.
+    Closed { conn: ConnId, reason: String },
+    /// A dial came to nothing.
+    DialFailed { dial: DialId, reason: String },
+}
+
+/// Makes connections and reads them, as tasks of its own; what happens is told through one channel.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    quic: Quic,
+    inbox: mpsc::Sender<WireEvent>,
+    next: Arc<AtomicU64>,
+    handshakes: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Connector {
+    pub(super) fn new(quic: Quic, inbox: mpsc::Sender<WireEvent>) -> Self {
+        Connector {
+            quic,
+            inbox,
+            next: Arc::default(),
+            handshakes: Arc::default(),
+            connections: Arc::default(),
+        }
+    }
+
+    /// Dials in the background. The answer is `Established` or `DialFailed` with the same number.
+    pub(super) fn dial(&self, dial: DialId, target: DialTarget) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            match reach(&this.quic, target).await {
+                Ok(connection) => this.serve(connection, Some(dial)).await,
+                Err(reason) => this.tell(WireEvent::DialFailed { dial, reason }).await,
+            }
+        });
+    }
+
+    /// Accepts hosts until the endpoint is closed.
+    pub(super) async fn accept(self) {
+        while let Some(incoming) = self.quic.accept().await {
+            let handshakes = self.handshakes.load(Ordering::Relaxed);
+            if handshakes >= HANDSHAKES_MAX || self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+                incoming.refuse();
+            } else if handshakes >= HANDSHAKES_TRUSTED && incoming.may_retry() {
+                let _ = incoming.retry();
+            } else {
+                tokio::spawn(self.clone().welcome(incoming));
+            }
+        }
+    }
+
+    async fn welcome(self, incoming: Incoming) {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        let shaken =
+            timeout(HANDSHAKE, async { incoming.accept().map_err(|_| ())?.await.map_err(|_| ()) }).await;
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
+        // A handshake that fails is the dialler's to report: nothing is known about who it was.
+        if let Ok(Ok(connection)) = shaken {
+            self.serve(connection, None).await;
+        }
+    }
+
+    /// Follows a connection from its first to its last event.
+    async fn serve(self, connection: Connection, dial: Option<DialId>) {
+        let Some(peer) = peer(&connection) else { return };
+        let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
+        let remote = canonical(connection.remote_address());
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let link = Link::new(connection.clone());
+        self.tell(WireEvent::Established { conn, peer, dial, remote, link }).await;
+        let reason = link::read(&connection, conn, &self.inbox).await;
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.tell(WireEvent::Closed { conn, reason }).await;
+    }
+
+    async fn tell(&self, event: WireEvent) {
+        // Nobody listens any more once the daemon stops.
+        let _ = self.inbox.send(event).await;
+    }
+}
+
+/// Connects to a host at the first of its addresses that answers.
+async fn reach(quic: &Quic, target: DialTarget) -> Result<Connection, String> {
+    let (addrs, expected) = match target {
+        DialTarget::Named(target) => (resolve(&target).await?, None),
+        DialTarget::Addr { addrs, peer } => (addrs, Some(peer)),
+    };
+    let addrs = distinct(addrs);
+    let prize = Arc::new(AtomicBool::new(false));
+    let mut waiting = addrs.iter().copied();
+    let mut attempts = JoinSet::new();
+    let mut failures = Vec::new();
+    loop {
+        if let Some(addr) = waiting.next() {
+            let check = Arc::new(ServerCheck::new(expected, prize.clone()));
+            let quic = quic.clone();
+            attempts.spawn(async move { (addr, attempt(&quic, addr, check).await) });
+        }
+        let patience = if waiting.len() > 0 { HEAD_START } else { ATTEMPT * 2 };
+        match timeout(patience, attempts.join_next()).await {
+            Ok(Some(Ok((_, Ok(connection))))) => return Ok(connection),
+            Ok(Some(Ok((addr, Err(reason))))) => failures.push((addr, reason)),
+            Ok(None) if waiting.len() == 0 => return Err(told_together(&failures)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// The addresses of a name, asked anew each time: names move.
+async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, String> {
+    let Target { host, port } = target;
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, *port)]);
+    }
+    match timeout(LOOKUP, lookup_host((host.as_str(), *port))).await {
+        Ok(Ok(addrs)) => Ok(addrs.collect()),
+        Ok(Err(error)) => Err(reason::lookup(host, &error)),
+        Err(_) => Err(format!("name {host} not found: no answer for {} s", LOOKUP.as_secs())),
+    }
+}
+
+fn distinct(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = BTreeSet::new();
+    let mut addrs: Vec<_> = addrs.into_iter().map(canonical).filter(|addr| seen.insert(*addr)).collect();
+    addrs.truncate(ADDRESSES_MAX);
+    addrs
+}
+
+async fn attempt(quic: &Quic, addr: SocketAddr, check: Arc<ServerCheck>) -> Result<Connection, String> {
+    let connecting = quic.connect(addr, check.clone())?;
+    tokio::select! {
+        shaken = connecting => shaken.map_err(|error| match check.unexpected() {
+            Some((met, expected)) => format!("the host there is {met}, expected {expected}"),
+            None => reason::connection(&error),
+        }),
+        reason = refusal(addr, quic.listen()) => Err(reason),
+        () = sleep(ATTEMPT) => Err(format!("timed out after {} s", ATTEMPT.as_secs())),
+    }
+}
+
+/// Returns when the network says that nobody listens at `addr`. QUIC cannot hear that, because the kernel tells it
+/// only to a socket that is connected to the one address; so an empty datagram, which means nothing to anybody,
+/// goes out from such a socket.
+async fn refusal(addr: SocketAddr, from: Option<IpAddr>) -> String {
+    match probe(addr, from).await {
+        Ok(never) => match never {},
+        Err(error) => reason::network(&error),
+    }
+}
+
+async fn probe(addr: SocketAddr, from: Option<IpAddr>) -> io::Result<Infallible> {
+    let any = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let from = from.filter(|from| from.is_ipv4() == addr.is_ipv4()).unwrap_or(any);
+    let socket = UdpSocket::bind((from, 0)).await?;
+    socket.connect(addr).await?;
+    socket.send(&[]).await?;
+    loop {
+        socket.recv(&mut [0; 1]).await?;
+    }
+}
+
+/// One reason if all agree, else each with its address.
+fn told_together(failures: &[(SocketAddr, String)]) -> String {
+    match failures {
+        [] => "the name has no address".to_owned(),
+        [(_, first), rest @ ..] if rest.iter().all(|(_, reason)| reason == first) => first.clone(),
+        _ => failures.iter().map(|(addr, reason)| format!("{addr}: {reason}")).collect::<Vec<_>>().join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! The handle of the control plane.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::types::{Claim, IpPrefix, NetworkId, PeerId, PortId};
+use ipnet::Ipv4Net;
+use tokio::sync::{mpsc, oneshot};
+
+use super::addresses::candidates;
+use super::quic::{BindError, Quic};
+use super::runtime::{Command, Deferred, Runtime};
+use super::screen::{Counts, PortCounters};
+use super::store::{Store, StoreError};
+use super::tls::Credentials;
+use crate::identity::{Identity, IdentityError};
+use crate::mesh::{
+    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshConfig, MeshError, MeshEvent, MeshStatus,
+    RequestId, Target, VtepView,
+};
+
+/// The range of the network `mesh` unless another one is given: 10.32.0.0/12.
+pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 32, 0, 0), 12);
+/// How long a host is down before its space may be taken, unless told otherwise.
+pub const DEFAULT_RECLAIM_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The largest packet of the network `mesh` in bytes over an underlay of 1500-byte packets: 50 go to the outer
+/// Ethernet payload's IPv4, UDP and VXLAN headers and the inner Ethernet header (RFC 7348 section 5).
+const MTU_OVER_IPV4: u16 = 1450;
+/// The same over IPv6, whose header is 20 bytes longer.
+const MTU_OVER_IPV6: u16 = 1430;
+
+/// What a host is started with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeeringConfig {
+    /// Where the identity and the state are kept.
+    pub state_dir: PathBuf,
+    /// The name of this host for people.
+    pub nickname: String,
+    /// The one address to listen on; all of them without.
+    pub listen: Option<IpAddr>,
+    /// The UDP port of peering; 0 takes any that is free.
+    pub port: u16,
+    /// The UDP port of the data plane.
+    pub data_port: u16,
+    /// The address to tell others, for peering and data.
+    pub advertise_addr: Option<IpAddr>,
+    /// The address to tell others, for data alone.
+    pub data_addr: Option<IpAddr>,
+    /// The peers named by people.
+    pub targets: Vec<Target>,
+    /// The range of the network `mesh`, if given.
+    pub range: Option<Ipv4Net>,
+    /// How long a host is down before its space may be taken, if given.
+    pub reclaim_after: Option<Duration>,
+    /// Connect to hosts that were learnt from others, not only to targets.
+    pub discovery: bool,
+    /// Found the cluster without asking anybody.
+    pub found: bool,
+    /// The largest packet of the network `mesh` in bytes, if given.
+    pub mtu: Option<u16>,
+    /// The version of the program, shown to the other hosts.
+    pub version: String,
+}
+
+/// The control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The port cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The identity file holds no identity.
+    #[error("the identity of this host cannot be used: {0}")]
+    Identity(#[from] IdentityError),
+    /// The mesh refused its settings.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random,
+}
+
+impl StartError {
+    /// One word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            StartError::Store(StoreError::Locked { .. }) => "state_dir_in_use",
+            StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(_) => "state_dir_unusable",
+            StartError::Bind(BindError::InUse { .. }) => "port_in_use",
+            StartError::Bind(BindError::NotLocal { .. }) => "address_not_local",
+            StartError::Bind(_) => "port_unusable",
+            StartError::Random => "no_random_numbers",
+        }
+    }
+}
+
+/// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Peering {
+    commands: mpsc::UnboundedSender<Command>,
+    requests: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+    peer_id: PeerId,
+    local_addr: SocketAddr,
+}
+
+impl Peering {
+    /// Starts the control plane; it depends on no other host. What it learns comes out of the receiver, from
+    /// the state on disk first.
+    ///
+    /// # Errors
+    /// The state directory or the port cannot be had.
+    pub async fn start(
+        config: PeeringConfig,
+    ) -> Result<(Peering, mpsc::UnboundedReceiver<MeshEvent>), StartError> {
+        let dir = config.state_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Opened::open(&dir)).await;
+        let mut opened = opened.map_err(|_| StartError::Random)??;
+        let identity = Arc::new(Identity::from_secret(&opened.secret)?);
+        let credentials = Credentials::new(identity.clone());
+        let quic = Quic::bind(credentials, &identity, random()?, config.listen, config.port)?;
+        let local_addr = quic.local_addr().map_err(|source| BindError::Io { port: config.port, source })?;
+        let mesh = opened.mesh(&config, local_addr.port())?;
+        let (events, told) = mpsc::unbounded_channel();
+        for message in opened.store.take_warnings() {
+            tracing::warn!("{message}");
+            let _ = events.send(MeshEvent::Notice { kind: "state_dir", message });
+        }
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (counts, peer_id) = (quic.counts(), identity.peer_id());
+        tokio::spawn(Runtime::new(mesh, opened.store, quic, orders, events).run());
+        Ok((Peering { commands, requests: Arc::default(), counts, peer_id, local_addr }, told))
+    }
+
+    /// Who this host is.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Where peering listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What came in on the port of peering.
+    pub fn port_counters(&self) -> PortCounters {
+        self.counts.read()
+    }
+
+    /// Adds targets; with `replace`, forgets those that are not named.
+    pub async fn connect(&self, targets: Vec<Target>, replace: bool) {
+        self.change(move |mesh, now| mesh.connect(now, targets, replace)).await;
+    }
+
+    /// Ends the attempts at these targets.
+    pub async fn forget(&self, targets: Vec<Target>) {
+        self.change(move |mesh, now| mesh.forget(now, &targets)).await;
+    }
+
+    /// Gets addresses; waits until there are some, or a reason why not. Dropping the future cancels: what
+    /// was allocated meanwhile is free again.
+    ///
+    /// # Errors
+    /// The refusal, as the mesh or the host that owns the address gave it.
+    pub async fn allocate(&self, what: AllocRequest) -> Result<Vec<IpPrefix>, AllocError> {
+        let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        let (reply, answer) = oneshot::channel();
+        let mut cancel = CancelOnDrop { commands: Some(&self.commands), request };
+        let _ = self.commands.send(Command::Allocate { request, what, reply });
+        let result = answer.await.unwrap_or(Err(AllocError::Stopping));
+        cancel.commands = None;
+        result
+    }
+
+    /// Frees the addresses of a port.
+    pub async fn release(&self, port: PortId) {
+        self.change(move |mesh, now| mesh.release(now, port)).await;
+    }
+
+    /// Tells every host about an endpoint of this one, new or changed, and returns the claim on its MAC address.
+    pub async fn put_endpoint(&self, endpoint: Endpoint) -> Claim {
+        self.change(move |mesh, now| mesh.put_endpoint(now, endpoint)).await
+    }
+
+    /// Tells every host that an endpoint of this one is gone.
+    pub async fn remove_endpoint(&self, port: PortId) {
+        self.change(move |mesh, now| mesh.remove_endpoint(now, port)).await;
+    }
+
+    /// Declares an external VXLAN endpoint. False: there is no such network.
+    pub async fn add_vtep(&self, network: NetworkId, addr: SocketAddr) -> bool {
+        self.change(move |mesh, now| mesh.add_vtep(now, network, addr)).await
+    }
+
+    /// Removes an external VXLAN endpoint. False: it was not declared.
+    pub async fn remove_vtep(&self, network: NetworkId, addr: SocketAddr) -> bool {
+        self.change(move |mesh, now| mesh.remove_vtep(now, network, addr)).await
+    }
+
+    /// The external VXLAN endpoints.
+    pub async fn vteps(&self) -> Vec<VtepView> {
+        self.read(|mesh, _| mesh.vteps()).await
+    }
+
+    /// The endpoints of all hosts, down ones included, in the order of (peer, port).
+    pub async fn endpoints(&self) -> Vec<EndpointView> {
+        self.read(|mesh, _| mesh.endpoints()).await
+    }
+
+    /// The control plane at this moment.
+    pub async fn status(&self) -> MeshStatus {
+        self.read(|mesh, now| mesh.status(now)).await
+    }
+
+    /// Tells the other hosts that this one is down, closes the connections, and gives up the port and the state
+    /// directory, all within a second. Afterwards the handle still answers what was known; stopping twice is harmless.
+    pub async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Stop(reply));
+        let _ = answer.await;
+    }
+
+    /// A change is answered once it is on disk and told.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Mesh, Instant) -> T + Send + 'static,
+    ) -> T {
+        let (reply, answer) = oneshot::channel();
+        let change = move |mesh: &mut Mesh, now| {
+            let value = change(mesh, now);
+            Box::new(move || drop(reply.send(value))) as Deferred
+        };
+        self.ask(Command::Change(Box::new(change)), answer).await
+    }
+
+    async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Mesh, Instant) -> T + Send + 'static) -> T {
+        let (reply, answer) = oneshot::channel();
+        let read = move |mesh: &Mesh, now| drop(reply.send(read(mesh, now)));
+        self.ask(Command::Read(Box::new(read)), answer).await
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "the task answers until the last handle is dropped, and this is one"
+    )]
+    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> T {
+        let _ = self.commands.send(command);
+        answer.await.expect("the task that owns the mesh panicked")
+    }
+}
+
+struct CancelOnDrop<'a> {
+    commands: Option<&'a mpsc::UnboundedSender<Command>>,
+    request: RequestId,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(commands) = self.commands {
+            let _ = commands.send(Command::Cancel(self.request));
+        }
+    }
+}
+
+/// The state directory with what was in it.
+struct Opened {
+    store: Store,
+    secret: Vec<u8>,
+    state: Option<Vec<u8>>,
+}
+
+impl Opened {
+    fn open(dir: &std::path::Path) -> Result<Self, StartError> {
+        let mut store = Store::open(dir)?;
+        let fresh = Identity::generate(random()?)?;
+        let secret = store.identity(|| fresh.secret().to_vec())?;
+        let state = store.load()?;
+        Ok(Opened { store, secret, state })
+    }
+
+    /// A mesh from the state on disk, or without it if it cannot be read.
+    fn mesh(&mut self, config: &PeeringConfig, port: u16) -> Result<Mesh, StartError> {
+        let now = Instant::now();
+        match Mesh::new(mesh_config(config, &self.secret, port)?, self.state.as_deref(), now) {
+            Err(error @ MeshError::Stored(_)) if self.state.is_some() => {
+                self.store.set_aside(&error.to_string())?;
+                Ok(Mesh::new(mesh_config(config, &self.secret, port)?, None, now)?)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+fn mesh_config(config: &PeeringConfig, secret: &[u8], port: u16) -> Result<MeshConfig, StartError> {
+    let at = |ips: Vec<IpAddr>, port| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    let over_ipv6 = config.listen.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
+    let mtu = if over_ipv6 { MTU_OVER_IPV6 } else { MTU_OVER_IPV4 };
+    Ok(MeshConfig {
+        identity: Identity::from_secret(secret)?,
+        nickname: config.nickname.clone(),
+        version: config.version.clone(),
+        boot_nonce: u64::from_le_bytes(random()?),
+        port,
+        data_port: config.data_port,
+        advertise: at(candidates(&[config.advertise_addr], config.listen), port),
+        data_addrs: at(
+            candidates(&[config.data_addr, config.advertise_addr], config.listen),
+            config.data_port,
+        ),
+        targets: config.targets.clone(),
+        range: config.range.unwrap_or(DEFAULT_RANGE),
+        range_given: config.range.is_some(),
+        mtu: config.mtu.unwrap_or(mtu),
+        reclaim_after: config.reclaim_after.unwrap_or(DEFAULT_RECLAIM_AFTER),
+        discovery: config.discovery,
+        found: config.found,
+        seed: random()?,
+    })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(bytes)
+}
