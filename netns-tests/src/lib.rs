@@ -17,6 +17,7 @@
 mod attached;
 mod binary;
 mod capture;
+mod cluster;
 mod container;
 mod daemon;
 mod docker;
@@ -40,6 +41,7 @@ pub use serde_json::{Value, json};
 pub use attached::Attached;
 pub use binary::meshnet_binary;
 pub use capture::Capture;
+pub use cluster::{all_differ, ping_all_pairs};
 pub use container::{Addressed, Container, Witness};
 pub use docker::{Docker, DockerContainer};
 pub use frames::{ethernet, icmp_echo, vxlan, vxlan_header};

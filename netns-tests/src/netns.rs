@@ -1,6 +1,7 @@
 //! Network namespaces, and running code and programs inside them.
 
 use std::fs::File;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,34 @@ impl Namespace {
     pub fn interfaces(&self) -> Result<Vec<serde_json::Value>> {
         let text = self.ip("-json -details address")?;
         serde_json::from_str(&text).with_context(|| format!("`ip -json` said {text:?}"))
+    }
+
+    /// The names of the interfaces inside that are ports of `meshnet`, by their alias.
+    pub fn ports(&self) -> Result<Vec<String>> {
+        let text = |row: &serde_json::Value, key: &str| Some(row.get(key)?.as_str()?.to_owned());
+        let is_port =
+            |row: &serde_json::Value| text(row, "ifalias").is_some_and(|alias| alias.starts_with("meshnet:"));
+        Ok(self
+            .interfaces()?
+            .iter()
+            .filter(|row| is_port(row))
+            .filter_map(|row| text(row, "ifname"))
+            .collect())
+    }
+
+    /// Sends UDP datagrams from a socket of its own.
+    pub fn send_datagrams(&self, to: SocketAddr, datagrams: &[Vec<u8>]) -> Result<()> {
+        let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 16], 0).into() };
+        self.run(|| -> std::io::Result<()> {
+            let socket = UdpSocket::bind(any)?;
+            datagrams.iter().try_for_each(|datagram| socket.send_to(datagram, to).map(drop))
+        })?
+        .with_context(|| format!("cannot send to {to}"))
+    }
+
+    /// Takes a UDP port on all addresses, until the socket is dropped.
+    pub fn hold_port(&self, port: u16) -> Result<UdpSocket> {
+        self.run(|| UdpSocket::bind(("0.0.0.0", port)))?.with_context(|| format!("cannot bind port {port}"))
     }
 
     /// Kills every process inside and removes the name made by [`create`](Self::create).

@@ -1,0 +1,62 @@
+//! What is true of several hosts at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::attached::Attached;
+use crate::host::Host;
+use crate::topology::Topology;
+use crate::wait::wait_until;
+
+impl Topology {
+    /// Launches all hosts at the same moment, each with the same list of peers.
+    pub fn launch_together(&self, peers: &[&str]) -> Result<()> {
+        let hosts = self.all();
+        std::thread::scope(|scope| {
+            let launches: Vec<_> = hosts.iter().map(|host| scope.spawn(|| host.launch(peers))).collect();
+            launches
+                .into_iter()
+                .try_for_each(|launch| launch.join().unwrap_or_else(|_| panic!("a launch panicked")))
+        })
+    }
+
+    /// Waits until every host holds all others to be alive, and all have the same state.
+    pub fn wait_converged(&self, limit: Duration) -> Result<()> {
+        wait_until("all hosts agree", limit, || converged(self.all()))
+    }
+}
+
+fn converged(hosts: &[Host]) -> Result<()> {
+    let mut states = BTreeSet::new();
+    for host in hosts {
+        let others: Vec<_> = hosts.iter().map(Host::name).filter(|name| *name != host.name()).collect();
+        let alive = host.live_peers()?;
+        ensure!(alive == others, "{} holds {alive:?} to be alive", host.name());
+        let status = host.status()?;
+        let text = |key: &str| status.get(key).and_then(Value::as_str).map(str::to_owned);
+        states.insert((text("cluster_id"), text("state_hash")));
+    }
+    ensure!(states.len() == 1, "cluster ids and state hashes differ: {states:?}");
+    Ok(())
+}
+
+/// Every container pings every other.
+pub fn ping_all_pairs(containers: &[&Attached]) -> Result<()> {
+    for from in containers {
+        for to in containers.iter().filter(|to| to.address != from.address) {
+            from.ping(*to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails when two containers have the same address.
+pub fn all_differ(containers: &[&Attached]) -> Result<()> {
+    let addresses: Vec<_> = containers.iter().map(|container| container.address).collect();
+    let different: BTreeSet<_> = addresses.iter().collect();
+    ensure!(different.len() == addresses.len(), "an address was given twice: {addresses:?}");
+    Ok(())
+}
