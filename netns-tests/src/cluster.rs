@@ -27,6 +27,12 @@ impl Topology {
     pub fn wait_converged(&self, limit: Duration) -> Result<()> {
         wait_until("all hosts agree", limit, || converged(self.all()))
     }
+
+    /// The same among the first `count` hosts; the others have no daemon.
+    pub fn wait_converged_among(&self, count: usize, limit: Duration) -> Result<()> {
+        let hosts = self.all().get(..count).unwrap_or_default();
+        wait_until("the hosts agree", limit, || converged(hosts))
+    }
 }
 
 fn converged(hosts: &[Host]) -> Result<()> {

@@ -115,6 +115,16 @@ impl Namespace {
         .with_context(|| format!("cannot send to {to}"))
     }
 
+    /// Sends this many empty datagrams to a broadcast address, as fast as it goes.
+    pub fn broadcast(&self, to: SocketAddr, count: usize) -> Result<()> {
+        self.run(|| -> std::io::Result<()> {
+            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+            socket.set_broadcast(true)?;
+            (0..count).try_for_each(|_| socket.send_to(&[], to).map(drop))
+        })?
+        .with_context(|| format!("cannot broadcast to {to}"))
+    }
+
     /// Takes a UDP port on all addresses, until the socket is dropped.
     pub fn hold_port(&self, port: u16) -> Result<UdpSocket> {
         self.run(|| UdpSocket::bind(("0.0.0.0", port)))?.with_context(|| format!("cannot bind port {port}"))
