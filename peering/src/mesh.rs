@@ -6,23 +6,62 @@
 
 mod alloc;
 mod api;
+mod budget;
+mod commands;
 mod config;
+mod disk;
+mod greeting;
+mod hosts;
+mod journal;
+mod outbox;
+mod report;
+mod spread;
 mod status;
+mod view;
+mod waiting;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::types::{Claim, NetworkId, PeerId, PortId};
+use engine::types::{NetworkId, PeerId, Vni};
+use ipnet::IpNet;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::gossip::{Record, RecordStore, Slot, StateHash, kind};
+use crate::ipam::{Ipam, IpamOutput};
+use crate::membership::Membership;
+use crate::proto::Message;
+use crate::records::{NetworkRecord, TargetRecord};
+use crate::topology::{Action, Topology};
+use budget::Budget;
+use journal::Journal;
+use outbox::Outbox;
+use view::{NetworkView, View};
+use waiting::Waiting;
 
 pub use alloc::{AllocError, AllocRequest};
 pub use api::{
     ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, MeshEvent, Output, RequestId, VtepView,
 };
-pub use config::{DEFAULT_PORT, MeshConfig, ParseTargetError, Target};
+pub use config::{DEFAULT_DATA_PORT, DEFAULT_PORT, MeshConfig, ParseTargetError, Target};
 pub use status::{
     EventStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus, TargetState,
     TargetStatus,
 };
+
+/// The id of the network `mesh` in every cluster: BLAKE2s("mesh").
+pub const MESH_NETWORK: NetworkId = NetworkId([
+    0xe3, 0x16, 0x9a, 0x98, 0x7f, 0x7f, 0x00, 0x00, 0xba, 0xc3, 0xd7, 0x62, 0x66, 0xe6, 0x4a, 0xd1, 0xd7,
+    0x13, 0xee, 0x2c, 0xe0, 0x3c, 0x6d, 0x06, 0x37, 0xf5, 0x8f, 0xab, 0x6d, 0x37, 0x66, 0x25,
+]);
+/// The name of that network.
+pub const MESH_NAME: &str = "mesh";
+
+/// How often a host compares what it knows with somebody else, and looks round.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The mesh cannot start.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,18 +69,76 @@ pub enum MeshError {
     /// What the disk held is not a state of this program.
     #[error("the stored state cannot be read: {0}")]
     Stored(String),
+    /// The range cannot be used.
+    #[error("the range of the network cannot be used: {0}")]
+    Range(String),
 }
 
 /// The control plane of one host.
 pub struct Mesh {
     config: MeshConfig,
+    me: PeerId,
+    now: Instant,
+    rng: StdRng,
+    topology: Topology,
+    membership: Membership,
+    store: RecordStore,
+    ipam: Ipam,
+    view: View,
+    journal: Journal,
+    outbox: Outbox,
+    waiting: Waiting,
+    budgets: BTreeMap<ConnId, Budget>,
+    refused: BTreeSet<PeerId>,
+    states: BTreeMap<PeerId, PeerState>,
+    told_targets: Option<Vec<TargetRecord>>,
+    records_hash: Option<StateHash>,
+    next_tick: Instant,
+    malformed: u64,
+    stopped: bool,
 }
 
+/// Input.
 impl Mesh {
     /// Starts from what the disk held, if anything.
+    ///
+    /// # Errors
+    /// The stored bytes are no state of this release, or the range is no range of a network.
     pub fn new(config: MeshConfig, stored: Option<&[u8]>, now: Instant) -> Result<Mesh, MeshError> {
-        let _ = (stored, now);
-        Ok(Mesh { config })
+        let (store, mut ipam) = disk::restore(&config, stored)?;
+        let range = IpNet::V4(config.range);
+        ipam.add_network(MESH_NETWORK, MESH_NAME, range)
+            .map_err(|error| MeshError::Range(error.to_string()))?;
+        ipam.set_found(config.found);
+        let me = config.identity.peer_id();
+        let mut rng = StdRng::from_seed(config.seed);
+        let topology =
+            Topology::new(me, config.discovery, config.targets.clone(), StdRng::from_rng(&mut rng), now);
+        let membership = Membership::new(me, bump(store.incarnation()), StdRng::from_rng(&mut rng));
+        let mut mesh = Mesh {
+            me,
+            now,
+            rng,
+            topology,
+            membership,
+            store,
+            ipam,
+            view: View::default(),
+            journal: Journal::default(),
+            outbox: Outbox::default(),
+            waiting: Waiting::default(),
+            budgets: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            states: BTreeMap::new(),
+            told_targets: None,
+            records_hash: None,
+            next_tick: now,
+            malformed: 0,
+            stopped: false,
+            config,
+        };
+        mesh.recall();
+        Ok(mesh)
     }
 
     /// A connection stands and its far end proved to be `peer`; `dial` is the attempt it came from, if it was ours.
@@ -53,140 +150,317 @@ impl Mesh {
         dial: Option<DialId>,
         remote: SocketAddr,
     ) {
-        let _ = (now, conn, peer, dial, remote);
+        if !self.begin(now) {
+            return self.outbox.push(Output::Close { conn, reason: "stopped".to_owned() });
+        }
+        if self.topology.handle_established(now, conn, peer, dial, remote) {
+            self.budgets.insert(conn, Budget::new(now));
+            self.say_hello(conn);
+        }
+        self.settle();
+    }
+
+    /// The shell found addresses for the name of an attempt, and goes on to connect.
+    pub fn handle_resolved(&mut self, dial: DialId) {
+        self.topology.handle_resolved(dial);
     }
 
     /// One message came on the stream of a connection.
     pub fn handle_message(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        let _ = (now, conn, bytes);
+        if self.begin(now) {
+            self.receive(conn, bytes);
+            self.settle();
+        }
     }
 
     /// One datagram came on a connection.
     pub fn handle_datagram(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        let _ = (now, conn, bytes);
+        self.handle_message(now, conn, bytes);
     }
 
     /// A connection ended, whoever closed it.
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId, reason: &str) {
-        let _ = (now, conn, reason);
+        if !self.begin(now) {
+            return;
+        }
+        self.budgets.remove(&conn);
+        let peer = self.topology.far_end(conn).map(|(peer, ..)| peer);
+        match peer {
+            Some(peer) if greeting::is_refusal(reason) => {
+                self.topology.handle_refused(now, conn, reason);
+                self.note_refusal(peer, reason);
+            }
+            Some(_) | None => self.topology.handle_closed(now, conn, reason),
+        }
+        self.settle();
     }
 
     /// An attempt to connect failed.
     pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId, reason: &str) {
-        let _ = (now, dial, reason);
+        if self.begin(now) {
+            self.topology.handle_dial_failed(now, dial, reason);
+            self.settle();
+        }
     }
 
     /// The moment told by [`Self::poll_timeout`] has come, or passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        if !self.begin(now) {
+            return;
+        }
+        self.membership.handle_timeout(now);
+        self.ipam.handle_timeout(now);
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.tick();
+        }
+        self.topology.handle_timeout(now);
+        self.settle();
     }
+}
 
+/// Output.
+impl Mesh {
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        if self.stopped {
+            return None;
+        }
+        let timeouts = [
+            Some(self.next_tick),
+            self.membership.poll_timeout(),
+            self.ipam.poll_timeout(),
+            self.topology.poll_timeout(),
+            self.outbox.poll_timeout(),
+        ];
+        timeouts.into_iter().flatten().min()
     }
 
-    /// The state to be written to disk, if it changed; [`Self::handle_persisted`] must follow before any output is taken.
+    /// The state to be written to disk, if it is time; [`Self::handle_persisted`] must follow before any output is
+    /// taken.
     pub fn poll_persist(&mut self) -> Option<Vec<u8>> {
-        None
+        if !self.ipam.is_dirty() && !self.outbox.is_write_due(self.now) {
+            return None;
+        }
+        let bytes = self.save()?;
+        self.outbox.write_started();
+        Some(bytes)
     }
 
     /// What became of the state from [`Self::poll_persist`]. After a failure, answers that rest on it are refusals.
     pub fn handle_persisted(&mut self, result: Result<(), String>) {
-        let _ = result;
+        match &result {
+            Ok(()) if self.outbox.write_succeeded() => {
+                self.note("store_works", "the state can be written again".to_owned());
+            }
+            Ok(()) => {}
+            Err(reason) if self.outbox.write_failed(self.now) => {
+                self.note("store_failed", format!("the state cannot be written: {reason}"));
+            }
+            Err(_) => {}
+        }
+        self.ipam.handle_persisted(self.now, result);
+        self.settle();
     }
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outbox.poll()
     }
 
     /// The next thing to know.
     pub fn poll_event(&mut self) -> Option<MeshEvent> {
-        None
-    }
-
-    /// Adds targets; with `replace`, forgets those that are not named.
-    pub fn connect(&mut self, now: Instant, targets: Vec<Target>, replace: bool) {
-        let _ = (now, targets, replace);
-    }
-
-    /// Ends the attempts at these targets.
-    pub fn forget(&mut self, now: Instant, targets: &[Target]) {
-        let _ = (now, targets);
-    }
-
-    /// Asks for addresses; the answer is [`Output::Allocated`], as soon as there is one.
-    pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
-        let _ = (now, request, what);
-    }
-
-    /// The caller of [`Self::allocate`] does not wait any more; what was allocated is free again.
-    pub fn cancel(&mut self, now: Instant, request: RequestId) {
-        let _ = (now, request);
-    }
-
-    /// Frees the addresses of a port.
-    pub fn release(&mut self, now: Instant, port: PortId) {
-        let _ = (now, port);
-    }
-
-    /// Tells every host about an endpoint of this one, new or changed, and returns the claim on its MAC address.
-    pub fn put_endpoint(&mut self, now: Instant, endpoint: Endpoint) -> Claim {
-        let _ = (now, endpoint);
-        Claim { version: 1, peer: PeerId::default() }
-    }
-
-    /// Tells every host that an endpoint of this one is gone.
-    pub fn remove_endpoint(&mut self, now: Instant, port: PortId) {
-        let _ = (now, port);
-    }
-
-    /// Declares an external VXLAN endpoint. False: there is no such network.
-    pub fn add_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> bool {
-        let _ = (now, network, addr);
-        false
-    }
-
-    /// Removes an external VXLAN endpoint. False: it was not declared.
-    pub fn remove_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> bool {
-        let _ = (now, network, addr);
-        false
-    }
-
-    /// Tells everybody that this host stops: it is down at once everywhere. Only outputs follow.
-    pub fn stop(&mut self, now: Instant) {
-        let _ = now;
-    }
-
-    /// The endpoints of all hosts, down ones included, in the order of (peer, port).
-    pub fn endpoints(&self) -> Vec<EndpointView> {
-        Vec::new()
-    }
-
-    /// The external VXLAN endpoints.
-    pub fn vteps(&self) -> Vec<VtepView> {
-        Vec::new()
+        self.view.poll_event()
     }
 
     /// Who this host is.
     pub fn peer_id(&self) -> PeerId {
-        PeerId::default()
+        self.me
     }
 
-    /// The control plane at this moment.
-    pub fn status(&self, now: Instant) -> MeshStatus {
-        let _ = (now, Duration::ZERO);
-        MeshStatus {
-            peer_id: String::new(),
-            nickname: self.config.nickname.clone(),
-            cluster_id: None,
-            state_hash: String::new(),
-            peers: Vec::new(),
-            targets: Vec::new(),
-            connections: Vec::new(),
-            ipam: Vec::new(),
-            events: Vec::new(),
+    /// How often this host began anew; it rises with each start, and above what others report of it.
+    pub fn incarnation(&self) -> u64 {
+        self.store.incarnation()
+    }
+
+    /// Messages that could not be read since the start.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
+
+impl Mesh {
+    /// What the disk held is used like what comes from others, and this host introduces itself.
+    fn recall(&mut self) {
+        let mesh =
+            NetworkView { name: MESH_NAME.to_owned(), vni: Vni::MESH, mtu: self.config.mtu, range: None };
+        self.view.show_network(MESH_NETWORK, mesh);
+        let records: Vec<Arc<Record>> = self.store.all().cloned().collect();
+        records.iter().for_each(|record| self.apply(record));
+        self.outbox.guard();
+        self.refresh_own_host();
+        self.settle();
+    }
+
+    /// True while the host runs.
+    fn begin(&mut self, now: Instant) -> bool {
+        self.now = self.now.max(now);
+        !self.stopped
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some((peer, _, ready)) = self.topology.far_end(conn) else { return };
+        let paid = self.budgets.get_mut(&conn).is_some_and(|budget| budget.pay(self.now, bytes.len()));
+        if !paid {
+            self.topology.close(conn, "too much at once");
+            return;
+        }
+        match Message::decode(bytes) {
+            Ok(Message::Hello(hello)) => self.handle_hello(conn, peer, ready, &hello),
+            Ok(message) if ready => self.dispatch(conn, peer, message),
+            // A host that waits for the second hello of a founder that gives way hears nothing else.
+            Ok(_) => {}
+            Err(_) => self.malformed += 1,
         }
     }
+
+    fn dispatch(&mut self, conn: ConnId, peer: PeerId, message: Message) {
+        self.topology.touch(self.now, conn);
+        match message {
+            Message::Swim(bytes) => self.membership.handle_datagram(self.now, peer, &bytes),
+            Message::Summary(summary) => self.handle_summary(conn, summary),
+            Message::Digest(digest) => self.handle_digest(conn, &digest),
+            Message::Pull(slots) => self.handle_pull(conn, &slots),
+            Message::Push(records) | Message::Records(records) => self.handle_records(conn, peer, &records),
+            Message::Hello(_) | Message::Unknown { .. } => {}
+            other => self.ipam.handle_message(self.now, peer, other),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.waiting.expire(self.now);
+        self.look_at_members();
+        self.refresh_own_host();
+        self.compare_with_anybody();
+    }
+
+    /// Carries what one module decided to the others, until nothing moves.
+    fn settle(&mut self) {
+        self.drain_membership();
+        self.drain_ipam();
+        self.drain_membership();
+        self.drain_topology();
+    }
+
+    fn drain_membership(&mut self) {
+        while let Some(event) = self.membership.poll_event() {
+            self.handle_member(event);
+        }
+        while let Some((peer, bytes)) = self.membership.poll_datagram() {
+            self.send(peer, &Message::Swim(bytes));
+        }
+    }
+
+    /// The farewell takes the stream: it arrives before the connection ends.
+    fn drain_farewell(&mut self) {
+        while let Some((peer, bytes)) = self.membership.poll_datagram() {
+            if let Some(conn) = self.topology.best(peer) {
+                self.outbox.push(Output::Transmit { conn, bytes: Message::Swim(bytes).encode() });
+            }
+        }
+    }
+
+    fn drain_ipam(&mut self) {
+        while !self.ipam.is_dirty() {
+            let Some(output) = self.ipam.poll_output() else { return };
+            match output {
+                IpamOutput::Send { to, message } => self.send(to, &message),
+                IpamOutput::Push(table) => self.push_units(&Message::Units(table)),
+                IpamOutput::Allocated { request, result } => {
+                    self.outbox.push(Output::Allocated { request, result })
+                }
+                IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster.is_some()),
+                IpamOutput::Notice { kind, message } => self.note(kind, message),
+            }
+        }
+    }
+
+    fn drain_topology(&mut self) {
+        while let Some(action) = self.topology.poll_action() {
+            match action {
+                Action::Dial(dial, target) => self.outbox.push(Output::Dial { dial, target }),
+                Action::Close(conn, reason) => {
+                    self.budgets.remove(&conn);
+                    self.outbox.push(Output::Close { conn, reason });
+                }
+            }
+        }
+    }
+
+    /// Sends over the connection to a peer, or keeps the message until there is one.
+    fn send(&mut self, peer: PeerId, message: &Message) {
+        let bytes = message.encode();
+        let datagram = matches!(message, Message::Swim(_));
+        match self.topology.best(peer) {
+            Some(conn) => {
+                self.topology.touch(self.now, conn);
+                let output = if datagram {
+                    Output::Datagram { conn, bytes }
+                } else {
+                    Output::Transmit { conn, bytes }
+                };
+                self.outbox.push(output);
+            }
+            None => {
+                self.waiting.keep(self.now, peer, bytes);
+                self.topology.want(self.now, peer);
+            }
+        }
+    }
+
+    fn flush_waiting(&mut self, peer: PeerId) {
+        let Some(conn) = self.topology.best(peer) else { return };
+        for bytes in self.waiting.take(peer) {
+            self.outbox.push(Output::Transmit { conn, bytes });
+        }
+    }
+
+    fn handle_cluster(&mut self, founded: bool, member: bool) {
+        if founded {
+            let network = NetworkRecord {
+                network: MESH_NETWORK,
+                name: MESH_NAME.to_owned(),
+                vni: Vni::MESH,
+                range: IpNet::V4(self.config.range.trunc()),
+                mtu: self.config.mtu,
+                reclaim_after: self.config.reclaim_after,
+            };
+            let record = self.store.put_network(&self.config.identity, &network);
+            self.wrote(record.as_slice());
+        } else if !member {
+            self.drop_settings();
+        }
+        self.say_hello_again();
+    }
+
+    /// The networks of a cluster that nobody used go with it.
+    fn drop_settings(&mut self) {
+        let networks = self.store.live().filter(|record| record.kind() == kind::NETWORK);
+        let slots: Vec<Slot> = networks.map(|record| record.slot()).collect();
+        for slot in slots {
+            self.store.drop_slot(slot);
+        }
+        self.records_hash = None;
+        self.outbox.change(self.now);
+    }
+
+    fn note(&mut self, kind: &'static str, message: String) {
+        let event = self.journal.note(self.now, kind, message);
+        self.view.tell(event);
+    }
+}
+
+/// The bump of membership leaves room for a host to be declared dead in error many times in one life.
+fn bump(incarnation: u64) -> u64 {
+    incarnation << 16
 }

@@ -253,7 +253,8 @@ impl Topology {
         }
     }
 
-    fn close(&mut self, conn: ConnId, reason: &str) {
+    /// Ends a connection.
+    pub fn close(&mut self, conn: ConnId, reason: &str) {
         if self.conns.remove(&conn).is_some() {
             self.actions.push_back(Action::Close(conn, reason.to_owned()));
         }

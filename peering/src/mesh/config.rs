@@ -12,6 +12,9 @@ use crate::identity::Identity;
 /// The UDP port of peering when none is named.
 pub const DEFAULT_PORT: u16 = 6783;
 
+/// The UDP port of the data plane when none is named (RFC 7348 section 5).
+pub const DEFAULT_DATA_PORT: u16 = 4789;
+
 /// Everything a [`Mesh`](super::Mesh) is told once, at its start.
 pub struct MeshConfig {
     /// The keys of this host.

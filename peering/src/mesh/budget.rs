@@ -1,0 +1,50 @@
+//! How much a peer may ask of this host.
+
+use std::time::{Duration, Instant};
+
+/// What may come at once.
+const BURST: u64 = 64 << 20;
+/// What may come per second in the long run.
+const RATE: u64 = 16 << 20;
+/// A message costs its bytes and at least this.
+const MESSAGE: u64 = 4096;
+/// A message that makes this host walk its whole store costs this.
+const WALK: u64 = 256 << 10;
+
+/// A bucket of bytes, or what costs as much: an honest peer never empties it.
+pub(super) struct Budget {
+    left: u64,
+    filled: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(now: Instant) -> Self {
+        Budget { left: BURST, filled: now }
+    }
+
+    /// Pays for a message of `len` bytes. False: the peer asks too much.
+    pub(super) fn pay(&mut self, now: Instant, len: usize) -> bool {
+        self.refill(now);
+        self.take(MESSAGE.max(u64::try_from(len).unwrap_or(u64::MAX)))
+    }
+
+    /// Pays for a walk through everything. False: the walk is not made; the peer may ask again.
+    pub(super) fn pay_walk(&mut self) -> bool {
+        self.take(WALK)
+    }
+
+    fn take(&mut self, price: u64) -> bool {
+        let left = self.left.checked_sub(price);
+        self.left = left.unwrap_or(self.left);
+        left.is_some()
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled).min(Duration::from_secs(60));
+        let gained = u64::try_from(passed.as_millis()).unwrap_or(0) * RATE / 1000;
+        if gained > 0 {
+            self.left = (self.left + gained).min(BURST);
+            self.filled = now;
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What people and the daemon ask of this host.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use engine::types::{Claim, NetworkId, PortId};
+
+use super::{AllocError, AllocRequest, Endpoint, EndpointView, Mesh, Output, RequestId, Target, VtepView};
+use crate::records::{EndpointRecord, VtepRecord};
+
+impl Mesh {
+    /// Adds targets and tries them at once; with `replace`, forgets those that are not named.
+    pub fn connect(&mut self, now: Instant, targets: Vec<Target>, replace: bool) {
+        if self.begin(now) {
+            self.topology.connect(now, targets, replace);
+            self.refresh_own_host();
+            self.settle();
+        }
+    }
+
+    /// Ends the attempts at these targets; a connection that stands stays.
+    pub fn forget(&mut self, now: Instant, targets: &[Target]) {
+        if self.begin(now) {
+            self.topology.forget(targets);
+            self.refresh_own_host();
+            self.settle();
+        }
+    }
+
+    /// Asks for addresses; the answer is [`Output::Allocated`], as soon as there is one.
+    pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
+        if self.begin(now) {
+            self.ipam.allocate(now, request, what);
+            self.settle();
+        } else {
+            self.outbox.push(Output::Allocated { request, result: Err(AllocError::Stopping) });
+        }
+    }
+
+    /// The caller of [`Self::allocate`] does not wait any more; what was allocated is free again.
+    pub fn cancel(&mut self, now: Instant, request: RequestId) {
+        if self.begin(now) {
+            self.ipam.cancel(now, request);
+            self.settle();
+        }
+    }
+
+    /// Frees the addresses of a port.
+    pub fn release(&mut self, now: Instant, port: PortId) {
+        if self.begin(now) {
+            self.ipam.release(now, port);
+            self.settle();
+        }
+    }
+
+    /// For the next five seconds this host counts as needing an address (`status --wait ipam`).
+    pub fn want(&mut self, now: Instant, network: NetworkId) {
+        if self.begin(now) {
+            self.ipam.want(now, network);
+            self.settle();
+        }
+    }
+
+    /// After a start: only these ports outlived the daemon. The endpoints and addresses of all others are given up.
+    pub fn retain(&mut self, now: Instant, ports: &BTreeSet<PortId>) {
+        if !self.begin(now) {
+            return;
+        }
+        let own = self.store.endpoints().filter(|(peer, _)| *peer == self.me);
+        let gone: Vec<PortId> = own.map(|(_, e)| e.port).filter(|port| !ports.contains(port)).collect();
+        for port in gone {
+            self.delete_endpoint(port);
+        }
+        self.ipam.retain(now, ports);
+        self.settle();
+    }
+
+    /// Tells every host about an endpoint of this one, new or changed, and returns the claim on its MAC address.
+    pub fn put_endpoint(&mut self, now: Instant, endpoint: Endpoint) -> Claim {
+        let claim = Claim { version: self.claim_version(&endpoint), peer: self.me };
+        if self.begin(now) {
+            let addrs: Vec<_> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
+            self.ipam.adopt(now, endpoint.port, endpoint.network, &addrs, &endpoint.name);
+            let record = EndpointRecord::new(endpoint, claim.version);
+            let record = self.store.put_endpoint(&self.config.identity, &record);
+            self.wrote(record.as_slice());
+            self.settle();
+        }
+        claim
+    }
+
+    /// Tells every host that an endpoint of this one is gone, and frees its addresses.
+    pub fn remove_endpoint(&mut self, now: Instant, port: PortId) {
+        if self.begin(now) {
+            self.delete_endpoint(port);
+            self.ipam.release(now, port);
+            self.settle();
+        }
+    }
+
+    /// Declares an external VXLAN endpoint. False: there is no such network.
+    pub fn add_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> bool {
+        if !self.begin(now) || self.vni(network).is_none() {
+            return false;
+        }
+        let record = self.store.put_vtep(&self.config.identity, &VtepRecord { network, addr });
+        self.wrote(record.as_slice());
+        self.settle();
+        true
+    }
+
+    /// Removes an external VXLAN endpoint. False: it was not declared.
+    pub fn remove_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> bool {
+        if !self.begin(now) {
+            return false;
+        }
+        let record = self.store.delete_vtep(&self.config.identity, &VtepRecord { network, addr });
+        self.wrote(record.as_slice());
+        self.settle();
+        record.is_some()
+    }
+
+    /// Tells everybody that this host stops: it is down at once everywhere. Only outputs follow.
+    pub fn stop(&mut self, now: Instant) {
+        if !self.begin(now) {
+            return;
+        }
+        self.membership.leave(now);
+        self.drain_farewell();
+        self.topology.close_all("stopped");
+        self.drain_topology();
+        self.outbox.guard();
+        self.stopped = true;
+    }
+
+    /// The endpoints of all hosts, down ones included, in the order of (peer, port).
+    pub fn endpoints(&self) -> Vec<EndpointView> {
+        let all = self.store.endpoints().filter_map(|(peer, endpoint)| self.endpoint_view(peer, endpoint));
+        let mut all: Vec<EndpointView> = all.collect();
+        all.sort_by_key(|view| (view.peer, view.endpoint.port));
+        all
+    }
+
+    /// The external VXLAN endpoints, in the order of (network, address).
+    pub fn vteps(&self) -> Vec<VtepView> {
+        let vteps = self.store.vteps();
+        let mut all: Vec<VtepView> = vteps
+            .filter_map(|v| self.vni(v.network).map(|vni| VtepView { network: v.network, vni, addr: v.addr }))
+            .collect();
+        all.sort_by_key(|view| (view.network, view.addr));
+        all
+    }
+
+    fn delete_endpoint(&mut self, port: PortId) {
+        let record = self.store.delete_endpoint(&self.config.identity, port);
+        self.wrote(record.as_slice());
+    }
+
+    /// A claim that nobody outbid stays; else the endpoint claims its MAC anew.
+    fn claim_version(&self, endpoint: &Endpoint) -> u64 {
+        let next = self.store.next_claim(endpoint.mac);
+        let own = self.store.endpoints().find(|(peer, e)| *peer == self.me && e.port == endpoint.port);
+        match own {
+            Some((_, e)) if e.mac == endpoint.mac && e.claim_version.saturating_add(1) == next => {
+                e.claim_version
+            }
+            Some(_) | None => next,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The first words on a connection: versions, clusters, and whether to talk at all.
+
+use engine::types::PeerId;
+
+use super::{ConnId, Mesh, Output};
+use crate::ipam::Meeting;
+use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message};
+
+/// What a connection between two clusters is closed with.
+const OTHER_CLUSTER: &str = "other_cluster";
+/// How the reason begins when two releases do not understand each other.
+const NO_VERSION: &str = "no common protocol version";
+
+/// True for words with which a host closes a connection it will not want a moment later either.
+pub(super) fn is_refusal(reason: &str) -> bool {
+    reason == OTHER_CLUSTER || reason.starts_with(NO_VERSION)
+}
+
+impl Mesh {
+    pub(super) fn say_hello(&mut self, conn: ConnId) {
+        let hello = Hello {
+            min_version: MIN_VERSION,
+            max_version: MAX_VERSION,
+            cluster: self.ipam.cluster(),
+            cedes: self.ipam.cedes(),
+            boot_nonce: self.config.boot_nonce,
+            nickname: self.config.nickname.clone(),
+        };
+        self.outbox.push(Output::Transmit { conn, bytes: Message::Hello(hello).encode() });
+    }
+
+    /// The cluster of this host changed: everybody hears it.
+    pub(super) fn say_hello_again(&mut self) {
+        let conns: Vec<ConnId> = self.budgets.keys().copied().collect();
+        for conn in conns {
+            self.say_hello(conn);
+        }
+    }
+
+    pub(super) fn handle_hello(&mut self, conn: ConnId, peer: PeerId, ready: bool, hello: &Hello) {
+        if hello.max_version < MIN_VERSION || hello.min_version > MAX_VERSION {
+            let reason = format!(
+                "{NO_VERSION}: {} speaks {MIN_VERSION} to {MAX_VERSION}, {} speaks {} to {}",
+                self.config.nickname,
+                printable(&hello.nickname),
+                hello.min_version,
+                hello.max_version
+            );
+            return self.refuse(conn, peer, &reason);
+        }
+        match self.ipam.meet(peer, hello.cluster, hello.cedes) {
+            Meeting::Same => {}
+            Meeting::GiveWay => self.ipam.give_way(self.now),
+            Meeting::Await => return,
+            Meeting::Refuse => return self.refuse(conn, peer, OTHER_CLUSTER),
+        }
+        if !ready {
+            self.welcome(conn, peer, hello.boot_nonce);
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, peer: PeerId, reason: &str) {
+        self.budgets.remove(&conn);
+        self.topology.refuse(self.now, conn, reason);
+        self.note_refusal(peer, reason);
+    }
+
+    /// Told once per peer, until there is a connection again.
+    pub(super) fn note_refusal(&mut self, peer: PeerId, reason: &str) {
+        if self.refused.insert(peer) {
+            let kind = if reason == OTHER_CLUSTER { OTHER_CLUSTER } else { "peer_refused" };
+            self.note(kind, format!("no peering with {peer}: {reason}"));
+        }
+    }
+
+    fn welcome(&mut self, conn: ConnId, peer: PeerId, nonce: u64) {
+        self.topology.handle_greeted(self.now, conn, nonce);
+        self.refused.remove(&peer);
+        if self.topology.far_end(conn).is_none() {
+            return;
+        }
+        self.refresh_own_host();
+        self.introduce(conn);
+        self.membership.announce(self.now, peer);
+        self.flush_waiting(peer);
+        self.show_host(peer);
+    }
+}
+
+/// A nickname from outside, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}

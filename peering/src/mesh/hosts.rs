@@ -1,0 +1,266 @@
+//! What records and membership mean together: who is shown as up, and with which endpoints.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use engine::types::{Claim, NetworkId, PeerId, PortId, Vni};
+use ipnet::IpNet;
+
+use super::view::NetworkView;
+use super::{DEFAULT_DATA_PORT, EndpointView, HostView, MESH_NETWORK, Mesh, PeerState};
+use crate::gossip::{Record, kind};
+use crate::membership::MemberEvent;
+use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
+
+impl Mesh {
+    /// A record is the newest of its slot from now on.
+    pub(super) fn apply(&mut self, record: &Arc<Record>) {
+        let signer = record.signer();
+        match (record.kind(), record.body()) {
+            (kind::HOST, Body::Host(host)) if signer != self.me => self.apply_host(signer, host),
+            (kind::ENDPOINT, _) if record.deleted() => self.apply_no_endpoint(signer, record.key()),
+            (kind::ENDPOINT, Body::Endpoint(endpoint)) => self.apply_endpoint(signer, endpoint),
+            (kind::VTEP, _) => self.apply_vtep(record.key(), !record.deleted()),
+            (kind::NETWORK, Body::Network(network)) if !record.deleted() => {
+                self.apply_network(signer, network)
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_host(&mut self, peer: PeerId, host: &HostRecord) {
+        self.topology.set_peer(self.now, peer, host.control_addrs.clone());
+        self.ipam.set_host(self.now, peer, host);
+        self.show_host(peer);
+    }
+
+    fn apply_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
+        let EndpointRecord { port, network, .. } = *endpoint;
+        let addrs: Vec<_> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
+        self.ipam.set_endpoint(peer, port, network, &addrs, &endpoint.name);
+        self.show_endpoint(peer, endpoint);
+    }
+
+    fn apply_no_endpoint(&mut self, peer: PeerId, key: &[u8]) {
+        if let Ok(port) = key.try_into().map(PortId) {
+            self.ipam.remove_endpoint(self.now, peer, port);
+            self.view.hide_endpoint(peer, port);
+        }
+    }
+
+    fn apply_vtep(&mut self, key: &[u8], declared: bool) {
+        let Some((network, addr)) = vtep_of_key(key) else { return };
+        if let Some(vni) = self.vni(network) {
+            self.view.set_vtep(vni, addr, declared);
+        }
+    }
+
+    fn apply_network(&mut self, signer: PeerId, network: &NetworkRecord) {
+        if let Err(error) = self.ipam.add_network(network.network, &network.name, network.range) {
+            return self.note("network_unusable", format!("network {}: {error}", network.name));
+        }
+        self.compare_settings(signer, network);
+        self.show_network(network);
+    }
+
+    /// A host that was started with other settings than its cluster's is told that they do not count.
+    fn compare_settings(&mut self, signer: PeerId, network: &NetworkRecord) {
+        let known = self.view.network(network.network).and_then(|view| view.range).map(IpNet::V4);
+        let own = IpNet::V4(self.config.range.trunc());
+        let ours = network.network == MESH_NETWORK && self.config.range_given && signer != self.me;
+        if ours && network.range != own && known != Some(network.range) {
+            let text = format!("the cluster uses the range {}; {own} is not used", network.range);
+            self.note("range_ignored", text);
+        }
+    }
+
+    pub(super) fn show_network(&mut self, network: &NetworkRecord) {
+        let range = match network.range {
+            IpNet::V4(range) => Some(range),
+            IpNet::V6(_) => None,
+        };
+        let NetworkRecord { vni, mtu, .. } = *network;
+        self.view.show_network(network.network, NetworkView { name: network.name.clone(), vni, mtu, range });
+        let records: Vec<Arc<Record>> = self.store.live().cloned().collect();
+        for record in records {
+            match record.body() {
+                Body::Endpoint(endpoint) if endpoint.network == network.network => {
+                    self.show_endpoint(record.signer(), endpoint);
+                }
+                Body::Vtep(vtep) if vtep.network == network.network => {
+                    self.view.set_vtep(vni, vtep.addr, true)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Shows a host, with its endpoints, if it is up and has introduced itself.
+    pub(super) fn show_host(&mut self, peer: PeerId) {
+        if self.membership.state(peer) == PeerState::Down {
+            return;
+        }
+        let Some(view) = self.store.host(peer).map(|host| self.host_view(peer, host)) else { return };
+        let known = self.view.shows_host(peer);
+        self.view.show_host(view);
+        if !known {
+            let endpoints: Vec<EndpointRecord> =
+                self.store.endpoints().filter(|(host, _)| *host == peer).map(|(_, e)| e.clone()).collect();
+            endpoints.iter().for_each(|endpoint| self.show_endpoint(peer, endpoint));
+        }
+    }
+
+    fn show_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
+        let suspended = peer != self.me && !self.view.shows_host(peer);
+        match self.endpoint_view(peer, endpoint) {
+            Some(view) if endpoint.running && !suspended => self.view.show_endpoint(view),
+            Some(_) | None => self.view.hide_endpoint(peer, endpoint.port),
+        }
+    }
+
+    pub(super) fn endpoint_view(&self, peer: PeerId, endpoint: &EndpointRecord) -> Option<EndpointView> {
+        let vni = self.vni(endpoint.network)?;
+        let claim = Claim { version: endpoint.claim_version, peer };
+        Some(EndpointView { peer, endpoint: endpoint.endpoint(), vni, claim })
+    }
+
+    /// The number of a network on the wire.
+    pub(super) fn vni(&self, network: NetworkId) -> Option<Vni> {
+        self.view.network(network).map(|view| view.vni)
+    }
+
+    fn host_view(&self, peer: PeerId, host: &HostRecord) -> HostView {
+        let mut candidates = host.data_addrs.clone();
+        let port = candidates.first().map_or(DEFAULT_DATA_PORT, SocketAddr::port);
+        let seen = self.topology.best(peer).and_then(|conn| self.topology.far_end(conn));
+        if let Some((_, remote, _)) = seen {
+            prefer(&mut candidates, SocketAddr::new(remote.ip(), port));
+        }
+        HostView { peer, nickname: host.nickname.clone(), candidates, networks: host.networks.clone() }
+    }
+
+    /// Membership changed its mind.
+    pub(super) fn handle_member(&mut self, event: MemberEvent) {
+        match event {
+            MemberEvent::Up(peer) => {
+                self.set_state(peer, PeerState::Alive);
+                self.show_host(peer);
+            }
+            MemberEvent::Down(peer) => {
+                self.set_state(peer, PeerState::Down);
+                if self.view.shows_host(peer) {
+                    let name = self.nickname(peer);
+                    self.note("host_down", format!("host {name} is down"));
+                }
+                self.view.hide_host(peer);
+            }
+            MemberEvent::Rejoined(_) => self.announce_to_all(),
+        }
+    }
+
+    fn set_state(&mut self, peer: PeerId, state: PeerState) {
+        self.topology.set_down(self.now, peer, state == PeerState::Down);
+        if self.states.insert(peer, state) != Some(state) {
+            self.ipam.set_state(self.now, peer, state);
+        }
+    }
+
+    /// Suspicion makes no event: it is looked up once a second, with whom to knock at again.
+    pub(super) fn look_at_members(&mut self) {
+        for (peer, state) in self.membership.states() {
+            if self.states.get(&peer) != Some(&state) {
+                self.set_state(peer, state);
+            }
+        }
+        let strangers = self.topology.connected().into_iter();
+        let strangers: Vec<PeerId> =
+            strangers.filter(|peer| self.membership.state(*peer) == PeerState::Down).collect();
+        for peer in strangers {
+            self.membership.announce(self.now, peer);
+        }
+    }
+
+    fn announce_to_all(&mut self) {
+        for peer in self.topology.connected() {
+            self.membership.announce(self.now, peer);
+        }
+    }
+
+    /// Says of this host what is true now, if anything changed.
+    pub(super) fn refresh_own_host(&mut self) {
+        let targets: Vec<TargetRecord> = self
+            .topology
+            .targets()
+            .map(|(target, peer)| TargetRecord { name: target.to_string(), peer })
+            .take(crate::records::MAX_TARGETS)
+            .collect();
+        if self.told_targets.as_ref() == Some(&targets) {
+            return;
+        }
+        self.ipam.set_targets(self.now, targets.clone());
+        self.told_targets = Some(targets.clone());
+        let host = HostRecord {
+            noise_key: *self.config.identity.noise_public_key(),
+            nickname: self.config.nickname.clone(),
+            version: self.config.version.clone(),
+            data_addrs: self.config.data_addrs.clone(),
+            control_addrs: self.config.advertise.clone(),
+            suites: Vec::new(),
+            encryption: crate::records::Encryption::Off,
+            networks: vec![(MESH_NETWORK, Vni::MESH)],
+            targets,
+        };
+        let record = self.store.put_host(&self.config.identity, &host);
+        self.wrote(record.as_slice());
+    }
+
+    /// The name of a host for people; its id while it has not introduced itself.
+    pub(super) fn nickname(&self, peer: PeerId) -> String {
+        self.store.host(peer).map_or_else(|| peer.to_string(), |host| host.nickname.clone())
+    }
+}
+
+/// The address that peering uses shows that it works, so it goes first, unless the host named others only: then
+/// the first of those is what its people configured.
+fn prefer(candidates: &mut Vec<SocketAddr>, seen: SocketAddr) {
+    match candidates.iter().position(|addr| *addr == seen) {
+        Some(at) => candidates[..=at].rotate_right(1),
+        None => candidates.insert(candidates.len().min(1), seen),
+    }
+}
+
+/// The reverse of the key of a VTEP's record.
+fn vtep_of_key(key: &[u8]) -> Option<(NetworkId, SocketAddr)> {
+    let (network, rest) = key.split_first_chunk::<32>()?;
+    let (addr, port) = rest.split_first_chunk::<16>()?;
+    let port = u16::from_le_bytes(port.try_into().ok()?);
+    let ip = std::net::Ipv6Addr::from(*addr).to_canonical();
+    Some((NetworkId(*network), SocketAddr::new(ip, port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::VtepRecord;
+
+    #[test]
+    fn the_key_of_a_vtep_names_it() {
+        for addr in ["10.0.0.1:4789", "[fd00::1]:8472"] {
+            let vtep = VtepRecord { network: MESH_NETWORK, addr: addr.parse().unwrap() };
+            assert_eq!(vtep_of_key(&vtep.key()), Some((vtep.network, vtep.addr)));
+        }
+        assert_eq!(vtep_of_key(&[0; 49]), None);
+    }
+
+    #[test]
+    fn the_address_that_works_is_preferred_to_unproven_ones() {
+        let addrs =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let mut candidates = addrs(&["172.17.0.1:4789", "10.0.0.1:4789", "10.1.0.1:4789"]);
+        prefer(&mut candidates, "10.0.0.1:4789".parse().unwrap());
+        assert_eq!(candidates, addrs(&["10.0.0.1:4789", "172.17.0.1:4789", "10.1.0.1:4789"]));
+        let mut configured = addrs(&["192.0.2.1:4789"]);
+        prefer(&mut configured, "10.0.0.1:4789".parse().unwrap());
+        assert_eq!(configured, addrs(&["192.0.2.1:4789", "10.0.0.1:4789"]));
+    }
+}

@@ -1,0 +1,147 @@
+//! How records reach everybody: news are pushed at once, and everything is compared with one random partner a second.
+
+use std::sync::Arc;
+
+use engine::types::PeerId;
+use rand::seq::IteratorRandom;
+
+use super::{ConnId, Mesh, Output};
+use crate::gossip::{Digest, Merge, Record, Slot, StateHash, kind};
+use crate::proto::{Message, Summary};
+
+/// With so many connections or fewer, news go to all of them, else to so many chosen at random.
+const FANOUT: usize = 6;
+
+impl Mesh {
+    /// The first things a new connection carries: who this host is, and what it holds.
+    pub(super) fn introduce(&mut self, conn: ConnId) {
+        let own = Slot::of(crate::gossip::Class::Owner, kind::HOST, self.me, &[]);
+        let host: Vec<Arc<Record>> = self.store.get(own).cloned().into_iter().collect();
+        self.transmit_all(conn, Message::push(&host));
+        self.summarise(conn);
+    }
+
+    /// Starts a round of repair with a random partner.
+    pub(super) fn compare_with_anybody(&mut self) {
+        let partner = self.topology.connected().into_iter().choose(&mut self.rng);
+        if let Some(conn) = partner.and_then(|peer| self.topology.best(peer)) {
+            self.summarise(conn);
+        }
+    }
+
+    pub(super) fn handle_summary(&mut self, conn: ConnId, theirs: Summary) {
+        let ours = self.summary();
+        if ours != theirs && !self.budgets.get_mut(&conn).is_some_and(super::budget::Budget::pay_walk) {
+            return;
+        }
+        if ours.records != theirs.records {
+            let digests = self.store.digests();
+            self.transmit_all(conn, digests.into_iter().map(Message::Digest).collect());
+        }
+        if ours.units != theirs.units {
+            let tables = self.ipam.unit_tables();
+            self.transmit_all(conn, tables.into_iter().map(Message::Units).collect());
+        }
+    }
+
+    pub(super) fn handle_digest(&mut self, conn: ConnId, digest: &Digest) {
+        if !self.budgets.get_mut(&conn).is_some_and(super::budget::Budget::pay_walk) {
+            return;
+        }
+        let difference = self.store.compare(digest);
+        self.transmit_all(conn, Message::records(&difference.send));
+        if !difference.want.is_empty() {
+            self.transmit_all(conn, vec![Message::Pull(difference.want)]);
+        }
+    }
+
+    pub(super) fn handle_pull(&mut self, conn: ConnId, slots: &[Slot]) {
+        let records = self.store.pull(slots);
+        self.transmit_all(conn, Message::records(&records));
+    }
+
+    /// Records came from a peer: what is new is used and relayed, and what the peer lacks goes back.
+    pub(super) fn handle_records(&mut self, conn: ConnId, from: PeerId, records: &[Vec<u8>]) {
+        let (mut news, mut answer) = (Vec::new(), Vec::new());
+        for bytes in records {
+            match self.store.insert(bytes) {
+                Merge::Accepted { record, .. } => news.push(record),
+                Merge::Older(held) => answer.push(held),
+                Merge::Equal | Merge::Overtaken | Merge::Invalid(_) => {}
+            }
+        }
+        if !news.is_empty() {
+            self.records_hash = None;
+            self.outbox.change(self.now);
+        }
+        for record in &news {
+            self.apply(record);
+        }
+        self.push(&news, Some(from));
+        self.transmit_all(conn, Message::records(&answer));
+        self.reassert();
+    }
+
+    /// This host wrote records: they are used here, stored, and told to everybody, in this order.
+    pub(super) fn wrote(&mut self, records: &[Arc<Record>]) {
+        if records.is_empty() {
+            return;
+        }
+        self.records_hash = None;
+        self.outbox.guard();
+        for record in records {
+            self.apply(record);
+        }
+        self.push(records, None);
+    }
+
+    /// If a peer remembers a life of this host that it does not remember itself, it goes on above that.
+    fn reassert(&mut self) {
+        let records = self.store.reassert(&self.config.identity);
+        if !records.is_empty() {
+            self.membership.raise(self.now, super::bump(self.store.incarnation()));
+            self.wrote(&records);
+        }
+    }
+
+    fn push(&mut self, news: &[Arc<Record>], except: Option<PeerId>) {
+        if news.is_empty() {
+            return;
+        }
+        let peers = self.topology.connected().into_iter().filter(|peer| Some(*peer) != except);
+        let messages: Vec<Vec<u8>> = Message::push(news).iter().map(Message::encode).collect();
+        for peer in peers.sample(&mut self.rng, FANOUT) {
+            let Some(conn) = self.topology.best(peer) else { continue };
+            for bytes in &messages {
+                self.outbox.push_repairable(conn, bytes.clone());
+            }
+        }
+    }
+
+    /// Facts about units, to the same partners as records.
+    pub(super) fn push_units(&mut self, message: &Message) {
+        let bytes = message.encode();
+        for peer in self.topology.connected().into_iter().sample(&mut self.rng, FANOUT) {
+            if let Some(conn) = self.topology.best(peer) {
+                self.outbox.push_repairable(conn, bytes.clone());
+            }
+        }
+    }
+
+    fn summarise(&mut self, conn: ConnId) {
+        let summary = self.summary();
+        self.outbox.push(Output::Transmit { conn, bytes: Message::Summary(summary).encode() });
+    }
+
+    fn summary(&mut self) -> Summary {
+        let records = *self.records_hash.get_or_insert_with(|| self.store.full_hash());
+        let units: StateHash = self.ipam.units_hash();
+        Summary { records, units }
+    }
+
+    fn transmit_all(&mut self, conn: ConnId, messages: Vec<Message>) {
+        for message in messages {
+            self.outbox.push_repairable(conn, message.encode());
+        }
+    }
+}

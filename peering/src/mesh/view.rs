@@ -1,0 +1,112 @@
+//! What the daemon was told of hosts, endpoints, networks and VTEPs, so that it is told changes only.
+//!
+//! A host that is down is not shown and neither are its endpoints: their records stay, suspended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use engine::types::{NetworkId, PeerId, PortId, Vni};
+use ipnet::Ipv4Net;
+
+use super::{EndpointView, HostView, MeshEvent};
+
+/// A network as the daemon knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NetworkView {
+    pub(super) name: String,
+    pub(super) vni: Vni,
+    pub(super) mtu: u16,
+    pub(super) range: Option<Ipv4Net>,
+}
+
+/// What was told, and what is still to be told.
+#[derive(Default)]
+pub(super) struct View {
+    hosts: BTreeMap<PeerId, HostView>,
+    endpoints: BTreeMap<(PeerId, PortId), EndpointView>,
+    networks: BTreeMap<NetworkId, NetworkView>,
+    vteps: BTreeSet<(Vni, SocketAddr)>,
+    events: VecDeque<MeshEvent>,
+}
+
+impl View {
+    /// The next thing to tell.
+    pub(super) fn poll_event(&mut self) -> Option<MeshEvent> {
+        self.events.pop_front()
+    }
+
+    /// Something happened that is no change of the view.
+    pub(super) fn tell(&mut self, event: MeshEvent) {
+        self.events.push_back(event);
+    }
+
+    /// A host is up and says this of itself.
+    pub(super) fn show_host(&mut self, host: HostView) {
+        if self.hosts.get(&host.peer) != Some(&host) {
+            self.hosts.insert(host.peer, host.clone());
+            self.events.push_back(MeshEvent::HostUp(host));
+        }
+    }
+
+    /// A host is down: its endpoints go first.
+    pub(super) fn hide_host(&mut self, peer: PeerId) {
+        let range = (peer, PortId([0; 8]))..=(peer, PortId([0xff; 8]));
+        let ports: Vec<PortId> = self.endpoints.range(range).map(|((_, port), _)| *port).collect();
+        for port in ports {
+            self.hide_endpoint(peer, port);
+        }
+        if self.hosts.remove(&peer).is_some() {
+            self.events.push_back(MeshEvent::HostDown { peer });
+        }
+    }
+
+    /// True when the daemon knows the host as up.
+    pub(super) fn shows_host(&self, peer: PeerId) -> bool {
+        self.hosts.contains_key(&peer)
+    }
+
+    /// An endpoint runs and is as it is said here. What pins it is taken down first when that changed.
+    pub(super) fn show_endpoint(&mut self, endpoint: EndpointView) {
+        let key = (endpoint.peer, endpoint.endpoint.port);
+        match self.endpoints.get(&key) {
+            Some(told) if *told == endpoint => return,
+            Some(told) if (told.vni, told.endpoint.mac) != (endpoint.vni, endpoint.endpoint.mac) => {
+                self.hide_endpoint(key.0, key.1);
+            }
+            Some(_) | None => {}
+        }
+        self.endpoints.insert(key, endpoint.clone());
+        self.events.push_back(MeshEvent::EndpointUp(endpoint));
+    }
+
+    /// An endpoint does not run, or is gone.
+    pub(super) fn hide_endpoint(&mut self, peer: PeerId, port: PortId) {
+        if let Some(told) = self.endpoints.remove(&(peer, port)) {
+            let (vni, mac) = (told.vni, told.endpoint.mac);
+            self.events.push_back(MeshEvent::EndpointDown { peer, port, vni, mac });
+        }
+    }
+
+    /// A network is as it is said here.
+    pub(super) fn show_network(&mut self, network: NetworkId, view: NetworkView) {
+        if self.networks.get(&network) != Some(&view) {
+            self.networks.insert(network, view.clone());
+            let NetworkView { name, vni, mtu, range } = view;
+            self.events.push_back(MeshEvent::NetworkChanged { network, name, vni, mtu, range });
+        }
+    }
+
+    /// What is known of a network.
+    pub(super) fn network(&self, network: NetworkId) -> Option<&NetworkView> {
+        self.networks.get(&network)
+    }
+
+    /// An external VXLAN endpoint is declared, or not.
+    pub(super) fn set_vtep(&mut self, vni: Vni, addr: SocketAddr, declared: bool) {
+        if declared && self.vteps.insert((vni, addr)) {
+            self.events.push_back(MeshEvent::VtepUp { vni, addr });
+        } else if !declared && self.vteps.remove(&(vni, addr)) {
+            self.events.push_back(MeshEvent::VtepDown { vni, addr });
+        }
+    }
+}
