@@ -1,0 +1,381 @@
+//! `meshnet demo`: the overlay at work on one machine, in network namespaces, beside the kernel's own VXLAN.
+//!
+//! [`lab`] makes hosts, wires and containers; [`process`] runs real daemons and commands in them; [`ping`] and
+//! [`measure`] put traffic on; [`report`] tells. Nothing has a name on the machine: the namespaces are anonymous and
+//! end with the processes and descriptors of the demo, however that ends.
+
+#![allow(clippy::disallowed_methods, reason = "the shell measures time and waits")]
+
+mod lab;
+mod measure;
+mod ping;
+mod process;
+mod report;
+mod stop;
+mod table;
+mod wiring;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
+
+use lab::{Baseline, Lab, Route, Wire};
+use measure::Flow;
+use ping::Pattern;
+use report::{Console, Ping, Report, Step, Throughput, microseconds, milliseconds};
+use stop::{Interrupted, Stop};
+
+/// Names of the paths that are compared.
+const BARE: &str = "bare wire";
+const KERNEL: &str = "kernel VXLAN";
+const MESHNET: &str = "meshnet";
+
+/// How long the first ping between two containers may take.
+const FIRST_PING: Duration = Duration::from_secs(10);
+/// The pings of the matrix.
+const PINGS: Pattern =
+    Pattern { count: 10, pause: Duration::from_millis(5), patience: Duration::from_secs(1) };
+/// The exit code of a program that ended because of a signal such as Ctrl-C (128 + SIGINT).
+const INTERRUPTED: u8 = 130;
+
+/// Show the overlay at work on this machine alone: hosts, containers, pings, throughput beside the kernel's VXLAN
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// Hosts to make, each with one container
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+    pub(crate) hosts: u8,
+    /// Runs of each throughput measurement, of which the median is shown; 0 leaves them out
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub(crate) runs: u8,
+    /// Seconds that each run is measured for
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = run_seconds)]
+    pub(crate) seconds: f64,
+    /// What the wires do with packets larger than their MTU
+    #[arg(long, value_enum, default_value_t = Wire::Nic)]
+    pub(crate) wire: Wire,
+    /// Set in the processes of the demo: the namespace to enter
+    #[arg(long, value_name = "PATH", hide = true)]
+    enter: Option<PathBuf>,
+    /// Set in the processes of the demo: the command to become
+    #[arg(last = true, hide = true, requires = "enter")]
+    words: Vec<OsString>,
+}
+
+fn run_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0.1 to 60".to_owned()),
+    }
+}
+
+/// Runs the demo. The exit code is 1 when a ping or the stream over the overlay failed, 130 after Ctrl-C; errors are
+/// what kept the demo itself from going on. Whatever happens, everything it made is gone when this returns.
+pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
+    if let Some(path) = &args.enter {
+        return process::enter(path, &args.words);
+    }
+    check_prerequisites()?;
+    let stop = Stop::on_signals()?;
+    let mut demo = Demo::new(args, json, stop);
+    match demo.perform() {
+        Ok(()) => {}
+        Err(error) if error.is::<Interrupted>() => return Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) => return Err(error),
+    }
+    demo.console.report(&demo.report)?;
+    Ok(if demo.report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check_prerequisites() -> Result<()> {
+    if !Uid::effective().is_root() {
+        bail!("the demo makes network namespaces, which needs root: try `sudo meshnet demo`");
+    }
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        bail!("/dev/net/tun is missing, which the overlay's devices need: try `modprobe tun`");
+    }
+    Ok(())
+}
+
+/// A performance in progress.
+struct Demo<'a> {
+    args: &'a Args,
+    stop: Stop,
+    console: Console,
+    report: Report,
+    start: Instant,
+}
+
+impl<'a> Demo<'a> {
+    fn new(args: &'a Args, json: bool, stop: Stop) -> Self {
+        let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+        let report = Report {
+            kernel: kernel.unwrap_or_default(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            wire: args.wire.name(),
+            ..Report::default()
+        };
+        Self { args, stop, console: Console::stdout(json), report, start: Instant::now() }
+    }
+
+    /// The lab lives in here: it is taken down before the report, and on the way out of every error.
+    fn perform(&mut self) -> Result<()> {
+        let Report { processors, kernel, .. } = &self.report;
+        let hosts = self.args.hosts;
+        self.console.title(&format!(
+            "meshnet demo: {hosts} hosts with a container each, on one machine ({processors} processors, Linux {kernel})"
+        ))?;
+        let mut lab = self.build()?;
+        self.launch(&mut lab)?;
+        self.attach(&mut lab)?;
+        self.ping(&lab)?;
+        if self.args.runs > 0 {
+            self.measure(&lab)?;
+        }
+        self.take_down(lab)?;
+        let pings = self.report.pings.iter().all(Ping::complete);
+        let streamed = self.args.runs == 0 || self.report.throughput.iter().any(|path| path.path == MESHNET);
+        self.report.ok = pings && streamed;
+        self.report.total_s = self.start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn build(&mut self) -> Result<Lab> {
+        let lab = self.step(None, "network namespaces, a wire between any two hosts", |demo| {
+            let lab = Lab::build(usize::from(demo.args.hosts), demo.args.wire, &demo.stop)?;
+            let outcome = format!("{} namespaces, {} wires", lab.namespaces(), lab.wires());
+            Ok((lab, outcome))
+        })?;
+        self.report.hosts = lab.hosts.iter().map(|host| host.name.clone()).collect();
+        self.report.notes.extend(lab.notes.iter().cloned());
+        Ok(lab)
+    }
+
+    /// The first bare, the others at the first.
+    fn launch(&mut self, lab: &mut Lab) -> Result<()> {
+        let first = lab.first().address.to_string();
+        for index in 0..lab.hosts.len() {
+            let targets: &[&str] = if index == 0 { &[] } else { &[&first] };
+            let host = &mut lab.hosts[index];
+            let (name, shown) =
+                (host.name.clone(), ["meshnet", "launch"].into_iter().chain(targets.iter().copied()));
+            self.step(Some(&name), &shown.collect::<Vec<_>>().join(" "), |demo| {
+                host.launch(targets, &demo.stop)?;
+                Ok(((), "ready".to_owned()))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, lab: &mut Lab) -> Result<()> {
+        for host in &mut lab.hosts {
+            let (name, shown) = (host.name.clone(), format!("meshnet {}", host.attach_words().join(" ")));
+            self.step(Some(&name), &shown, |demo| {
+                let address = host.attach(&demo.stop)?;
+                Ok(((), format!("{} has {address}", host.container.name)))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, lab: &Lab) -> Result<()> {
+        self.step(None, "first ping between any two containers", |demo| {
+            let mut slowest = Duration::ZERO;
+            for (from, to) in lab.pairs() {
+                let answer = ping::first_answer(&from.netns, to.overlay()?, FIRST_PING, &demo.stop)?;
+                slowest = slowest.max(answer.unwrap_or(FIRST_PING));
+            }
+            Ok(((), format!("slowest after {}", milliseconds(slowest.as_secs_f64()))))
+        })?;
+        let pairs = lab.pairs().count();
+        self.step(None, &format!("{} pings for each of the {pairs} pairs", PINGS.count), |demo| {
+            for (from, to) in lab.pairs() {
+                let answers = ping::series(&from.netns, to.overlay()?, PINGS, &demo.stop)?;
+                demo.report.pings.push(Ping {
+                    from: from.name.clone(),
+                    to: to.name.clone(),
+                    sent: answers.sent,
+                    received: answers.round_trips.len(),
+                    median_us: answers.median().map(microseconds),
+                });
+            }
+            let complete = demo.report.pings.iter().filter(|ping| ping.complete()).count();
+            Ok(((), format!("{complete} of {pairs} pairs without loss")))
+        })
+    }
+
+    fn measure(&mut self, lab: &Lab) -> Result<()> {
+        let baseline = self.kernel_vxlan(lab)?;
+        let mut paths = vec![Compared::new(BARE, lab.bare_route())];
+        paths.extend(baseline.as_ref().map(|baseline| Compared::new(KERNEL, baseline.route())));
+        paths.push(Compared::new(MESHNET, lab.overlay_route()?));
+        let names: Vec<&str> = paths.iter().map(|path| path.name).collect();
+        self.step(None, &format!("one TCP stream: {}", names.join(", ")), |demo| {
+            for path in &mut paths {
+                path.ping_us = path.route.ping(&demo.stop)?;
+            }
+            for run in 1..=demo.args.runs {
+                paths.iter_mut().try_for_each(|path| demo.run_once(path, run))?;
+            }
+            Ok(((), format!("{} runs of {} s each, in turns", demo.args.runs, demo.args.seconds)))
+        })?;
+        let kernel = paths.iter().find(|path| path.name == KERNEL).and_then(|path| median(&path.flows));
+        let rows = paths.iter().filter_map(|path| path.throughput(kernel.map(|flow| flow.gbit_per_s())));
+        self.report.throughput.extend(rows);
+        Ok(())
+    }
+
+    /// One run over one path. A path that fails is noted and not tried again; the others go on.
+    fn run_once(&mut self, path: &mut Compared<'_>, run: u8) -> Result<()> {
+        if path.broken {
+            return Ok(());
+        }
+        self.console.progress(&format!("TCP over {}, run {run} of {}", path.name, self.args.runs))?;
+        let time = Duration::from_secs_f64(self.args.seconds);
+        match measure::tcp(path.route.from, path.route.receiver, path.route.to, time, &self.stop) {
+            Ok(flow) => path.flows.push(flow),
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            Err(error) => {
+                path.broken = true;
+                self.report.notes.push(format!("no throughput of {}: {error:#}", path.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The comparison; a kernel without it costs a column, not the demo.
+    fn kernel_vxlan(&mut self, lab: &Lab) -> Result<Option<Baseline>> {
+        self.step(
+            None,
+            "kernel VXLAN between two of the hosts, for comparison",
+            |demo| match Baseline::build(lab) {
+                Ok(baseline) => {
+                    Ok((Some(baseline), "a bridge, a vxlan device and a container each".to_owned()))
+                }
+                Err(error) => {
+                    demo.report.notes.push(format!("no comparison with kernel VXLAN: {error:#}"));
+                    Ok((None, "not available here".to_owned()))
+                }
+            },
+        )
+    }
+
+    fn take_down(&mut self, lab: Lab) -> Result<()> {
+        let ids = lab.ids();
+        self.step(None, "clean up", |demo| {
+            let (daemons, namespaces) = (lab.hosts.len(), lab.namespaces());
+            drop(lab);
+            let left = lab::count_left(&ids);
+            if left > 0 {
+                demo.report.notes.push(format!("{left} namespaces are still in use by something else"));
+            }
+            Ok(((), format!("{daemons} daemons ended, {} namespaces gone", namespaces - left)))
+        })
+    }
+
+    /// Does one thing and tells what it was, how long it took and what came of it.
+    fn step<T>(
+        &mut self,
+        host: Option<&str>,
+        what: &str,
+        act: impl FnOnce(&mut Self) -> Result<(T, String)>,
+    ) -> Result<T> {
+        self.stop.check()?;
+        let at = self.start.elapsed();
+        self.console.progress(what)?;
+        let (value, outcome) = act(self).with_context(|| format!("{what}: failed"))?;
+        let took_s = (self.start.elapsed() - at).as_secs_f64();
+        let host = host.map(str::to_owned);
+        let step = Step { at_s: at.as_secs_f64(), took_s, host, what: what.to_owned(), outcome };
+        self.console.step(&step)?;
+        self.report.steps.push(step);
+        Ok(value)
+    }
+}
+
+/// One of the ways that are compared.
+struct Compared<'a> {
+    name: &'static str,
+    route: Route<'a>,
+    ping_us: Option<f64>,
+    flows: Vec<Flow>,
+    broken: bool,
+}
+
+impl<'a> Compared<'a> {
+    fn new(name: &'static str, route: Route<'a>) -> Self {
+        Self { name, route, ping_us: None, flows: Vec::new(), broken: false }
+    }
+
+    /// Its row of the report; nothing when it did not work.
+    fn throughput(&self, kernel_gbit_per_s: Option<f64>) -> Option<Throughput> {
+        let middle = median(&self.flows).filter(|_| !self.broken)?;
+        Some(Throughput {
+            path: self.name,
+            gbit_per_s: middle.gbit_per_s(),
+            runs: self.flows.iter().map(Flow::gbit_per_s).collect(),
+            ratio_to_kernel_vxlan: kernel_gbit_per_s.map(|kernel| middle.gbit_per_s() / kernel),
+            cpu_s_per_gb: middle.cpu_s_per_gb(),
+            ping_us: self.ping_us,
+        })
+    }
+}
+
+/// The middle run by throughput (the lower of two).
+fn median(flows: &[Flow]) -> Option<Flow> {
+    let mut sorted = flows.to_vec();
+    sorted.sort_by(|a, b| a.gbit_per_s().total_cmp(&b.gbit_per_s()));
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from(["demo"].iter().chain(words)).map(|line| line.args)
+    }
+
+    #[test]
+    fn the_defaults_are_three_hosts_and_three_short_runs() {
+        let args = parse(&[]).unwrap();
+        assert_eq!((args.hosts, args.runs, args.wire), (3, 3, Wire::Nic));
+        assert!(args.enter.is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_refused() {
+        assert!(parse(&["--hosts", "1"]).is_err());
+        assert!(parse(&["--hosts", "17"]).is_err());
+        assert!(parse(&["--seconds", "0"]).is_err());
+        assert!(parse(&["--", "launch"]).is_err());
+        assert!(parse(&["--enter", "/proc/1/fd/3", "--", "launch", "--foreground"]).is_ok());
+    }
+
+    #[test]
+    fn the_median_run_is_reported_with_its_ratio() {
+        let flow = |bytes| Flow { bytes, time: Duration::from_secs(1), cpu_seconds: 1.0 };
+        let here = engine::io::netns::Netns::current().unwrap();
+        let route = Route { from: &here, receiver: &here, to: std::net::Ipv4Addr::LOCALHOST };
+        let mut path = Compared::new(MESHNET, route);
+        assert!(path.throughput(None).is_none());
+        path.flows = vec![flow(300_000_000), flow(100_000_000), flow(200_000_000)];
+        let row = path.throughput(Some(3.2)).unwrap();
+        assert!((row.gbit_per_s - 1.6).abs() < 1e-9);
+        assert!((row.ratio_to_kernel_vxlan.unwrap() - 0.5).abs() < 1e-9);
+        assert!((row.cpu_s_per_gb - 5.0).abs() < 1e-9);
+        path.broken = true;
+        assert!(path.throughput(Some(3.2)).is_none());
+    }
+}
