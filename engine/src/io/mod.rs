@@ -10,5 +10,4 @@ pub mod netlink;
 pub mod netns;
 pub mod socket;
 pub mod tap;
-pub mod watch;
 mod worker;

@@ -47,6 +47,8 @@ pub(super) enum WireEvent {
     Frame { conn: ConnId, frame: Frame },
     /// A connection ended. Nothing follows.
     Closed { conn: ConnId, reason: String },
+    /// The name of a dial has addresses, which are tried now.
+    Resolved { dial: DialId },
     /// A dial came to nothing.
     DialFailed { dial: DialId, reason: String },
 }
@@ -76,11 +78,20 @@ impl Connector {
     pub(super) fn dial(&self, dial: DialId, target: DialTarget) {
         let this = self.clone();
         tokio::spawn(async move {
-            match reach(&this.quic, target).await {
+            match this.reach(dial, target).await {
                 Ok(connection) => this.serve(connection, Some(dial)).await,
                 Err(reason) => this.tell(WireEvent::DialFailed { dial, reason }).await,
             }
         });
+    }
+
+    async fn reach(&self, dial: DialId, target: DialTarget) -> Result<Connection, String> {
+        let (addrs, expected) = match target {
+            DialTarget::Named(target) => (resolve(&target).await?, None),
+            DialTarget::Addr { addrs, peer } => (addrs, Some(peer)),
+        };
+        self.tell(WireEvent::Resolved { dial }).await;
+        race(&self.quic, distinct(addrs), expected).await
     }
 
     /// Accepts hosts until the endpoint is closed.
@@ -128,14 +139,9 @@ impl Connector {
 }
 
 /// Connects to a host at the first of its addresses that answers.
-async fn reach(quic: &Quic, target: DialTarget) -> Result<Connection, String> {
-    let (addrs, expected) = match target {
-        DialTarget::Named(target) => (resolve(&target).await?, None),
-        DialTarget::Addr { addrs, peer } => (addrs, Some(peer)),
-    };
-    let addrs = distinct(addrs);
+async fn race(quic: &Quic, addrs: Vec<SocketAddr>, expected: Option<PeerId>) -> Result<Connection, String> {
     let prize = Arc::new(AtomicBool::new(false));
-    let mut waiting = addrs.iter().copied();
+    let mut waiting = addrs.into_iter();
     let mut attempts = JoinSet::new();
     let mut failures = Vec::new();
     loop {
@@ -210,7 +216,7 @@ async fn probe(addr: SocketAddr, from: Option<IpAddr>) -> io::Result<Infallible>
 /// One reason if all agree, else each with its address.
 fn told_together(failures: &[(SocketAddr, String)]) -> String {
     match failures {
-        [] => "the name has no address".to_owned(),
+        [] => "no address is known".to_owned(),
         [(_, first), rest @ ..] if rest.iter().all(|(_, reason)| reason == first) => first.clone(),
         _ => failures.iter().map(|(addr, reason)| format!("{addr}: {reason}")).collect::<Vec<_>>().join("; "),
     }

@@ -1,5 +1,6 @@
 //! The handle of the control plane.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,7 +91,10 @@ impl StartError {
     pub fn code(&self) -> &'static str {
         match self {
             StartError::Store(StoreError::Locked { .. }) => "state_dir_in_use",
-            StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(_) => "state_dir_unusable",
+            StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(MeshError::Stored(_)) => {
+                "state_dir_unusable"
+            }
+            StartError::Mesh(MeshError::Range(_)) => "range_unusable",
             StartError::Bind(BindError::InUse { .. }) => "port_in_use",
             StartError::Bind(BindError::NotLocal { .. }) => "address_not_local",
             StartError::Bind(_) => "port_unusable",
@@ -182,6 +186,16 @@ impl Peering {
         self.change(move |mesh, now| mesh.release(now, port)).await;
     }
 
+    /// For the next five seconds this host counts as needing an address of the network.
+    pub async fn want(&self, network: NetworkId) {
+        self.change(move |mesh, now| mesh.want(now, network)).await;
+    }
+
+    /// After a start: only these ports outlived the daemon. The endpoints and addresses of all others are given up.
+    pub async fn retain(&self, ports: BTreeSet<PortId>) {
+        self.change(move |mesh, now| mesh.retain(now, &ports)).await;
+    }
+
     /// Tells every host about an endpoint of this one, new or changed, and returns the claim on its MAC address.
     pub async fn put_endpoint(&self, endpoint: Endpoint) -> Claim {
         self.change(move |mesh, now| mesh.put_endpoint(now, endpoint)).await
@@ -210,6 +224,11 @@ impl Peering {
     /// The endpoints of all hosts, down ones included, in the order of (peer, port).
     pub async fn endpoints(&self) -> Vec<EndpointView> {
         self.read(|mesh, _| mesh.endpoints()).await
+    }
+
+    /// Messages that could not be read since the start.
+    pub async fn malformed(&self) -> u64 {
+        self.read(|mesh, _| mesh.malformed()).await
     }
 
     /// The control plane at this moment.

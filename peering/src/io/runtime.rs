@@ -24,6 +24,8 @@ use crate::mesh::{AllocError, AllocRequest, ConnId, Mesh, MeshEvent, Output, Req
 const EVENTS_PER_WAKE: usize = 64;
 /// Events that may wait; then the connections wait.
 const INBOX: usize = 256;
+/// The shortest time between looks at the clock while a state is on its way to disk.
+const WHILE_SAVING: Duration = Duration::from_millis(20);
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(1);
 /// The part of it for the last words of the mesh to get out.
@@ -115,7 +117,7 @@ impl Runtime {
     async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
         loop {
             self.pump();
-            let timer = self.mesh.poll_timeout();
+            let timer = self.next_timeout();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(reply)) => return Some(reply),
@@ -127,6 +129,12 @@ impl Runtime {
                 () = due(timer) => self.mesh.handle_timeout(Instant::now()),
             }
         }
+    }
+
+    /// While a state is on its way to disk the mesh cannot do what it may be waiting for: it is asked less often.
+    fn next_timeout(&self) -> Option<Instant> {
+        let timer = self.mesh.poll_timeout()?;
+        Some(if self.saving.is_some() { timer.max(Instant::now() + WHILE_SAVING) } else { timer })
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -167,6 +175,7 @@ impl Runtime {
                 self.links.insert(conn, link);
                 self.mesh.handle_established(now, conn, peer, dial, remote);
             }
+            WireEvent::Resolved { dial } => self.mesh.handle_resolved(dial),
             WireEvent::DialFailed { dial, reason } => self.mesh.handle_dial_failed(now, dial, &reason),
             WireEvent::Frame { conn, .. } if !self.links.contains_key(&conn) => {}
             WireEvent::Frame { conn, frame: Frame::Message(bytes) } => {

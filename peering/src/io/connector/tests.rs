@@ -1,4 +1,274 @@
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
 use super::*;
+use crate::identity::Identity;
+use crate::io::tls::Credentials;
+
+/// A host without a mesh.
+struct Host {
+    identity: Arc<Identity>,
+    quic: Quic,
+    connector: Connector,
+    inbox: mpsc::Receiver<WireEvent>,
+}
+
+impl Host {
+    fn new(seed: u8) -> Self {
+        Self::speaking(seed, b"meshnet")
+    }
+
+    fn speaking(seed: u8, alpn: &[u8]) -> Self {
+        let identity = Arc::new(Identity::generate([seed; 32]).unwrap());
+        let credentials = Credentials::new(identity.clone()).with_alpn(alpn);
+        let listen = Some(Ipv4Addr::LOCALHOST.into());
+        let quic = Quic::bind(credentials, &identity, [seed; 32], listen, 0).unwrap();
+        let (tell, inbox) = mpsc::channel(16);
+        let connector = Connector::new(quic.clone(), tell);
+        tokio::spawn(connector.clone().accept());
+        Host { identity, quic, connector, inbox }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.quic.local_addr().unwrap()
+    }
+
+    fn target(&self) -> DialTarget {
+        DialTarget::Named(Target { host: "127.0.0.1".to_owned(), port: self.addr().port() })
+    }
+
+    async fn next(&mut self) -> WireEvent {
+        loop {
+            let event =
+                timeout(Duration::from_secs(8), self.inbox.recv()).await.expect("nothing happened").unwrap();
+            if !matches!(event, WireEvent::Resolved { .. }) {
+                return event;
+            }
+        }
+    }
+
+    async fn established(&mut self) -> (ConnId, PeerId, Option<DialId>, Link) {
+        match self.next().await {
+            WireEvent::Established { conn, peer, dial, link, .. } => (conn, peer, dial, link),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn dial_failed(&mut self, target: DialTarget) -> String {
+        self.connector.dial(DialId(7), target);
+        match self.next().await {
+            WireEvent::DialFailed { dial: DialId(7), reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn frame(&mut self) -> Frame {
+        match self.next().await {
+            WireEvent::Frame { frame, .. } => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn closed(&mut self) -> String {
+        match self.next().await {
+            WireEvent::Closed { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn message(bytes: &[u8]) -> Frame {
+    Frame::Message(Bytes::copy_from_slice(bytes))
+}
+
+#[tokio::test]
+async fn both_sides_prove_who_they_are_and_talk_until_one_says_why_not() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    a.connector.dial(DialId(1), b.target());
+    let (_, peer, dial, link) = a.established().await;
+    assert_eq!((peer, dial), (b.identity.peer_id(), Some(DialId(1))));
+    let (_, peer, dial, back) = b.established().await;
+    assert_eq!((peer, dial), (a.identity.peer_id(), None));
+
+    let long = vec![0x5a; crate::proto::MAX_MESSAGE];
+    for bytes in [&b"one"[..], b"", &long, b"four"] {
+        link.send(Bytes::copy_from_slice(bytes)).unwrap();
+    }
+    for bytes in [&b"one"[..], b"", &long, b"four"] {
+        assert!(b.frame().await == message(bytes), "a frame of {} bytes", bytes.len());
+    }
+    back.send_datagram(Bytes::from_static(b"ping")).unwrap();
+    assert_eq!(a.frame().await, Frame::Datagram(Bytes::from_static(b"ping")));
+    // Too large for any path: it takes the stream.
+    let large = Bytes::from(vec![1; 9000]);
+    back.send_datagram(large.clone()).unwrap();
+    assert_eq!(a.frame().await, Frame::Datagram(large));
+
+    for _ in 0..100 {
+        link.send(Bytes::from(vec![3; 10_000])).unwrap();
+    }
+    link.close("enough\x1b[31m".to_owned()).await;
+    for _ in 0..100 {
+        assert_eq!(b.frame().await, message(&[3; 10_000]));
+    }
+    assert_eq!(b.closed().await, "enough[31m");
+    assert_eq!(a.closed().await, "closed by this host");
+}
+
+#[tokio::test]
+async fn another_host_than_the_expected_one_is_refused_before_it_learns_anything() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    let expected = PeerId([9; 16]);
+    let reason = a.dial_failed(DialTarget::Addr { addrs: vec![b.addr()], peer: expected }).await;
+    assert_eq!(reason, format!("the host there is {}, expected {expected}", b.identity.peer_id()));
+    assert!(timeout(Duration::from_millis(200), b.inbox.recv()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_host_that_speaks_something_else_is_refused_by_both() {
+    let (mut a, mut other) = (Host::new(1), Host::speaking(2, b"h3"));
+    assert_eq!(a.dial_failed(other.target()).await, "the host there speaks no meshnet");
+    let (back, there) = (a.target(), "the host there speaks no meshnet");
+    assert_eq!(other.dial_failed(back).await, there);
+    assert!(timeout(Duration::from_millis(200), a.inbox.recv()).await.is_err());
+}
+
+#[tokio::test]
+async fn of_several_addresses_one_connection_comes_about() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+    let start = Instant::now();
+    let addrs = vec![closed, silent.local_addr().unwrap(), b.addr(), b.addr()];
+    a.connector.dial(DialId(1), DialTarget::Addr { addrs, peer: b.identity.peer_id() });
+    let _link = a.established().await.3;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let _back = b.established().await.3;
+    assert!(timeout(Duration::from_millis(300), b.inbox.recv()).await.is_err(), "a second one");
+}
+
+#[tokio::test]
+async fn failures_have_reasons_for_people() {
+    let mut a = Host::new(1);
+    let named = |host: &str, port| DialTarget::Named(Target { host: host.to_owned(), port });
+    assert_eq!(a.dial_failed(named("127.0.0.1", 1)).await, "connection refused");
+    // A label of more than 63 bytes is asked of no name server (RFC 1035 section 2.3.4).
+    let name = "x".repeat(64);
+    let reason = a.dial_failed(named(&name, 6783)).await;
+    assert_eq!(reason, format!("name {name} not found"));
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    assert_eq!(a.dial_failed(named("127.0.0.1", port)).await, "timed out after 3 s");
+    assert_eq!(a.dial_failed(named("::1", 6783)).await, "no IPv6 on this host");
+    let none = DialTarget::Addr { addrs: Vec::new(), peer: PeerId([1; 16]) };
+    assert_eq!(a.dial_failed(none).await, "no address is known");
+}
+
+#[tokio::test]
+async fn a_port_in_use_names_its_holder() {
+    let a = Host::new(1);
+    let credentials = Credentials::new(a.identity.clone());
+    let listen = Some(Ipv4Addr::LOCALHOST.into());
+    let error =
+        Quic::bind(credentials, &a.identity, [1; 32], listen, a.addr().port()).unwrap_err().to_string();
+    assert!(error.contains(&format!("UDP port {} is in use by ", a.addr().port())), "{error}");
+    assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+    let credentials = Credentials::new(a.identity.clone());
+    let elsewhere = Some("192.0.2.1".parse().unwrap());
+    let error = Quic::bind(credentials, &a.identity, [1; 32], elsewhere, 0).unwrap_err().to_string();
+    assert_eq!(error, "192.0.2.1 is not an address of this host");
+}
+
+#[tokio::test]
+async fn garbage_is_counted_and_answered_with_nothing() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    let scanner = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let before = b.quic.counts().read();
+    let mut sent = 0;
+    for first in [0x00, 0x08, 0x40, 0x7f, 0x80, 0xc0, 0xff] {
+        for len in [1, 2, 5, 20, 21, 40, 600, 1199] {
+            let mut garbage = vec![0xa5; len];
+            garbage[0] = first;
+            scanner.send_to(&garbage, b.addr()).await.unwrap();
+            sent += 1;
+        }
+    }
+    a.connector.dial(DialId(1), b.target());
+    let _link = a.established().await.3;
+    let _back = b.established().await.3;
+    let after = b.quic.counts().read();
+    assert_eq!(after.foreign - before.foreign, sent);
+    assert!(after.received > after.foreign);
+    let answered = timeout(Duration::from_millis(100), scanner.recv(&mut [0; 2000])).await;
+    assert!(answered.is_err(), "{answered:?}");
+    assert_eq!(a.quic.counts().read().foreign, 0);
+}
+
+#[tokio::test]
+async fn truncated_handshakes_do_no_harm() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    let tap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = tap.local_addr().unwrap().port();
+    a.connector.dial(DialId(1), DialTarget::Named(Target { host: "127.0.0.1".to_owned(), port }));
+    let mut initial = vec![0; 2000];
+    let len = loop {
+        let len = tap.recv(&mut initial).await.unwrap();
+        if len > 0 {
+            break len;
+        }
+    };
+    for cut in (1..len).step_by(7) {
+        tap.send_to(&initial[..cut], b.addr()).await.unwrap();
+        let mut flipped = initial[..len].to_vec();
+        flipped[cut] ^= 0x10;
+        tap.send_to(&flipped, b.addr()).await.unwrap();
+    }
+    let (mut dialled, mut welcomed) = (false, false);
+    a.connector.dial(DialId(2), b.target());
+    while !(dialled && welcomed) {
+        tokio::select! {
+            event = a.next() => dialled |= matches!(event, WireEvent::Established { .. }),
+            event = b.next() => welcomed |= matches!(event, WireEvent::Established { .. }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_over_long_message_ends_the_connection() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    let check = Arc::new(ServerCheck::new(None, Arc::default()));
+    let raw = a.quic.connect(b.addr(), check).unwrap().await.unwrap();
+    let mut stream = raw.open_uni().await.unwrap();
+    stream.write_all(&0x7fff_ffff_u32.to_le_bytes()).await.unwrap();
+    let _back = b.established().await.3;
+    assert_eq!(b.closed().await, "a message of 2147483647 bytes is longer than allowed");
+    assert_eq!(
+        reason::connection(&raw.closed().await),
+        "a message of 2147483647 bytes is longer than allowed"
+    );
+    assert!(raw.open_bi().await.is_err() && a.inbox.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_cut_off() {
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    a.connector.dial(DialId(1), b.target());
+    let link = a.established().await.3;
+    let _back = b.established().await.3;
+    let megabyte = Bytes::from(vec![0; 1 << 20]);
+    let mut sent = 0;
+    let overflow = loop {
+        match link.send(megabyte.clone()) {
+            Ok(()) => sent += 1,
+            Err(overflow) => break overflow,
+        }
+    };
+    assert!(sent >= 16, "{sent}");
+    link.cut(&overflow.to_string());
+    assert_eq!(a.closed().await, "closed by this host");
+}
 
 #[test]
 fn failures_are_told_once_if_they_agree() {
@@ -7,5 +277,4 @@ fn failures_are_told_once_if_they_agree() {
     assert_eq!(told_together(&[refused(1), refused(2)]), "connection refused");
     let mixed = [refused(1), (at(2), "timed out after 3 s".to_owned())];
     assert_eq!(told_together(&mixed), "127.0.0.1:1: connection refused; 127.0.0.1:2: timed out after 3 s");
-    assert_eq!(told_together(&[]), "the name has no address");
 }
