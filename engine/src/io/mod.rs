@@ -10,4 +10,5 @@ pub mod netlink;
 pub mod netns;
 pub mod socket;
 pub mod tap;
+pub mod watch;
 mod worker;

@@ -59,3 +59,30 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A process that only lives in the namespace, as a container does; killed when dropped.
+pub struct Container {
+    process: std::process::Child,
+    /// Where it lives.
+    pub id: engine::io::netns::NetnsId,
+}
+
+impl Container {
+    /// Starts a process in `netns`.
+    pub fn start(netns: &Netns) -> Self {
+        let sleep = || std::process::Command::new("sleep").arg("1000").spawn();
+        Container { process: netns.run(sleep).unwrap().unwrap(), id: netns.id() }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}

@@ -74,7 +74,7 @@ pub struct TunSettings {
     pub multi_queue: bool,
     /// Outlives its descriptors.
     pub persistent: bool,
-    /// Descriptors attached now.
+    /// Descriptors attached now, of a multi-queue device; of others the kernel does not tell, and this is 0.
     pub queues: u32,
 }
 

@@ -1,0 +1,109 @@
+//! Making a port: outside, where the descriptors pin nothing, then moved in.
+
+use super::{Device, DeviceError, GSO_MAX_SIZE, PortSpec, QUEUE_LEN, alias};
+use crate::io::netlink::{Link, LinkChange, Netlink, NetlinkError};
+use crate::io::netns::Netns;
+use crate::io::tap::{Tap, TapError, is_valid_name};
+use crate::types::IpPrefix;
+
+/// What the kernel makes the next free number of.
+const DEFAULT_NAME: &str = "mesh%d";
+
+/// Makes the device of a port in `netns`, up and with its addresses; call it in the daemon's own namespace.
+///
+/// The device is opened here under a temporary name and moved, so that its descriptors do not keep `netns`
+/// alive: when that dies, reads give `EBADFD`. It becomes persistent in the very last step: after any error,
+/// or the death of the process on the way, nothing is left behind.
+pub fn create(spec: &PortSpec, netns: &Netns) -> Result<Device, DeviceError> {
+    let inside = Netlink::open_in(netns)?;
+    check_free(spec, &inside)?;
+    let queues = open_queues(spec)?;
+    let offloads = queues[0].negotiate_offloads();
+    move_in(spec, netns)?;
+    let link = inside.link_by_alias(&alias(spec.port))?.ok_or(DeviceError::Gone { port: spec.port })?;
+    set_up(spec, &inside, &link)?;
+    queues[0].set_persistent(true).map_err(|source| {
+        let action = "make persistent";
+        TapError::Io { action, name: link.name.clone(), source }
+    })?;
+    let (ifname, netns) = (link.name, netns.id());
+    Ok(Device { port: spec.port, ifname, netns, queues, offloads, pins_namespace: false })
+}
+
+fn check_free(spec: &PortSpec, inside: &Netlink) -> Result<(), DeviceError> {
+    let wanted = spec.ifname.as_deref();
+    if let Some(name) = wanted.filter(|name| !is_valid_name(name)) {
+        return Err(TapError::BadName { name: name.to_owned() }.into());
+    }
+    let alias = alias(spec.port);
+    for link in inside.links()? {
+        if link.alias.as_ref() == Some(&alias) {
+            return Err(DeviceError::Exists { port: spec.port, ifname: link.name });
+        }
+        if wanted == Some(link.name.as_str()) {
+            return Err(DeviceError::NameInUse { ifname: link.name });
+        }
+    }
+    Ok(())
+}
+
+/// A name that no other port's device has on its way.
+fn temporary_name(spec: &PortSpec) -> String {
+    let mut name = format!("mn{}", spec.port);
+    name.truncate(crate::io::tap::MAX_NAME_LEN);
+    name
+}
+
+fn open_queues(spec: &PortSpec) -> Result<Vec<Tap>, DeviceError> {
+    let name = temporary_name(spec);
+    let multi_queue = spec.queues > 1;
+    let mut queues = vec![Tap::create(&name, multi_queue)?];
+    while queues.len() < spec.queues {
+        queues.push(Tap::open(&name, multi_queue)?);
+    }
+    Ok(queues)
+}
+
+/// Moves the device into `netns` and renames it; where it is there already, only renames it.
+fn move_in(spec: &PortSpec, netns: &Netns) -> Result<(), DeviceError> {
+    let here = Netlink::open()?;
+    let link = here.link(&temporary_name(spec))?.ok_or(DeviceError::Gone { port: spec.port })?;
+    let alias = alias(spec.port);
+    let marks = LinkChange {
+        alias: Some(&alias),
+        mtu: Some(u32::from(spec.mtu)),
+        txqueuelen: Some(QUEUE_LEN),
+        gso_max_size: Some(GSO_MAX_SIZE),
+        ..LinkChange::default()
+    };
+    here.set_link(link.index, &marks)?;
+    let name = spec.ifname.as_deref().unwrap_or(DEFAULT_NAME);
+    let is_elsewhere = Netns::current()? != *netns;
+    let place =
+        LinkChange { name: Some(name), netns: is_elsewhere.then_some(netns), ..LinkChange::default() };
+    here.set_link(link.index, &place).map_err(|e| match e.raw_os_error() {
+        Some(libc::EEXIST) => DeviceError::NameInUse { ifname: name.to_owned() },
+        _ => e.into(),
+    })
+}
+
+/// The MAC address is set inside, where no device daemon of the host can interfere. Without a queueing discipline
+/// frames go straight to the ring of the device, which takes them or drops them and never pushes back; of a
+/// multi-queue device the default, `mq`, would also cost hundreds of child queues.
+fn set_up(spec: &PortSpec, inside: &Netlink, link: &Link) -> Result<(), DeviceError> {
+    inside.set_noqueue(link.index)?;
+    for prefix in &spec.addresses {
+        inside.add_address(link.index, *prefix).map_err(|e| address_error(e, *prefix))?;
+    }
+    let change = LinkChange { mac: Some(spec.mac), up: Some(true), ..LinkChange::default() };
+    Ok(inside.set_link(link.index, &change)?)
+}
+
+fn address_error(e: NetlinkError, prefix: IpPrefix) -> DeviceError {
+    match e.raw_os_error() {
+        Some(libc::EACCES | libc::EAFNOSUPPORT | libc::EOPNOTSUPP) if prefix.addr.is_ipv6() => {
+            DeviceError::Ipv6Off { prefix }
+        }
+        _ => e.into(),
+    }
+}
