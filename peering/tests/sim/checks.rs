@@ -1,0 +1,96 @@
+//! What must be true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peering::mesh::{MeshStatus, PeerState, TargetStatus};
+
+use super::World;
+
+/// After the last fault everybody agrees within this.
+pub const AGREEMENT: Duration = Duration::from_secs(10);
+
+impl World {
+    pub fn status(&self, number: usize) -> MeshStatus {
+        self.hosts[number].mesh.as_ref().expect("it runs").status(self.now)
+    }
+
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.hosts.len()).filter(|&number| self.hosts[number].mesh.is_some()).collect()
+    }
+
+    /// Every running host has the same state, and takes exactly the running ones for alive.
+    pub fn agree(&self) -> bool {
+        let running = self.running();
+        let states: BTreeSet<String> = running.iter().map(|&n| self.status(n).state_hash).collect();
+        states.len() == 1 && running.iter().all(|&n| self.alive(n) == self.others(n))
+    }
+
+    /// The hosts that a host takes for alive.
+    pub fn alive(&self, number: usize) -> BTreeSet<String> {
+        let peers = self.status(number).peers.into_iter();
+        peers.filter(|peer| peer.state == PeerState::Alive).map(|peer| peer.nickname).collect()
+    }
+
+    fn others(&self, number: usize) -> BTreeSet<String> {
+        self.running().into_iter().filter(|&n| n != number).map(Self::name).collect()
+    }
+
+    pub fn peer_state(&self, at: usize, of: usize) -> Option<PeerState> {
+        let peers = self.status(at).peers.into_iter();
+        peers.filter(|peer| peer.nickname == Self::name(of)).map(|peer| peer.state).next()
+    }
+
+    pub fn target_status(&self, at: usize, target: usize) -> TargetStatus {
+        let targets = self.status(at).targets.into_iter();
+        targets.filter(|status| status.target == Self::name(target)).next().expect("it was named")
+    }
+
+    /// No two containers anywhere have the same address.
+    pub fn assert_no_duplicates(&self) {
+        let mut holders: BTreeMap<IpAddr, (usize, String)> = BTreeMap::new();
+        for (number, host) in self.hosts.iter().enumerate() {
+            for (_, endpoint) in host.ports.values() {
+                for prefix in &endpoint.addresses {
+                    let holder = (number, endpoint.name.clone());
+                    if let Some(other) = holders.insert(prefix.addr, holder.clone()) {
+                        panic!("seed {}: {} is held by {other:?} and {holder:?}", self.seed, prefix.addr);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until all agree, or says what they think instead.
+    pub fn assert_agreement(&mut self) -> Duration {
+        self.assert_agreement_within(AGREEMENT)
+    }
+
+    pub fn assert_agreement_within(&mut self, limit: Duration) -> Duration {
+        let took = self.run_until(limit, World::agree);
+        took.unwrap_or_else(|| {
+            for number in self.running() {
+                let s = self.status(number);
+                println!("{} {} cluster {:?}", s.nickname, &s.state_hash[..8], s.cluster_id);
+                for peer in &s.peers {
+                    println!("   {} {:?}", peer.nickname, peer.state);
+                }
+                for c in s.connections.iter().chain(&s.targets) {
+                    println!("   {} {:?} {:?} {:?}", c.target, c.state, c.reason, c.next_try_s);
+                }
+                for i in &s.ipam {
+                    println!("   {:?}", i);
+                }
+                for e in &s.events {
+                    println!("   {:.3} ago {}: {}", e.age_s, e.kind, e.message);
+                }
+            }
+            panic!(
+                "seed {}: no agreement {limit:?} after the last fault, at {:?}",
+                self.seed,
+                self.elapsed()
+            );
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! One host: its mesh, its disk, and what its daemon and its containers would remember.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use engine::types::{IpPrefix, MacAddr, PeerId, PortId};
+use peering::identity::Identity;
+use peering::mesh::{
+    AllocError, AllocRequest, ConnId, Endpoint, MESH_NETWORK, Mesh, MeshConfig, MeshEvent, Output, RequestId,
+};
+
+use super::World;
+
+/// What became of a request for addresses.
+pub type Answer = Result<Vec<IpPrefix>, AllocError>;
+
+/// How a host is started.
+#[derive(Clone)]
+pub struct Launch {
+    pub targets: Vec<usize>,
+    pub found: bool,
+    pub range: &'static str,
+    pub discovery: bool,
+}
+
+impl Launch {
+    pub fn targets(targets: &[usize]) -> Self {
+        Launch { targets: targets.to_vec(), found: false, range: "10.32.0.0/12", discovery: true }
+    }
+}
+
+pub struct Host {
+    number: usize,
+    key: [u8; 32],
+    pub mesh: Option<Mesh>,
+    /// Counts the starts.
+    pub life: u64,
+    pub launch: Launch,
+    pub disk: Option<Vec<u8>>,
+    pub disk_fails: bool,
+    conns: u64,
+    pub answers: BTreeMap<RequestId, Answer>,
+    pub events: Vec<MeshEvent>,
+    asked: BTreeMap<RequestId, AllocRequest>,
+    /// The containers that have an interface: they outlive the daemon, and its disk.
+    pub ports: BTreeMap<PortId, (RequestId, Endpoint)>,
+}
+
+impl Host {
+    pub fn new(number: usize, key: [u8; 32]) -> Self {
+        Host {
+            number,
+            key,
+            mesh: None,
+            life: 0,
+            launch: Launch::targets(&[]),
+            disk: None,
+            disk_fails: false,
+            conns: 0,
+            answers: BTreeMap::new(),
+            events: Vec::new(),
+            asked: BTreeMap::new(),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    pub fn peer_id(&self) -> PeerId {
+        self.identity().peer_id()
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::generate(self.key).expect("any seed makes an identity")
+    }
+
+    pub fn start(&mut self, now: Instant, seed: [u8; 32], boot_nonce: u64, launch: Launch) {
+        let addr = World::addr(self.number);
+        let config = MeshConfig {
+            identity: self.identity(),
+            nickname: World::name(self.number),
+            version: "sim".to_owned(),
+            boot_nonce,
+            port: addr.port(),
+            data_port: 4789,
+            advertise: vec![addr],
+            data_addrs: vec![std::net::SocketAddr::new(addr.ip(), 4789)],
+            targets: launch.targets.iter().map(|&target| World::target(target)).collect(),
+            range: launch.range.parse().expect("a range"),
+            range_given: false,
+            mtu: 1450,
+            reclaim_after: Duration::from_secs(24 * 3600),
+            discovery: launch.discovery,
+            found: launch.found,
+            seed,
+        };
+        self.life += 1;
+        self.launch = launch;
+        self.mesh =
+            Some(Mesh::new(config, self.disk.as_deref(), now).expect("the disk holds what was written"));
+    }
+
+    pub fn crash(&mut self, lose_disk: bool) {
+        self.mesh = None;
+        self.asked.clear();
+        if lose_disk {
+            self.disk = None;
+        }
+    }
+
+    /// What a daemon does after its start: the ports that are still there are put again, others given up.
+    pub fn reclaim_ports(&mut self, now: Instant) {
+        let Some(mesh) = &mut self.mesh else { return };
+        for (_, endpoint) in self.ports.values() {
+            mesh.put_endpoint(now, endpoint.clone());
+        }
+        mesh.retain(now, &self.ports.keys().copied().collect());
+    }
+
+    pub fn living(&mut self, life: u64) -> Option<&mut Mesh> {
+        if self.life == life { self.mesh.as_mut() } else { None }
+    }
+
+    pub fn new_conn(&mut self) -> ConnId {
+        self.conns += 1;
+        ConnId(self.conns)
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.mesh.as_ref().and_then(Mesh::poll_timeout)
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_timeout(now);
+        }
+    }
+
+    /// The next output, after the disk.
+    pub fn poll(&mut self, now: Instant) -> Option<Output> {
+        let _ = now;
+        let mesh = self.mesh.as_mut()?;
+        loop {
+            if let Some(bytes) = mesh.poll_persist() {
+                let result = if self.disk_fails { Err("the disk is full".to_owned()) } else { Ok(()) };
+                if result.is_ok() {
+                    self.disk = Some(bytes);
+                }
+                mesh.handle_persisted(result);
+                continue;
+            }
+            while let Some(event) = mesh.poll_event() {
+                self.events.push(event);
+            }
+            return mesh.poll_output();
+        }
+    }
+
+    pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
+        if let Some(mesh) = &mut self.mesh {
+            self.asked.insert(request, what.clone());
+            mesh.allocate(now, request, what);
+        }
+    }
+
+    /// An address was given: the container gets it, and everybody is told.
+    pub fn answered(&mut self, now: Instant, request: RequestId, result: Answer) {
+        let Some(what) = self.asked.remove(&request) else { return };
+        if let Ok(addresses) = &result {
+            let endpoint = endpoint(what, addresses.clone());
+            self.ports.insert(endpoint.port, (request, endpoint.clone()));
+            if let Some(mesh) = &mut self.mesh {
+                mesh.put_endpoint(now, endpoint);
+            }
+        }
+        self.answers.insert(request, result);
+    }
+
+    pub fn detach(&mut self, now: Instant, request: RequestId) {
+        let port = self.ports.iter().find(|(_, (of, _))| *of == request).map(|(port, _)| *port);
+        let Some(port) = port else { return };
+        self.ports.remove(&port);
+        if let Some(mesh) = &mut self.mesh {
+            mesh.remove_endpoint(now, port);
+        }
+    }
+}
+
+fn endpoint(what: AllocRequest, addresses: Vec<IpPrefix>) -> Endpoint {
+    let [a, b, c, d, e, g, ..] = what.port.0;
+    Endpoint {
+        port: what.port,
+        network: MESH_NETWORK,
+        name: what.holder.clone(),
+        container: what.holder,
+        mac: MacAddr::local([a, b, c, d, e, g]),
+        addresses,
+        ifname: "mesh0".to_owned(),
+        running: true,
+        docker_id: None,
+    }
+}

@@ -1,0 +1,139 @@
+//! Promises of the control plane, each with several hosts under a virtual clock.
+
+mod sim;
+
+use std::time::Duration;
+
+use peering::mesh::{PeerState, TargetState};
+use sim::{Launch, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn hosts_that_know_a_common_peer_find_each_other() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3);
+        world.launch(0, Launch::targets(&[1]));
+        world.launch(1, Launch::targets(&[]));
+        world.launch(2, Launch::targets(&[1]));
+        let took = world.assert_agreement_within(2 * SECOND);
+        world.run(3 * SECOND);
+        assert_eq!(world.wires.live_between(0, 2), 1, "seed {seed}: A and C are connected");
+        assert!(took < SECOND, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn all_hosts_may_be_given_the_same_list() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 5);
+        world.launch_all();
+        world.assert_agreement_within(2 * SECOND);
+        for number in 0..5 {
+            let own = world.target_status(number, number);
+            assert_eq!((own.state, own.reason.as_deref()), (TargetState::Established, Some("self")));
+        }
+    }
+}
+
+#[test]
+fn simultaneous_dials_end_with_one_connection() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 4);
+        world.launch_all();
+        world.assert_agreement_within(2 * SECOND);
+        world.run(5 * SECOND);
+        for a in 0..4 {
+            for b in 0..a {
+                assert_eq!(world.wires.live_between(a, b), 1, "seed {seed}: {a} and {b}");
+            }
+            for b in (0..4).filter(|b| *b != a) {
+                assert_eq!(world.target_status(a, b).state, TargetState::Established);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unreachable_target_is_retried_and_found_when_it_comes() {
+    let mut world = World::new(1, 2);
+    world.launch(0, Launch::targets(&[1, 7]));
+    world.run(60 * SECOND);
+    let missing = world.target_status(0, 1);
+    assert_eq!(missing.reason.as_deref(), Some("no answer"));
+    assert_eq!(world.target_status(0, 7).reason.as_deref(), Some("no such name"));
+    assert!(missing.next_try_s.is_some() || missing.state == TargetState::Resolving);
+    world.launch(1, Launch::targets(&[]));
+    world.assert_agreement();
+    assert_eq!(world.target_status(0, 1).state, TargetState::Established);
+}
+
+#[test]
+fn a_death_is_known_in_less_than_ten_seconds_and_endpoints_are_suspended() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 5);
+        world.launch_all();
+        world.assert_agreement();
+        world.run(20 * SECOND);
+        world.crash(3, false);
+        let known =
+            |world: &World| world.running().iter().all(|&n| world.peer_state(n, 3) == Some(PeerState::Down));
+        let took = world.run_until(10 * SECOND, known);
+        assert!(took.is_some(), "seed {seed}: not known after ten seconds");
+        world.restart(3);
+        world.assert_agreement();
+    }
+}
+
+#[test]
+fn a_stop_is_known_at_once() {
+    let mut world = World::new(3, 5);
+    world.launch_all();
+    world.assert_agreement();
+    world.run(10 * SECOND);
+    world.stop(2);
+    world.run(Duration::from_millis(100));
+    for number in world.running() {
+        assert_eq!(world.peer_state(number, 2), Some(PeerState::Down));
+    }
+    world.restart(2);
+    let took = world.assert_agreement();
+    assert!(took < 2 * SECOND, "{took:?}");
+}
+
+#[test]
+fn a_restarted_host_replaces_its_old_connections_and_its_incarnation_rises() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3);
+        world.launch_all();
+        world.assert_agreement();
+        world.run(5 * SECOND);
+        let mut last = 0;
+        for round in 0..4 {
+            let incarnation = world.hosts[1].mesh.as_ref().unwrap().incarnation();
+            assert!(incarnation > last, "seed {seed} round {round}: {incarnation} after {last}");
+            last = incarnation;
+            world.crash(1, round == 2);
+            world.run(Duration::from_millis(50));
+            world.restart(1);
+            let took = world.assert_agreement();
+            assert!(took < 2 * SECOND, "seed {seed}: {took:?}");
+        }
+        world.run(12 * SECOND);
+        assert_eq!(world.wires.live_between(0, 1), 1);
+    }
+}
+
+#[test]
+fn a_healed_partition_agrees_within_ten_seconds() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 6);
+        world.launch_all();
+        world.assert_agreement();
+        world.partition(&[0, 1, 2], &[3, 4, 5]);
+        world.run(90 * SECOND);
+        assert_eq!(world.alive(0).len(), 2);
+        world.heal();
+        world.assert_agreement();
+    }
+}
