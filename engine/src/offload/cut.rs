@@ -1,15 +1,42 @@
 //! From a container's frame to VXLAN datagrams.
+//!
+//! A super-frame becomes one datagram per segment, each with its own VXLAN, Ethernet, IP and transport headers;
+//! a frame with a partial checksum gets a whole one; any other frame gets a VXLAN header and nothing else. Only
+//! headers are written, into [`Outbox::heads`].
+//!
+//! The rules of segmenting are the kernel's (Documentation/networking/segmentation-offloads.rst): the IP
+//! identification counts up, the sequence number advances, FIN and PSH stay for the last segment, CWR for the
+//! first (RFC 3168 section 6.1.2), everything else is repeated.
+//!
+//! The VXLAN payload is at most the network's MTU and an untagged Ethernet header: 802.1Q tags count as part of
+//! the packet, or a tagged frame of full size would not fit the underlay that the MTU was made for. A TCP
+//! segment above that is cut like a super-frame; anything else above it is [`DropReason::TooBig`].
 
 use std::ops::Range;
 
 use super::Intake;
+use super::headers::{Headers, Inner};
 use crate::counters::DropReason;
 use crate::packet::Slot;
 use crate::types::Vni;
+use crate::wire::checksum::Sum;
+use crate::wire::ipv4;
+use crate::wire::ipv6;
+use crate::wire::tcp;
+use crate::wire::udp;
+use crate::wire::virtio::VnetHeader;
 use crate::wire::{ether, vxlan};
 
-/// How many datagrams an [`Outbox`] holds.
+/// How many datagrams an [`Outbox`] holds: more than a batch of super-frames makes at usual segment sizes, and
+/// than one super-frame makes at the smallest that Linux uses (48 bytes).
 pub const MAX_DATAGRAMS: usize = 2048;
+
+/// How many bytes of headers an [`Outbox`] holds.
+const MAX_HEADS: usize = MAX_DATAGRAMS * 128;
+
+/// The largest head of one datagram in bytes, VXLAN header included: room for every tag, option and extension
+/// header that a kernel offloads over.
+const MAX_HEAD: usize = 512;
 
 /// One UDP payload: the bytes of `head` in [`Outbox::heads`], then those of `body` in the batch's arena.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +102,20 @@ impl Outbox {
         [slice(&self.heads, &datagram.head), slice(arena, &datagram.body)]
     }
 
+    /// Whether `count` more datagrams with heads of `head` bytes fit.
+    fn has_room(&self, count: usize, head: usize) -> bool {
+        self.datagrams.len() + count <= MAX_DATAGRAMS && self.heads.len() + count * head <= MAX_HEADS
+    }
+
+    /// Appends a datagram whose head is the VXLAN header and `headers`, and gives its copy of `headers`.
+    fn push(&mut self, vni: Vni, headers: &[u8], body: Range<u32>) -> &mut [u8] {
+        let start = self.heads.len();
+        self.heads.extend_from_slice(&vxlan::header(vni));
+        self.heads.extend_from_slice(headers);
+        self.datagrams.push(Datagram { head: start as u32..self.heads.len() as u32, body });
+        self.heads.get_mut(start + vxlan::LEN..).unwrap_or_default()
+    }
+
     /// Runs of datagrams that one send with `UDP_SEGMENT` can carry: equal lengths, the last may be shorter, at
     /// most `max_segments` of them and `max_bytes` in all. A run of one needs no `UDP_SEGMENT`.
     pub fn runs(&self, max_segments: usize, max_bytes: usize) -> impl Iterator<Item = Range<usize>> + '_ {
@@ -110,17 +151,169 @@ fn slice<'a>(bytes: &'a [u8], range: &Range<u32>) -> &'a [u8] {
 
 /// Appends to `out` the datagrams that carry the frame of `slot`: one, or one per segment of a super-frame.
 ///
+/// `mtu` is the network's, in bytes. [`Intake::Full`] leaves `out` as it was: send and clear it, then cut again.
+///
 /// # Errors
-/// [`DropReason::TooBig`], [`DropReason::BadOffload`], [`DropReason::Runt`]; `out` is then as before.
+/// [`DropReason::TooBig`], [`DropReason::BadOffload`], [`DropReason::Runt`], [`DropReason::TruncatedTag`]; `out`
+/// is then as before.
 pub fn cut(arena: &[u8], slot: &Slot, vni: Vni, mtu: u16, out: &mut Outbox) -> Result<Intake, DropReason> {
-    if out.datagrams.len() == MAX_DATAGRAMS {
+    let frame = slot.frame(arena);
+    let fits = frame.len() <= usize::from(mtu) + ether::LEN;
+    if slot.vnet.is_super() || !fits {
+        return cut_segments(frame, slot, vni, mtu, out);
+    }
+    if frame.len() < ether::LEN {
+        return Err(DropReason::Runt);
+    }
+    let head = if slot.vnet.needs_csum() { end_of_sum(&slot.vnet) } else { 0 };
+    let headers =
+        frame.get(..head).filter(|_| head <= MAX_HEAD - vxlan::LEN).ok_or(DropReason::BadOffload)?;
+    if !out.has_room(1, vxlan::LEN + head) {
         return Ok(Intake::Full);
     }
-    if slot.frame(arena).len() > usize::from(mtu) + ether::LEN {
-        return Err(DropReason::TooBig);
+    let copy = out.push(vni, headers, slot.start + head as u32..slot.end);
+    if slot.vnet.needs_csum() {
+        complete(copy, frame, &slot.vnet);
     }
-    let start = out.heads.len() as u32;
-    out.heads.extend_from_slice(&vxlan::header(vni));
-    out.datagrams.push(Datagram { head: start..out.heads.len() as u32, body: slot.start..slot.end });
     Ok(Intake::Taken)
+}
+
+/// The first byte behind the checksum field.
+fn end_of_sum(vnet: &VnetHeader) -> usize {
+    usize::from(vnet.csum_start) + usize::from(vnet.csum_offset) + 2
+}
+
+/// Puts the whole checksum into `headers`, a copy of the start of `frame` that ends with the checksum field.
+///
+/// The field holds the sum of the pseudo-header, so that it is right to sum it with the rest.
+fn complete(headers: &mut [u8], frame: &[u8], vnet: &VnetHeader) {
+    let sum = Sum::default().bytes(frame.get(usize::from(vnet.csum_start)..).unwrap_or_default());
+    if let Some(field) = headers.last_chunk_mut::<2>() {
+        *field = sum.nonzero_checksum().to_be_bytes();
+    }
+}
+
+/// How a super-frame is cut.
+struct Plan {
+    headers: Headers,
+    /// Bytes of payload in each segment but the last.
+    size: usize,
+    count: usize,
+}
+
+fn cut_segments(
+    frame: &[u8],
+    slot: &Slot,
+    vni: Vni,
+    mtu: u16,
+    out: &mut Outbox,
+) -> Result<Intake, DropReason> {
+    let plan = Plan::new(frame, &slot.vnet, mtu)?;
+    let head = usize::from(plan.headers.payload);
+    if !out.has_room(plan.count, vxlan::LEN + head) {
+        return Ok(Intake::Full);
+    }
+    let template = frame.get(..head).ok_or(DropReason::BadOffload)?;
+    for index in 0..plan.count {
+        let start = head + index * plan.size;
+        let end = (start + plan.size).min(plan.headers.end as usize);
+        let body = slot.start + start as u32..slot.start + end as u32;
+        let copy = out.push(vni, template, body);
+        plan.rewrite(copy, frame.get(start..end).unwrap_or_default(), index);
+    }
+    Ok(Intake::Taken)
+}
+
+impl Plan {
+    fn new(frame: &[u8], vnet: &VnetHeader, mtu: u16) -> Result<Plan, DropReason> {
+        let refused = if vnet.is_super() { DropReason::BadOffload } else { DropReason::TooBig };
+        let Inner::Flow(headers) = Inner::parse(frame)? else { return Err(refused) };
+        let size = segment_size(frame, &headers, vnet, mtu)?;
+        let count = headers.payload_len().div_ceil(size).max(1);
+        let head = vxlan::LEN + usize::from(headers.payload);
+        // What an empty outbox cannot hold will never fit.
+        let bounded = head <= MAX_HEAD && count <= MAX_DATAGRAMS && count * head <= MAX_HEADS;
+        if !bounded || (count > 1 && !headers.may_repeat(frame)) {
+            return Err(refused);
+        }
+        Ok(Plan { headers, size, count })
+    }
+
+    /// Makes `headers`, a copy of the super-frame's, those of segment `index`, which carries `payload`.
+    fn rewrite(&self, headers: &mut [u8], payload: &[u8], index: usize) {
+        let h = &self.headers;
+        let packet_len = h.packet_headers_len() + payload.len();
+        let Some((ip, transport)) = headers
+            .get_mut(usize::from(h.l3)..)
+            .and_then(|rest| rest.split_at_mut_checked(usize::from(h.l4 - h.l3)))
+        else {
+            return;
+        };
+        if h.v6 {
+            ipv6::rewrite(ip, (packet_len - ipv6::LEN) as u16);
+        } else {
+            ipv4::rewrite(ip, packet_len as u16, index as u16);
+        }
+        if h.tcp {
+            self.rewrite_tcp(transport, index)
+        } else {
+            rewrite_udp(transport, payload.len())
+        }
+        self.rewrite_checksum(headers, payload);
+    }
+
+    fn rewrite_tcp(&self, header: &mut [u8], index: usize) {
+        if let Some(seq) = header.get_mut(tcp::SEQ_OFFSET..).and_then(<[u8]>::first_chunk_mut::<4>) {
+            let offset = (index * self.size) as u32;
+            *seq = u32::from_be_bytes(*seq).wrapping_add(offset).to_be_bytes();
+        }
+        if let Some(flags) = header.get_mut(tcp::FLAGS_OFFSET) {
+            if index > 0 {
+                *flags &= !tcp::CWR;
+            }
+            if index + 1 < self.count {
+                *flags &= !(tcp::FIN | tcp::PSH);
+            }
+        }
+    }
+
+    fn rewrite_checksum(&self, headers: &mut [u8], payload: &[u8]) {
+        let (l4, offset) = (usize::from(self.headers.l4), usize::from(self.headers.checksum_offset()));
+        let pseudo = self.headers.pseudo_sum(headers, headers.len() - l4 + payload.len());
+        let Some(transport) = headers.get_mut(l4..) else { return };
+        put(transport, offset, 0);
+        let sum = pseudo.bytes(transport).bytes(payload).nonzero_checksum();
+        put(transport, offset, sum);
+    }
+}
+
+/// Bytes of payload in each segment of a frame that must be cut.
+fn segment_size(frame: &[u8], headers: &Headers, vnet: &VnetHeader, mtu: u16) -> Result<usize, DropReason> {
+    let headers_len = usize::from(headers.payload) - ether::LEN;
+    let room =
+        usize::from(mtu).checked_sub(headers_len).filter(|&room| room > 0).ok_or(DropReason::TooBig)?;
+    let own_sum = vnet.csum_start == headers.l4 && vnet.csum_offset == headers.checksum_offset();
+    if !vnet.is_super() {
+        // A checksum that is not ours to complete must be right before it is replaced.
+        let sound = if vnet.needs_csum() { own_sum } else { headers.is_intact(frame) };
+        return if headers.tcp && sound { Ok(room) } else { Err(DropReason::TooBig) };
+    }
+    let size = usize::from(vnet.gso_size);
+    match headers.tcp {
+        _ if !own_sum || vnet.kind() != headers.gso_type() => Err(DropReason::BadOffload),
+        true => Ok(size.min(room)),
+        // The bounds of UDP datagrams are the application's.
+        false if size <= room => Ok(size),
+        false => Err(DropReason::TooBig),
+    }
+}
+
+fn rewrite_udp(header: &mut [u8], payload_len: usize) {
+    put(header, udp::LENGTH_OFFSET, (udp::LEN + payload_len) as u16);
+}
+
+fn put(header: &mut [u8], at: usize, word: u16) {
+    if let Some(field) = header.get_mut(at..at + 2) {
+        field.copy_from_slice(&word.to_be_bytes());
+    }
 }

@@ -4,7 +4,9 @@
 //! were read and are passed on as ranges of that buffer.
 
 pub mod cut;
+mod headers;
 pub mod join;
+mod parts;
 
 /// Whether a bounded buffer took what it was offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

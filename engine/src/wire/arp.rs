@@ -85,3 +85,42 @@ impl Arp {
         frame
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const HOLDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+    fn request(sender: [u8; 4], target: [u8; 4]) -> [u8; LEN] {
+        let mut packet = [0; LEN];
+        packet[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+        packet[8..14].copy_from_slice(&ASKER.0);
+        packet[14..18].copy_from_slice(&sender);
+        packet[24..].copy_from_slice(&target);
+        packet
+    }
+
+    #[test]
+    fn a_question_is_answered() {
+        let question = Arp::parse(&request([10, 32, 0, 1], [10, 32, 0, 2])).unwrap();
+        assert!(question.is_question());
+        let frame = question.answer(HOLDER);
+        assert_eq!(frame[..14], ether::header(ASKER, HOLDER, ether::ARP));
+        let answer = Arp::parse(&frame[14..]).unwrap();
+        assert_eq!((answer.operation, answer.sender_mac), (REPLY, HOLDER));
+        assert_eq!((answer.sender_ip, answer.target_ip), (question.target_ip, question.sender_ip));
+        assert!(!answer.is_question());
+    }
+
+    #[test]
+    fn probes_announcements_and_other_protocols_are_not_questions() {
+        assert!(!Arp::parse(&request([0; 4], [10, 32, 0, 2])).unwrap().is_question());
+        assert!(!Arp::parse(&request([10, 32, 0, 2], [10, 32, 0, 2])).unwrap().is_question());
+        let mut foreign = request([10, 32, 0, 1], [10, 32, 0, 2]);
+        foreign[1] = 6;
+        assert_eq!(Arp::parse(&foreign), None);
+        assert_eq!(Arp::parse(&foreign[..27]), None);
+    }
+}
