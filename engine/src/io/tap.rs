@@ -125,7 +125,7 @@ impl Tap {
     fn attach(name: &str, flags: libc::c_int, action: &'static str) -> Result<Self, TapError> {
         let mut request = request(name)?;
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
-        let tap = Tap { fd: open_tun()? };
+        let tap = Tap { fd: open_tun(name)? };
         // SAFETY: the request points to a live `ifreq`, which is what TUNSETIFF reads and writes.
         let status = unsafe { libc::ioctl(tap.fd.as_raw_fd(), TUNSETIFF, &raw mut request) };
         check(status).map_err(|e| TapError::new(action, name, e))?;
@@ -208,9 +208,12 @@ fn flags(multi_queue: bool) -> libc::c_int {
     if multi_queue { base | libc::IFF_MULTI_QUEUE } else { base }
 }
 
-fn open_tun() -> Result<OwnedFd, TapError> {
+fn open_tun(name: &str) -> Result<OwnedFd, TapError> {
     let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-    file.map(OwnedFd::from).map_err(TapError::NoTun)
+    file.map(OwnedFd::from).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => TapError::new("open /dev/net/tun for", name, e),
+        _ => TapError::NoTun(e),
+    })
 }
 
 /// What `dev_valid_name` of the kernel asks for, and no `%`, which would make the name a pattern.
