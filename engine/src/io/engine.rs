@@ -19,8 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::device::Device;
+use super::netns::NetnsId;
 use super::socket::{self, DataSocket, RecvBatch, SocketGroup};
 use super::tap::{Offloads, Tap};
+use super::watch::Watcher;
 use super::worker::{Command, NewPort, PortGone, Shared, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
@@ -67,6 +69,7 @@ pub enum PortError {
 /// A running data plane. Dropping it stops the threads and closes every descriptor; interfaces stay.
 pub struct Engine {
     inner: Arc<Inner>,
+    watcher: Watcher,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -105,6 +108,8 @@ struct OpenPort {
     ifname: String,
     offloads: Offloads,
     counters: Vec<Arc<PortCounters>>,
+    /// The namespace that the descriptors keep alive, if they were opened inside.
+    pinned: Option<NetnsId>,
 }
 
 /// The counters of the data plane at one moment.
@@ -172,7 +177,13 @@ impl Engine {
         let for_thread = Arc::clone(&inner);
         let control = std::thread::Builder::new().name("control".into());
         threads.push(control.spawn(move || for_thread.run_control(&gone_receiver))?);
-        Ok((Engine { inner, threads }, event_receiver))
+        let watched = Arc::downgrade(&inner);
+        let watcher = Watcher::start(move |netns| {
+            if let Some(inner) = watched.upgrade() {
+                inner.namespace_died(netns);
+            }
+        })?;
+        Ok((Engine { inner, watcher, threads }, event_receiver))
     }
 
     /// Applies changes of the tables, in order, and publishes them together.
@@ -195,16 +206,23 @@ impl Engine {
             let counters = Arc::clone(counters);
             worker.tell(Command::AddPort(NewPort { index, vni, queue, reads, counters }));
         }
-        let port = OpenPort { index, vni, ifname: device.ifname, offloads: device.offloads, counters };
+        let pinned = device.pins_namespace.then_some(device.netns);
+        let port =
+            OpenPort { index, vni, ifname: device.ifname, offloads: device.offloads, counters, pinned };
         control.ports.insert(device.port, port);
         self.inner.publish(&mut control);
+        drop(control);
+        // A descriptor opened inside keeps its namespace alive: its last other holder is waited for.
+        pinned.into_iter().for_each(|netns| self.watcher.add(netns));
         Ok(())
     }
 
     /// Closes the descriptors of a port; the interface stays where it is. A port that is not open is left so.
     pub fn remove_device(&self, port: PortId) {
-        let closed = self.inner.close_port(&mut self.inner.lock(), port);
-        drop(closed);
+        let mut control = self.inner.lock();
+        let closed = self.inner.close_port(&mut control, port);
+        let unpinned = closed.and_then(|closed| closed.pinned).filter(|netns| !control.pins(*netns));
+        unpinned.into_iter().for_each(|netns| self.watcher.remove(netns));
     }
 
     /// The number of data-plane threads, which is the number of queues a device needs.
@@ -332,6 +350,11 @@ impl Control {
         changed
     }
 
+    /// Whether an open port keeps this namespace alive.
+    fn pins(&self, netns: NetnsId) -> bool {
+        self.ports.values().any(|port| port.pinned == Some(netns))
+    }
+
     fn port_at(&self, index: PortIndex) -> Option<PortId> {
         self.ports.iter().find(|(_, port)| port.index == index).map(|(&id, _)| id)
     }
@@ -360,8 +383,7 @@ impl Inner {
         let _ = self.wake.write(1);
     }
 
-    /// Takes a port from the workers and the tables. What is returned is dropped after the lock is released:
-    /// the end of a watch may wait for a callback that wants the lock.
+    /// Takes a port from the workers and the tables.
     fn close_port(&self, control: &mut Control, port: PortId) -> Option<OpenPort> {
         let open = control.ports.remove(&port)?;
         for worker in &self.workers {
@@ -374,12 +396,16 @@ impl Inner {
 
     fn port_gone(&self, port: PortId, reason: &str) {
         let mut control = self.lock();
-        let closed = self.close_port(&mut control, port);
-        if closed.is_some() {
+        if self.close_port(&mut control, port).is_some() {
             control.tell(Event::PortGone { port, reason: reason.to_owned() });
         }
-        drop(control);
-        drop(closed);
+    }
+
+    /// Lets go of a namespace that only our own descriptors keep alive.
+    fn namespace_died(&self, netns: NetnsId) {
+        let in_it = |(&id, port): (&PortId, &OpenPort)| (port.pinned == Some(netns)).then_some(id);
+        let ports: Vec<PortId> = self.lock().ports.iter().filter_map(in_it).collect();
+        ports.into_iter().for_each(|port| self.port_gone(port, "its namespace has no other holder"));
     }
 
     fn run_control(&self, gone: &Receiver<PortGone>) {
