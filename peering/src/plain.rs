@@ -3,6 +3,7 @@
 //! Used as `#[serde(with = "plain")]`. The engine's types stay free of serde, and their form on the wire
 //! is fixed here, in one place.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use engine::types::{IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
@@ -43,6 +44,24 @@ macro_rules! plain_bytes {
 }
 
 plain_bytes! { PeerId 16 PortId 8 NetworkId 32 MacAddr 6 }
+
+/// Types that serde knows, for use beside the others in lists and maps.
+macro_rules! plain_itself {
+    ($($name:ty),*) => {$(
+        impl $crate::plain::Plain for $name {
+            type Raw = $name;
+            fn to_raw(&self) -> $name {
+                self.clone()
+            }
+            fn from_raw(raw: $name) -> Option<Self> {
+                Some(raw)
+            }
+        }
+    )*};
+}
+pub(crate) use plain_itself;
+
+plain_itself! { u64, IpAddr, (u16, u16) }
 
 impl Plain for Vni {
     type Raw = u32;
@@ -95,6 +114,16 @@ impl<T: Plain> Plain for Vec<T> {
     }
     fn from_raw(raw: Self::Raw) -> Option<Self> {
         raw.into_iter().map(T::from_raw).collect()
+    }
+}
+
+impl<K: Plain + Ord, V: Plain> Plain for BTreeMap<K, V> {
+    type Raw = Vec<(K::Raw, V::Raw)>;
+    fn to_raw(&self) -> Self::Raw {
+        self.iter().map(|(key, value)| (key.to_raw(), value.to_raw())).collect()
+    }
+    fn from_raw(raw: Self::Raw) -> Option<Self> {
+        raw.into_iter().map(|(key, value)| Some((K::from_raw(key)?, V::from_raw(value)?))).collect()
     }
 }
 

@@ -1,20 +1,50 @@
 //! Addresses: who may allocate which, and which are allocated here.
+//!
+//! Each network's range is a [`Pool`], cut once into units. The replicated fact is unit -> (cluster, epoch,
+//! owner); only the owner allocates in a unit, so allocation goes on on both sides of a partition.
+//!
+//! ```text
+//! founding ──> all units to one host ──> space (grants, ahead of need) ──> local allocations
+//!                                                         claims (--ip, or a last address, by the owner)
+//! ```
+//!
+//! One state machine: commands, messages and `now` go in; what must be on disk ([`Ipam::save`], while
+//! [`Ipam::is_dirty`]), then outputs come out. An output is only taken when the state it rests on is stored.
 
+mod cluster;
+mod founding;
+mod local;
+mod owner;
 mod pool;
+mod request;
+mod space;
+mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+mod units;
+mod world;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use engine::types::{IpPrefix, NetworkId, PeerId, PortId};
+use engine::types::{IpPrefix, NetworkId, PeerId};
 use ipnet::IpNet;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-use crate::gossip::StateHash;
-use crate::mesh::{AllocError, AllocRequest, IpamStatus, PeerState, RequestId};
-use crate::proto::{Message, UnitTable};
-use crate::records::{ClusterId, HostRecord, TargetRecord};
+use crate::mesh::{AllocError, PeerState, RequestId};
+use crate::proto::{ClaimRefusal, Message, UnitTable};
+use crate::records::ClusterId;
+use founding::Founding;
+use local::Taken;
+use request::Pending;
+use space::Asking;
+use state::{Network, State};
 
+pub use cluster::Meeting;
 pub use pool::{MAX_UNITS, Pool, PoolError};
+pub use units::Units;
 
 /// What the state machine wants done, in order, after its state is on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,20 +82,7 @@ pub enum IpamOutput {
     },
 }
 
-/// What becomes of a connection between two hosts, by the clusters in their hellos.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Meeting {
-    /// One cluster, or at most one side has one: go on.
-    Same,
-    /// This host gives its unused cluster up: call [`Ipam::give_way`], and say hello again.
-    GiveWay,
-    /// The other side gives its unused cluster up: wait for its next hello before anything else.
-    Await,
-    /// Two clusters: close, reason `other_cluster`.
-    Refuse,
-}
-
-/// The stored bytes are no state of this module.
+/// The stored bytes are no state of this module, or a range is no pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IpamError {
     /// Written by a newer release.
@@ -80,165 +97,222 @@ pub enum IpamError {
 }
 
 /// Addresses of all networks, as one host knows them.
-pub struct Ipam {}
+pub struct Ipam {
+    own: PeerId,
+    rng: StdRng,
+    state: State,
+    /// The state as it is on disk.
+    stored: State,
+    dirty: bool,
+    founding: Founding,
+    nicknames: BTreeMap<PeerId, String>,
+    states: BTreeMap<PeerId, PeerState>,
+    taken: BTreeMap<NetworkId, Taken>,
+    pending: Vec<Pending>,
+    asking: BTreeMap<NetworkId, Asking>,
+    /// When the next message about a claim or a release is due, by the number of the claim.
+    claim_timers: BTreeMap<u64, Instant>,
+    /// Until when each network counts as needing an address without a request.
+    wanted: BTreeMap<NetworkId, Instant>,
+    outputs: VecDeque<IpamOutput>,
+}
 
 impl Ipam {
     /// A host that belongs to no cluster.
     pub fn new(own: PeerId, seed: [u8; 32]) -> Self {
-        let _ = (own, seed);
-        Ipam {}
+        Self::with_state(own, seed, State::default())
     }
 
     /// The state that [`Self::save`] wrote. Hosts, targets and endpoints are told again by the caller.
+    ///
+    /// # Errors
+    /// The bytes are not those of a state, or of a newer release.
     pub fn restore(own: PeerId, seed: [u8; 32], bytes: &[u8]) -> Result<Self, IpamError> {
-        let _ = (own, seed, bytes);
-        Ok(Ipam {})
+        Ok(Self::with_state(own, seed, State::decode(bytes)?))
     }
 
-    /// Everything that must be on disk before the outputs leave.
-    pub fn save(&self) -> Result<Vec<u8>, IpamError> {
-        Ok(Vec::new())
-    }
-
-    /// True when [`Self::save`] must be written before the next output is taken.
-    pub fn is_dirty(&self) -> bool {
-        false
-    }
-
-    /// What became of the last [`Self::save`]. After a failure the state is the stored one again, and every
-    /// waiting answer that rested on the lost change is a refusal.
-    pub fn handle_persisted(&mut self, now: Instant, result: Result<(), String>) {
-        let _ = (now, result);
+    fn with_state(own: PeerId, seed: [u8; 32], state: State) -> Self {
+        Ipam {
+            own,
+            rng: StdRng::from_seed(seed),
+            founding: Founding::new(own, state.met.iter().copied().collect()),
+            stored: state.clone(),
+            state,
+            dirty: false,
+            nicknames: BTreeMap::new(),
+            states: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            pending: Vec::new(),
+            asking: BTreeMap::new(),
+            claim_timers: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Adds a network: its name, and its range as this host would found it. A range learnt with the units
-    /// of a cluster replaces it.
-    pub fn add_network(&mut self, network: NetworkId, name: &str, range: IpNet) -> Result<(), IpamError> {
-        let _ = (network, name, range);
+    /// of a cluster stays, with a notice if this one differs and was `given` by somebody.
+    ///
+    /// # Errors
+    /// The range cannot be cut into units.
+    pub fn add_network(
+        &mut self,
+        network: NetworkId,
+        name: &str,
+        range: IpNet,
+        given: bool,
+    ) -> Result<(), IpamError> {
+        let fresh = Network::new(name.to_owned(), range)?;
+        let wanted = fresh.range;
+        let known = self.state.networks.entry(network).or_insert(fresh);
+        name.clone_into(&mut known.name);
+        if known.units.is_empty() {
+            known.range = wanted;
+        } else if given && known.range != wanted {
+            let message = format!("the cluster's range {} of {name} is used, not {wanted}", known.range);
+            self.outputs.push_back(IpamOutput::Notice { kind: "range_ignored", message });
+        }
+        self.dirty = true;
         Ok(())
     }
 
     /// Found without asking anybody, at the next need (`launch --found`).
     pub fn set_found(&mut self, found: bool) {
-        let _ = found;
+        self.founding.found = found;
     }
 
-    /// The targets of this host, and who answered at each.
-    pub fn set_targets(&mut self, now: Instant, targets: Vec<TargetRecord>) {
-        let _ = (now, targets);
+    /// Everything that must be on disk before the outputs leave.
+    ///
+    /// # Errors
+    /// The serialiser refuses, which no state that was built here makes it do.
+    pub fn save(&self) -> Result<Vec<u8>, IpamError> {
+        self.state.encode()
     }
 
-    /// A host record is new or changed.
-    pub fn set_host(&mut self, now: Instant, peer: PeerId, host: &HostRecord) {
-        let _ = (now, peer, host);
+    /// True when [`Self::save`] must be written before the next output is taken.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
     }
 
-    /// What membership says of a host.
-    pub fn set_state(&mut self, now: Instant, peer: PeerId, state: PeerState) {
-        let _ = (now, peer, state);
+    /// What became of the last [`Self::save`]. After a failure the state is the stored one again, and every
+    /// waiting answer that rested on the lost change is a refusal.
+    pub fn handle_persisted(&mut self, result: Result<(), String>) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        match result {
+            Ok(()) => self.stored = self.state.clone(),
+            Err(reason) => self.roll_back(&reason),
+        }
     }
 
-    /// An endpoint record of any host, own ones too: its addresses are taken, whoever owns their units.
-    pub fn set_endpoint(
-        &mut self,
-        peer: PeerId,
-        port: PortId,
-        network: NetworkId,
-        addrs: &[IpAddr],
-        name: &str,
-    ) {
-        let _ = (peer, port, network, addrs, name);
+    fn roll_back(&mut self, reason: &str) {
+        self.state = self.stored.clone();
+        let outputs = std::mem::take(&mut self.outputs);
+        self.outputs = outputs.into_iter().filter_map(|output| refused(output, reason)).collect();
+        for pending in std::mem::take(&mut self.pending) {
+            let error = AllocError::StoreFailed { reason: reason.to_owned() };
+            self.outputs.push_back(IpamOutput::Allocated { request: pending.request, result: Err(error) });
+        }
+        self.asking.clear();
+        self.claim_timers.retain(|id, _| self.state.foreign.contains_key(id));
+        self.look_again();
     }
 
-    /// The tombstone of an endpoint record: its addresses are free again.
-    pub fn remove_endpoint(&mut self, now: Instant, peer: PeerId, port: PortId) {
-        let _ = (now, peer, port);
-    }
-
-    /// Asks for addresses; the answer is [`IpamOutput::Allocated`].
-    pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
-        let _ = (now, request, what);
-    }
-
-    /// Nobody waits for the request any more; what it got is free again.
-    pub fn cancel(&mut self, now: Instant, request: RequestId) {
-        let _ = (now, request);
-    }
-
-    /// Frees the addresses of a port of this host, wherever they were allocated.
-    pub fn release(&mut self, now: Instant, port: PortId) {
-        let _ = (now, port);
-    }
-
-    /// A port that outlived the daemon, or its memory, has these addresses.
-    pub fn adopt(&mut self, now: Instant, port: PortId, network: NetworkId, addrs: &[IpAddr], holder: &str) {
-        let _ = (now, port, network, addrs, holder);
-    }
-
-    /// After a start: frees the addresses of all ports of this host but these.
-    pub fn retain(&mut self, now: Instant, ports: &BTreeSet<PortId>) {
-        let _ = (now, ports);
-    }
-
-    /// Counts as needing an address for the next five seconds (`status --wait ipam`).
-    pub fn want(&mut self, now: Instant, network: NetworkId) {
-        let _ = (now, network);
-    }
-
-    /// A message from a peer: units, ask, answer, space, claim, release. Others are ignored.
-    pub fn handle_message(&mut self, now: Instant, from: PeerId, message: Message) {
-        let _ = (now, from, message);
-    }
-
-    /// The moment told by [`Self::poll_timeout`] has come, or passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+    /// The next thing to do. None while [`Self::is_dirty`].
+    pub fn poll_output(&mut self) -> Option<IpamOutput> {
+        if self.dirty { None } else { self.outputs.pop_front() }
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let founding = self.founding.next_timeout().filter(|_| self.state.cluster.is_none());
+        let asking = self.asking.values().map(Asking::next_timeout);
+        let claims = self.claim_timers.values().copied();
+        founding.into_iter().chain(asking).chain(claims).chain(self.wanted.values().copied()).min()
     }
 
-    /// The next thing to do. Taken only while [`Self::is_dirty`] is false.
-    pub fn poll_output(&mut self) -> Option<IpamOutput> {
-        None
+    /// The moment told by [`Self::poll_timeout`] has come, or passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.founding.expire(now);
+        self.wanted.retain(|_, until| now < *until);
+        self.progress(now);
     }
 
-    /// The cluster this host belongs to.
-    pub fn cluster(&self) -> Option<ClusterId> {
-        None
+    /// A message from a peer: units, ask, answer, space, claim, release. Others are ignored.
+    pub fn handle_message(&mut self, now: Instant, from: PeerId, message: Message) {
+        match message {
+            Message::Units(table) => self.handle_units(&table),
+            Message::Ask(ask) => self.handle_ask(now, from, ask),
+            Message::Answer(answer) => self.founding.handle_answer(now, from, answer),
+            Message::SpaceRequest(request) => self.handle_space_request(from, request),
+            Message::SpaceAnswer(answer) => self.handle_space_answer(now, from, &answer),
+            Message::ClaimRequest(request) => self.handle_claim_request(from, request),
+            Message::ClaimAnswer(answer) => self.handle_claim_answer(now, from, answer),
+            Message::Release(release) => self.handle_release(from, release),
+            Message::Released(release) => self.handle_released(from, &release),
+            _ => return,
+        }
+        self.progress(now);
     }
 
-    /// True when this host founded its cluster and nobody holds an address in it.
-    pub fn cedes(&self) -> bool {
-        false
+    /// Takes every step that can be taken now.
+    fn progress(&mut self, now: Instant) {
+        self.found_or_ask(now);
+        self.serve_pending(now);
+        self.ask_for_space(now);
+        self.tell_owners(now);
+        self.note_met();
     }
 
-    /// What the hello of a peer means, by its cluster and whether it cedes.
-    pub fn meet(&self, peer: PeerId, cluster: Option<ClusterId>, cedes: bool) -> Meeting {
-        let _ = (peer, cluster, cedes);
-        Meeting::Same
+    /// Whom the founding met is part of the state; the asker waits until it is written.
+    fn note_met(&mut self) {
+        if self.state.met.len() != self.founding.met().len() {
+            self.state.met = self.founding.met().iter().copied().collect();
+            self.dirty = true;
+        }
     }
 
-    /// Gives the unused cluster up; the networks that it wrote are to be dropped without a tombstone.
-    pub fn give_way(&mut self, now: Instant) {
-        let _ = now;
+    fn send(&mut self, to: PeerId, message: Message) {
+        self.outputs.push_back(IpamOutput::Send { to, message });
     }
 
-    /// All facts, to be sent when the hashes of a round of repair differ.
-    pub fn unit_tables(&self) -> Vec<UnitTable> {
-        Vec::new()
+    fn number(&mut self) -> u64 {
+        self.rng.next_u64()
     }
 
-    /// A hash of all facts in canonical run-length form.
-    pub fn units_hash(&self) -> StateHash {
-        StateHash::default()
+    /// A peer's nickname, or its id while the nickname is not known.
+    fn name_of(&self, peer: PeerId) -> String {
+        self.nicknames.get(&peer).cloned().unwrap_or_else(|| peer.to_string())
     }
 
-    /// What `status` shows of each network, in the order of their names.
-    pub fn status(&self, now: Instant) -> Vec<IpamStatus> {
-        let _ = now;
-        Vec::new()
+    fn is_down(&self, peer: PeerId) -> bool {
+        self.states.get(&peer) == Some(&PeerState::Down)
+    }
+
+    fn look_again(&mut self) {
+        self.state.networks.values_mut().for_each(|network| network.local.look_again());
+    }
+}
+
+/// What is left of an output whose state could not be stored.
+fn refused(output: IpamOutput, reason: &str) -> Option<IpamOutput> {
+    let reason = reason.to_owned();
+    match output {
+        IpamOutput::Allocated { request, result: Ok(_) } => {
+            Some(IpamOutput::Allocated { request, result: Err(AllocError::StoreFailed { reason }) })
+        }
+        IpamOutput::Send { to, message: Message::ClaimAnswer(mut answer) } => {
+            if answer.result.is_ok() {
+                answer.result = Err(ClaimRefusal::StoreFailed { reason });
+            }
+            Some(IpamOutput::Send { to, message: Message::ClaimAnswer(answer) })
+        }
+        IpamOutput::Send { to, message: Message::SpaceAnswer(mut answer) } => {
+            answer.granted.runs.clear();
+            Some(IpamOutput::Send { to, message: Message::SpaceAnswer(answer) })
+        }
+        IpamOutput::Allocated { .. } | IpamOutput::Notice { .. } => Some(output),
+        IpamOutput::Send { .. } | IpamOutput::Push(_) | IpamOutput::Cluster { .. } => None,
     }
 }

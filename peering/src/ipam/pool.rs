@@ -42,6 +42,11 @@ impl Pool {
         Ok(Pool { range })
     }
 
+    /// The pool of a range that came out of [`Pool::range`].
+    pub(super) fn of_checked(range: IpNet) -> Self {
+        Pool { range }
+    }
+
     /// The range.
     pub fn range(&self) -> IpNet {
         self.range

@@ -78,6 +78,15 @@ pub(super) struct PackedTable {
     runs: Vec<(u16, u16, u16, u64, u16)>,
 }
 
+/// A question to a host of the closure, while nobody founded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// The asker's number for this round of questions.
+    pub round: u64,
+    /// The asker itself needs an address; without it, it asks because somebody else does.
+    pub need: bool,
+}
+
 /// What the closure of a founding looks like to the sender.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
@@ -90,6 +99,8 @@ pub struct Answer {
     pub closure: Vec<PeerId>,
     /// Targets in the sender's closure at which nobody answered yet, for people.
     pub unresolved: Vec<String>,
+    /// Whom the sender itself waits for, for people.
+    pub waiting_for: Vec<String>,
 }
 
 /// A wish for units. Answered alike as often as it comes.
@@ -149,6 +160,9 @@ pub struct ClaimAnswer {
     /// The network.
     #[serde(with = "plain")]
     pub network: NetworkId,
+    /// The port that the request named.
+    #[serde(with = "plain")]
+    pub port: PortId,
     /// The address, or why not.
     pub result: Result<IpAddr, ClaimRefusal>,
 }
@@ -178,8 +192,8 @@ pub struct Release {
     /// The network.
     #[serde(with = "plain")]
     pub network: NetworkId,
-    /// The address.
-    pub addr: IpAddr,
+    /// The address; none: every address of the port.
+    pub addr: Option<IpAddr>,
     /// The port that had it.
     #[serde(with = "plain")]
     pub port: PortId,
@@ -195,7 +209,8 @@ impl Answer {
     pub(super) fn within_limits(&self) -> bool {
         self.closure.len() <= MAX_CLOSURE
             && self.unresolved.len() <= MAX_TARGETS
-            && self.unresolved.iter().all(|name| name.len() <= 3 * MAX_NAME)
+            && self.waiting_for.len() <= MAX_TARGETS
+            && self.unresolved.iter().chain(&self.waiting_for).all(|name| name.len() <= 3 * MAX_NAME)
     }
 }
 

@@ -8,8 +8,8 @@ pub mod envelope;
 mod messages;
 
 pub use messages::{
-    Answer, ClaimAnswer, ClaimRefusal, ClaimRequest, Hello, Release, Run, SpaceAnswer, SpaceRequest, Summary,
-    UnitTable,
+    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Hello, Release, Run, SpaceAnswer, SpaceRequest,
+    Summary, UnitTable,
 };
 
 use std::sync::Arc;
@@ -72,8 +72,8 @@ pub enum Message {
     Records(Vec<Vec<u8>>),
     /// Facts about units of address space.
     Units(UnitTable),
-    /// The sender, or somebody who asked it, needs an address, and nobody founded: the number of the round.
-    Ask(u64),
+    /// The sender, or somebody who asked it, needs an address, and nobody founded.
+    Ask(Ask),
     /// The answer to an ask.
     Answer(Answer),
     /// The sender wants units.

@@ -1,0 +1,226 @@
+//! Belonging to a cluster: founding it, learning it with the first units, giving an unused one up.
+
+use std::time::Instant;
+
+use blake2::{Blake2s256, Digest};
+use engine::types::PeerId;
+use rand::Rng;
+
+use super::founding::settled_answer;
+use super::state::Network;
+use super::units::Units;
+use super::{Ipam, IpamOutput};
+use crate::gossip::StateHash;
+use crate::proto::{Ask, Message, Run, UnitTable};
+use crate::records::ClusterId;
+
+/// Most networks whose units are kept.
+const MAX_POOLS: usize = 4096;
+
+/// What becomes of a connection between two hosts, by the clusters in their hellos.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meeting {
+    /// One cluster, or at most one side has one: go on.
+    Same,
+    /// This host gives its unused cluster up: call [`Ipam::give_way`], and say hello again.
+    GiveWay,
+    /// The other side gives its unused cluster up: wait for its next hello before anything else.
+    Await,
+    /// Two clusters: close, reason `other_cluster`.
+    Refuse,
+}
+
+impl Ipam {
+    /// The cluster this host belongs to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.state.cluster
+    }
+
+    /// True when this host founded its cluster and nobody holds an address in it: every unit is its own, at
+    /// the epoch of the founding, and nothing is allocated. Told in its hello.
+    pub fn cedes(&self) -> bool {
+        let untouched = |run: &Run| run.owner == self.own && run.epoch == 1;
+        let mut runs = self.state.networks.values().flat_map(|network| network.units.runs());
+        self.state.cluster.is_some()
+            && self.state.founder
+            && self.pending.is_empty()
+            && self.state.holds_nothing()
+            && runs.all(untouched)
+    }
+
+    /// What the hello of a peer means, by its cluster and whether it cedes.
+    ///
+    /// Also a host that holds nothing gives way, when the one owner of all units it knows of has another
+    /// cluster now: that owner gave its cluster up.
+    pub fn meet(&self, peer: PeerId, cluster: Option<ClusterId>, cedes: bool) -> Meeting {
+        let Some(theirs) = cluster else { return Meeting::Same };
+        let Some(ours) = self.state.cluster else {
+            return if self.state.dissolved.contains(&theirs) { Meeting::Await } else { Meeting::Same };
+        };
+        if ours == theirs {
+            return Meeting::Same;
+        }
+        let orphaned = self.state.holds_nothing() && self.state.owners().iter().eq([&peer]);
+        if (self.cedes() && (!cedes || theirs < ours)) || orphaned {
+            Meeting::GiveWay
+        } else if cedes || self.state.dissolved.contains(&theirs) {
+            Meeting::Await
+        } else {
+            Meeting::Refuse
+        }
+    }
+
+    /// Gives the unused cluster up; the networks that this host wrote for it are to be dropped without a
+    /// tombstone. Its facts are never taken back.
+    pub fn give_way(&mut self, now: Instant) {
+        let Some(cluster) = self.state.cluster.take() else { return };
+        self.state.dissolve(cluster);
+        self.state.founder = false;
+        for network in self.state.networks.values_mut() {
+            network.units = Units::default();
+            network.local = super::local::Local::default();
+            network.grants.clear();
+        }
+        self.asking.clear();
+        self.dirty = true;
+        self.outputs.push_back(IpamOutput::Cluster { cluster: None, founded: false });
+        let message = format!("the unused cluster {cluster} was given up for another one");
+        self.outputs.push_back(IpamOutput::Notice { kind: "cluster_given_up", message });
+        self.progress(now);
+    }
+
+    /// All facts, to be sent when the hashes of a round of repair differ.
+    pub fn unit_tables(&self) -> Vec<UnitTable> {
+        let known = self.state.networks.iter().filter(|(_, network)| !network.units.is_empty());
+        known.map(|(id, network)| network.table(*id, network.units.runs().to_vec())).collect()
+    }
+
+    /// A hash of all facts in canonical run-length form.
+    pub fn units_hash(&self) -> StateHash {
+        let mut hash = Blake2s256::new_with_prefix(b"meshnet units 1");
+        for (id, network) in self.state.networks.iter().filter(|(_, network)| !network.units.is_empty()) {
+            hash.update(id.0);
+            hash.update(network.range.to_string());
+            hash.update((network.units.runs().len() as u64).to_le_bytes());
+            network.units.hash(&mut hash);
+        }
+        StateHash(hash.finalize().into())
+    }
+
+    /// Answers a host that looks for a cluster.
+    pub(super) fn handle_ask(&mut self, now: Instant, from: PeerId, ask: Ask) {
+        let Some(cluster) = self.state.cluster else {
+            let waiting_for = self.founding_waits_for(now);
+            let answer = self.founding.handle_ask(now, from, ask, waiting_for);
+            // The answer leaves only after `note_met` made the state wait for the disk.
+            return self.send(from, Message::Answer(answer));
+        };
+        self.send(from, Message::Answer(settled_answer(ask.round, cluster)));
+        for table in self.unit_tables() {
+            self.send(from, Message::Units(table));
+        }
+    }
+
+    /// Goes on with the founding, if there is a need and no cluster.
+    pub(super) fn found_or_ask(&mut self, now: Instant) {
+        if self.state.cluster.is_some() {
+            return;
+        }
+        let need = !self.pending.is_empty() || !self.wanted.is_empty();
+        let number = self.number();
+        let step = self.founding.step(now, need, number);
+        for (peer, ask) in step.ask {
+            self.send(peer, Message::Ask(ask));
+        }
+        if step.found {
+            self.found();
+        }
+    }
+
+    fn found(&mut self) {
+        let mut id = [0; 16];
+        self.rng.fill_bytes(&mut id);
+        let cluster = ClusterId(id);
+        self.state.cluster = Some(cluster);
+        self.state.founder = true;
+        for network in self.state.networks.values_mut() {
+            network.units = Units::founded(network.pool().units(), cluster, self.own);
+            network.local.look_again();
+        }
+        self.founding.settle();
+        self.dirty = true;
+        self.outputs.push_back(IpamOutput::Cluster { cluster: Some(cluster), founded: true });
+        for table in self.unit_tables() {
+            self.outputs.push_back(IpamOutput::Push(table));
+        }
+    }
+
+    /// Merges facts from a peer. The first facts that a host without a cluster sees make it part of theirs.
+    pub(super) fn handle_units(&mut self, table: &UnitTable) {
+        let Some(theirs) = table.runs.first().map(|run| run.cluster) else { return };
+        if self.state.dissolved.contains(&theirs) {
+            return;
+        }
+        let cluster = self.state.cluster.unwrap_or(theirs);
+        let Ok(fresh) = Network::new(String::new(), table.range) else { return };
+        let units = fresh.pool().units();
+        let facts: Vec<Run> = table
+            .runs
+            .iter()
+            .filter(|run| run.cluster == cluster && run.last < units && run.epoch > 0)
+            .copied()
+            .collect();
+        if facts.is_empty() || !self.take_range(table, fresh) {
+            return;
+        }
+        self.join(cluster);
+        self.merge_facts(table, &facts);
+    }
+
+    /// Uses the range of the cluster; false if facts of another range are known.
+    fn take_range(&mut self, table: &UnitTable, fresh: Network) -> bool {
+        let known = self.state.networks.len();
+        if !self.state.networks.contains_key(&table.network) && known >= MAX_POOLS {
+            return false;
+        }
+        let range = fresh.range;
+        let network = self.state.networks.entry(table.network).or_insert(fresh);
+        if network.range == range {
+            return true;
+        }
+        if !network.units.is_empty() {
+            return false;
+        }
+        let message =
+            format!("the cluster's range {range} of {} is used, not {}", network.name, network.range);
+        network.range = range;
+        self.dirty = true;
+        self.outputs.push_back(IpamOutput::Notice { kind: "range_ignored", message });
+        true
+    }
+
+    fn join(&mut self, cluster: ClusterId) {
+        if self.state.cluster.is_some() {
+            return;
+        }
+        self.state.cluster = Some(cluster);
+        self.founding.settle();
+        self.dirty = true;
+        self.outputs.push_back(IpamOutput::Cluster { cluster: Some(cluster), founded: false });
+    }
+
+    /// Merges, relays what was new, and looks what it means for this host's own space.
+    fn merge_facts(&mut self, table: &UnitTable, facts: &[Run]) {
+        let Some(network) = self.state.networks.get_mut(&table.network) else { return };
+        let news = network.units.merge(facts);
+        if news.is_empty() {
+            return;
+        }
+        let taken = self.taken.entry(table.network).or_default();
+        let (local, view) = network.parts(self.own, taken);
+        local.forget_lost(&view);
+        self.dirty = true;
+        let news = network.table(table.network, news);
+        self.outputs.push_back(IpamOutput::Push(news));
+    }
+}

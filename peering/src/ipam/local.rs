@@ -1,0 +1,220 @@
+//! The addresses of one network that this host allocated out of its own units, and those it freed.
+//!
+//! An address that was never used comes first, the lowest first; then the one freed longest ago. An
+//! allocation in a unit that was lost to another host stays: it is an exception that the winner skips.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use engine::types::{PeerId, PortId};
+use serde::{Deserialize, Serialize};
+
+use super::pool::Pool;
+use super::units::Units;
+use crate::plain;
+
+/// Most freed addresses whose order is remembered; beyond, the oldest count as never used.
+const MAX_FREED: usize = 65_536;
+
+/// Who has an allocated address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Holding {
+    /// The host that asked for it, this one or another.
+    #[serde(with = "plain")]
+    pub(super) peer: PeerId,
+    /// The port there.
+    #[serde(with = "plain")]
+    pub(super) port: PortId,
+    /// Its name for people.
+    pub(super) holder: String,
+}
+
+/// Addresses that endpoint records of any host show: taken, whoever owns their units.
+pub(super) type Taken = BTreeMap<IpAddr, BTreeMap<(PeerId, PortId), String>>;
+
+/// Allocated and freed addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Local {
+    #[serde(with = "plain")]
+    held: BTreeMap<IpAddr, Holding>,
+    /// By the order in which they were freed.
+    #[serde(with = "plain")]
+    freed: BTreeMap<u64, IpAddr>,
+    /// The place of each in `freed`.
+    #[serde(with = "plain")]
+    freed_at: BTreeMap<IpAddr, u64>,
+    next_freed: u64,
+    /// Below this no address of this host's units was never used; wrong only towards the safe side.
+    #[serde(skip)]
+    cursor: Option<IpAddr>,
+}
+
+plain::plain_itself! { Holding }
+
+/// What an allocation looks at besides itself.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) own: PeerId,
+    pub(super) pool: Pool,
+    pub(super) units: &'a Units,
+    pub(super) taken: &'a Taken,
+}
+
+impl View<'_> {
+    fn owns(&self, addr: IpAddr) -> bool {
+        let unit = self.pool.unit_of(addr).and_then(|unit| self.units.get(unit));
+        unit.is_some_and(|run| run.owner == self.own)
+    }
+
+    /// Addresses in the units of this host that endpoints may have.
+    pub(super) fn owned(&self) -> u64 {
+        self.units.of(self.own).map(|(first, last)| self.pool.usable(first, last)).sum()
+    }
+}
+
+impl Local {
+    /// Who has an address, unless it is this port itself.
+    pub(super) fn in_use<'a>(
+        &'a self,
+        view: &View<'a>,
+        addr: IpAddr,
+        peer: PeerId,
+        port: PortId,
+    ) -> Option<&'a str> {
+        let holding = self.held.get(&addr).filter(|holding| (holding.peer, holding.port) != (peer, port));
+        let record =
+            || view.taken.get(&addr)?.iter().find(|(who, _)| **who != (peer, port)).map(|(_, name)| name);
+        holding.map(|holding| &holding.holder).or_else(record).map(String::as_str)
+    }
+
+    /// The addresses that a port has here.
+    pub(super) fn of(&self, peer: PeerId, port: PortId) -> Vec<IpAddr> {
+        let held = self.held.iter().filter(|(_, holding)| (holding.peer, holding.port) == (peer, port));
+        held.map(|(&addr, _)| addr).collect()
+    }
+
+    /// All holdings.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&IpAddr, &Holding)> {
+        self.held.iter()
+    }
+
+    /// True when nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Gives an address to a port. The caller has checked that nobody else has it.
+    pub(super) fn hold(&mut self, addr: IpAddr, holding: Holding) {
+        if let Some(at) = self.freed_at.remove(&addr) {
+            self.freed.remove(&at);
+        }
+        self.held.insert(addr, holding);
+    }
+
+    /// The next free address of this host's own units, if there is one.
+    pub(super) fn next_free(&mut self, view: &View<'_>) -> Option<IpAddr> {
+        self.never_used(view).or_else(|| self.oldest_freed(view))
+    }
+
+    fn never_used(&mut self, view: &View<'_>) -> Option<IpAddr> {
+        let cursor = self.cursor.unwrap_or_else(|| view.pool.bounds(0).0);
+        let mut found = None;
+        for (first, last) in view.units.of(view.own) {
+            let (start, end) = (view.pool.bounds(first).0, view.pool.bounds(last).1);
+            let mut next = Some(start.max(cursor)).filter(|addr| *addr <= end);
+            while let Some(addr) = next {
+                if self.is_fresh(view, addr) {
+                    found = Some(addr);
+                    break;
+                }
+                next = Pool::after(addr).filter(|addr| *addr <= end);
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        self.cursor = Some(found.unwrap_or_else(|| view.pool.bounds(view.pool.units() - 1).1));
+        found
+    }
+
+    fn is_fresh(&self, view: &View<'_>, addr: IpAddr) -> bool {
+        !self.freed_at.contains_key(&addr) && self.is_free(view, addr)
+    }
+
+    fn is_free(&self, view: &View<'_>, addr: IpAddr) -> bool {
+        !self.held.contains_key(&addr)
+            && !view.taken.contains_key(&addr)
+            && view.pool.reserved(addr).is_none()
+    }
+
+    fn oldest_freed(&self, view: &View<'_>) -> Option<IpAddr> {
+        self.freed.values().copied().find(|&addr| view.owns(addr) && self.is_free(view, addr))
+    }
+
+    /// Frees every address of a port; true if there was one.
+    pub(super) fn release(&mut self, peer: PeerId, port: PortId) -> bool {
+        let addrs = self.of(peer, port);
+        addrs.iter().for_each(|&addr| self.free(addr));
+        !addrs.is_empty()
+    }
+
+    /// Frees one address, if this port has it.
+    pub(super) fn release_one(&mut self, addr: IpAddr, peer: PeerId, port: PortId) -> bool {
+        let own = self.held.get(&addr).is_some_and(|holding| (holding.peer, holding.port) == (peer, port));
+        if own {
+            self.free(addr);
+        }
+        own
+    }
+
+    fn free(&mut self, addr: IpAddr) {
+        self.held.remove(&addr);
+        let place = self.next_freed;
+        self.next_freed += 1;
+        self.freed.insert(place, addr);
+        if let Some(before) = self.freed_at.insert(addr, place) {
+            self.freed.remove(&before);
+        }
+        if self.freed.len() > MAX_FREED
+            && let Some((_, oldest)) = self.freed.pop_first()
+        {
+            self.freed_at.remove(&oldest);
+            self.cursor = None;
+        }
+    }
+
+    /// Units or endpoint records changed: what was known to be used may be fresh.
+    pub(super) fn look_again(&mut self) {
+        self.cursor = None;
+    }
+
+    /// Forgets the order of freed addresses in units that another host has now.
+    pub(super) fn forget_lost(&mut self, view: &View<'_>) {
+        let lost: Vec<(IpAddr, u64)> = self
+            .freed_at
+            .iter()
+            .filter(|(addr, _)| !view.owns(**addr))
+            .map(|(&addr, &at)| (addr, at))
+            .collect();
+        for (addr, at) in lost {
+            self.freed_at.remove(&addr);
+            self.freed.remove(&at);
+        }
+        self.cursor = None;
+    }
+
+    /// Used and free addresses in the units of this host.
+    pub(super) fn fill(&self, view: &View<'_>) -> (u64, u64) {
+        let used: BTreeSet<&IpAddr> = self.held.keys().chain(view.taken.keys()).collect();
+        let used = used.into_iter().filter(|addr| view.owns(**addr)).count() as u64;
+        (used, view.owned().saturating_sub(used))
+    }
+
+    /// The units of this host in which nothing is allocated and something could be.
+    pub(super) fn free_units(&self, view: &View<'_>) -> Vec<u16> {
+        let used: BTreeSet<u16> =
+            self.held.keys().chain(view.taken.keys()).filter_map(|addr| view.pool.unit_of(*addr)).collect();
+        let units = view.units.of(view.own).flat_map(|(first, last)| first..=last);
+        units.filter(|unit| !used.contains(unit) && view.pool.usable(*unit, *unit) > 0).collect()
+    }
+}

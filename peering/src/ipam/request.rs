@@ -1,0 +1,400 @@
+//! The asking side: requests of this host's own ports, served here or by the owners of other units.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use engine::types::{IpPrefix, NetworkId, PeerId, PortId};
+
+use super::local::Holding;
+use super::state::{Foreign, Stage};
+use super::{Ipam, IpamOutput};
+use crate::mesh::{AllocError, AllocRequest, RequestId};
+use crate::proto::{ClaimAnswer, ClaimRefusal, ClaimRequest, Message, Release};
+use crate::records::MAX_NAME;
+
+/// How often an owner that did not answer is asked again.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+/// How soon after "not the owner": the right table is on its way.
+const CLAIM_SOON: Duration = Duration::from_millis(200);
+/// How often an owner is told of a release until it confirms.
+const RELEASE_AGAIN: Duration = Duration::from_secs(5);
+/// Most requests that wait at once.
+const MAX_PENDING: usize = 4096;
+
+/// A request that is not answered yet.
+pub(super) struct Pending {
+    pub(super) request: RequestId,
+    pub(super) what: AllocRequest,
+    /// Addresses of this host's units that this request got, to be given back if it fails.
+    got: Vec<IpAddr>,
+    /// What an owner said, if it refused.
+    refused: Option<AllocError>,
+}
+
+/// How a step of a request ended; waiting is `None`.
+type Outcome = Option<Result<Vec<IpAddr>, AllocError>>;
+
+impl Ipam {
+    /// Asks for addresses; the answer is [`IpamOutput::Allocated`]. A port that has addresses of the network
+    /// and wants none in particular gets those again.
+    pub fn allocate(&mut self, now: Instant, request: RequestId, mut what: AllocRequest) {
+        let known = self.state.networks.contains_key(&what.network);
+        if !known || self.pending.len() >= MAX_PENDING {
+            let error = AllocError::UnknownNetwork { network: what.network };
+            return self.outputs.push_back(IpamOutput::Allocated { request, result: Err(error) });
+        }
+        if what.wanted.is_empty()
+            && let Some(asking) = self.asking.get_mut(&what.network)
+        {
+            asking.begin_again();
+        }
+        let end = (0..=MAX_NAME).rev().find(|&at| what.holder.is_char_boundary(at)).unwrap_or(0);
+        what.holder.truncate(end);
+        self.pending.push(Pending { request, what, got: Vec::new(), refused: None });
+        self.progress(now);
+    }
+
+    /// Nobody waits for the request any more; what it got so far is free again.
+    pub fn cancel(&mut self, now: Instant, request: RequestId) {
+        if let Some(at) = self.pending.iter().position(|pending| pending.request == request) {
+            let pending = self.pending.remove(at);
+            self.give_back(&pending);
+        }
+        self.progress(now);
+    }
+
+    /// Frees the addresses of a port of this host, wherever they were allocated.
+    pub fn release(&mut self, now: Instant, port: PortId) {
+        for network in self.state.networks.values_mut() {
+            self.dirty |= network.local.release(self.own, port);
+        }
+        self.release_foreign(|foreign| foreign.port == port);
+        self.progress(now);
+    }
+
+    /// After a start, when the ports that are still wanted are known: frees the addresses of all others.
+    pub fn retain(&mut self, now: Instant, ports: &BTreeSet<PortId>) {
+        for network in self.state.networks.values_mut() {
+            let own = network.local.all().filter(|(_, holding)| holding.peer == self.own);
+            let gone: Vec<PortId> =
+                own.map(|(_, holding)| holding.port).filter(|port| !ports.contains(port)).collect();
+            for port in gone {
+                self.dirty |= network.local.release(self.own, port);
+            }
+        }
+        self.release_foreign(|foreign| !ports.contains(&foreign.port));
+        self.progress(now);
+    }
+
+    /// A port that outlived the daemon, or its memory, has these addresses. Where another host owns their
+    /// units, it is told so.
+    pub fn adopt(&mut self, now: Instant, port: PortId, network: NetworkId, addrs: &[IpAddr], holder: &str) {
+        for &addr in addrs {
+            if self.has(network, port, addr) || self.foreign_of(network, port, Some(addr)).is_some() {
+                continue;
+            }
+            match self.owner_of(network, addr) {
+                Some(owner) if owner != self.own => {
+                    self.claim(now, owner, network, Some(addr), port, holder);
+                }
+                _ => self.hold(network, addr, port, holder),
+            }
+        }
+        self.progress(now);
+    }
+
+    /// Takes every waiting request as far as it goes.
+    pub(super) fn serve_pending(&mut self, now: Instant) {
+        for mut pending in std::mem::take(&mut self.pending) {
+            match self.serve(now, &mut pending) {
+                None => self.pending.push(pending),
+                Some(result) => self.finish(&pending, result),
+            }
+        }
+    }
+
+    fn serve(&mut self, now: Instant, pending: &mut Pending) -> Outcome {
+        if let Some(refused) = pending.refused.take() {
+            return Some(Err(refused));
+        }
+        self.state.cluster?;
+        if pending.what.wanted.is_empty() { self.serve_any(pending) } else { self.serve_wanted(now, pending) }
+    }
+
+    /// One free address: what the port has, else out of the own units. More is a matter of space.
+    fn serve_any(&mut self, pending: &mut Pending) -> Outcome {
+        let AllocRequest { port, network, holder, .. } = &pending.what;
+        let have = self.addresses_of(*network, *port);
+        if !have.is_empty() {
+            return Some(Ok(have));
+        }
+        let taken = self.taken.entry(*network).or_default();
+        let (local, view) = self.state.networks.get_mut(network)?.parts(self.own, taken);
+        let addr = local.next_free(&view)?;
+        self.hold(*network, addr, *port, holder);
+        Some(Ok(vec![addr]))
+    }
+
+    fn serve_wanted(&mut self, now: Instant, pending: &mut Pending) -> Outcome {
+        let AllocRequest { port, network, holder, wanted } = pending.what.clone();
+        if let Err(error) = wanted.iter().try_for_each(|addr| self.check_wanted(network, port, *addr)) {
+            return Some(Err(error));
+        }
+        let mut waiting = false;
+        for &addr in &wanted {
+            if self.has(network, port, addr) {
+                continue;
+            }
+            let Some(owner) = self.owner_of(network, addr) else { return None };
+            if owner == self.own {
+                self.forget_claim(network, port, addr);
+                self.hold(network, addr, port, &holder);
+                pending.got.push(addr);
+                continue;
+            }
+            if self.is_down(owner) {
+                return Some(Err(AllocError::OwnerDown { addr, owner: self.name_of(owner) }));
+            }
+            waiting = true;
+            if self.foreign_of(network, port, Some(addr)).is_none() {
+                self.claim(now, owner, network, Some(addr), port, &holder);
+            }
+        }
+        if waiting { None } else { Some(Ok(wanted)) }
+    }
+
+    /// Refuses what nobody may have, and what is known to be used.
+    fn check_wanted(&self, id: NetworkId, port: PortId, addr: IpAddr) -> Result<(), AllocError> {
+        let Some(network) = self.state.networks.get(&id) else {
+            return Err(AllocError::UnknownNetwork { network: id });
+        };
+        let pool = network.pool();
+        if pool.unit_of(addr).is_none() {
+            let (network, range) = (network.name.clone(), network.range.to_string());
+            return Err(AllocError::OutsideRange { addr, network, range });
+        }
+        if let Some(what) = pool.reserved(addr) {
+            return Err(AllocError::Reserved { addr, what });
+        }
+        let empty = Default::default();
+        let view = network.view(self.own, self.taken.get(&id).unwrap_or(&empty));
+        match network.local.in_use(&view, addr, self.own, port) {
+            Some(holder) => Err(AllocError::InUse { addr, holder: holder.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, pending: &Pending, result: Result<Vec<IpAddr>, AllocError>) {
+        let (request, network) = (pending.request, pending.what.network);
+        let len = self.state.networks.get(&network).map_or(0, |network| network.range.prefix_len());
+        if result.is_err() {
+            self.give_back(pending);
+        }
+        let result = result.map(|addrs| addrs.into_iter().map(|addr| IpPrefix { addr, len }).collect());
+        self.outputs.push_back(IpamOutput::Allocated { request, result });
+    }
+
+    /// Undoes what a request got before it failed or was cancelled. What the port had before stays.
+    fn give_back(&mut self, pending: &Pending) {
+        let AllocRequest { port, network, wanted, .. } = &pending.what;
+        if let Some(network) = self.state.networks.get_mut(network) {
+            for addr in &pending.got {
+                self.dirty |= network.local.release_one(*addr, self.own, *port);
+            }
+        }
+        let mine = |foreign: &Foreign| foreign.network == *network && foreign.port == *port;
+        let asked = |foreign: &Foreign| match foreign.addr {
+            Some(addr) => wanted.contains(&addr) && foreign.stage != Stage::Releasing,
+            None => foreign.stage == Stage::Asked,
+        };
+        self.release_foreign(|foreign| mine(foreign) && asked(foreign));
+    }
+
+    /// Ends a request at the next step, with what an owner said.
+    pub(super) fn refuse(&mut self, network: NetworkId, port: PortId, error: &AllocError) {
+        let concerned = |p: &&mut Pending| p.what.network == network && p.what.port == port;
+        for pending in self.pending.iter_mut().filter(concerned) {
+            pending.refused = Some(error.clone());
+        }
+    }
+
+    /// Requests of one network that want any address, and have none.
+    pub(super) fn hungry(&self, network: NetworkId) -> Vec<(PortId, String)> {
+        let hungry = self.pending.iter().map(|pending| &pending.what);
+        let hungry = hungry.filter(|what| what.network == network && what.wanted.is_empty());
+        hungry.map(|what| (what.port, what.holder.clone())).collect()
+    }
+
+    fn hold(&mut self, network: NetworkId, addr: IpAddr, port: PortId, holder: &str) {
+        let Some(network) = self.state.networks.get_mut(&network) else { return };
+        network.local.hold(addr, Holding { peer: self.own, port, holder: holder.to_owned() });
+        self.dirty = true;
+    }
+
+    fn owner_of(&self, network: NetworkId, addr: IpAddr) -> Option<PeerId> {
+        let network = self.state.networks.get(&network)?;
+        network.units.get(network.pool().unit_of(addr)?).map(|run| run.owner)
+    }
+
+    /// True when the port has the address, here or at its owner.
+    fn has(&self, network: NetworkId, port: PortId, addr: IpAddr) -> bool {
+        self.addresses_of(network, port).contains(&addr)
+    }
+
+    fn addresses_of(&self, network: NetworkId, port: PortId) -> Vec<IpAddr> {
+        let local = self.state.networks.get(&network).map(|network| network.local.of(self.own, port));
+        let held = self.state.foreign.values().filter(|foreign| {
+            foreign.stage == Stage::Held && foreign.network == network && foreign.port == port
+        });
+        local.into_iter().flatten().chain(held.filter_map(|foreign| foreign.addr)).collect()
+    }
+}
+
+/// Claims on addresses of other hosts' units.
+impl Ipam {
+    /// Asks the owner for an address; it is asked again until it answers.
+    pub(super) fn claim(
+        &mut self,
+        now: Instant,
+        owner: PeerId,
+        network: NetworkId,
+        addr: Option<IpAddr>,
+        port: PortId,
+        holder: &str,
+    ) {
+        let id = self.number();
+        let holder = holder.to_owned();
+        self.state.foreign.insert(id, Foreign { network, addr, port, holder, owner, stage: Stage::Asked });
+        self.claim_timers.insert(id, now);
+        self.dirty = true;
+    }
+
+    /// The claim of a port that is asked and not answered, if there is one.
+    pub(super) fn foreign_of(
+        &self,
+        network: NetworkId,
+        port: PortId,
+        addr: Option<IpAddr>,
+    ) -> Option<PeerId> {
+        let mut claims = self.state.foreign.values();
+        let asked = claims.find(|foreign| {
+            (foreign.network, foreign.port, foreign.addr, foreign.stage)
+                == (network, port, addr, Stage::Asked)
+        });
+        asked.map(|foreign| foreign.owner)
+    }
+
+    fn forget_claim(&mut self, network: NetworkId, port: PortId, addr: IpAddr) {
+        self.state.foreign.retain(|_, foreign| {
+            (foreign.network, foreign.port, foreign.addr) != (network, port, Some(addr))
+        });
+    }
+
+    pub(super) fn release_foreign(&mut self, which: impl Fn(&Foreign) -> bool) {
+        for (id, foreign) in &mut self.state.foreign {
+            if foreign.stage != Stage::Releasing && which(foreign) {
+                foreign.stage = Stage::Releasing;
+                self.claim_timers.remove(id);
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// Sends what is due about claims and releases.
+    pub(super) fn tell_owners(&mut self, now: Instant) {
+        let waiting = self.state.foreign.iter().filter(|(_, foreign)| foreign.stage != Stage::Held);
+        let due = waiting.filter(|(id, _)| self.claim_timers.get(id).is_none_or(|at| *at <= now));
+        for id in due.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.tell_owner(now, id);
+        }
+        self.claim_timers.retain(|id, _| self.state.foreign.contains_key(id));
+    }
+
+    fn tell_owner(&mut self, now: Instant, id: u64) {
+        let Some(foreign) = self.state.foreign.get(&id).cloned() else { return };
+        let Foreign { network, addr, port, holder, .. } = foreign;
+        let owner = addr.and_then(|addr| self.owner_of(network, addr)).unwrap_or(foreign.owner);
+        if owner == self.own {
+            // The unit came here wholly free, or its last owner is gone: nobody else must know.
+            self.state.foreign.remove(&id);
+            self.dirty = true;
+            return;
+        }
+        let (message, again) = match foreign.stage {
+            Stage::Releasing => (Message::Release(Release { network, addr, port }), RELEASE_AGAIN),
+            _ => (Message::ClaimRequest(ClaimRequest { id, network, addr, port, holder }), CLAIM_AGAIN),
+        };
+        if let Some(foreign) = self.state.foreign.get_mut(&id).filter(|foreign| foreign.owner != owner) {
+            foreign.owner = owner;
+            self.dirty = true;
+        }
+        self.claim_timers.insert(id, now + again);
+        self.send(owner, message);
+    }
+
+    pub(super) fn handle_claim_answer(&mut self, now: Instant, from: PeerId, answer: ClaimAnswer) {
+        let ClaimAnswer { id, network, port, result } = answer;
+        let claims = &self.state.foreign;
+        let known = claims.get(&id).filter(|f| (f.owner, f.network, f.port) == (from, network, port));
+        match (known.map(|foreign| (foreign.stage, foreign.addr)), result) {
+            (Some((Stage::Asked, wanted)), Ok(addr)) if wanted.is_none_or(|wanted| wanted == addr) => {
+                self.claim_granted(id, addr);
+            }
+            (Some((Stage::Asked, wanted)), Err(refusal)) => {
+                self.claim_refused(now, from, id, wanted, refusal);
+            }
+            (None, Ok(addr)) if !self.has(network, port, addr) => {
+                // Nobody here waits for it any more: without this it would stay allocated for ever.
+                let (addr, holder, stage) = (Some(addr), String::new(), Stage::Releasing);
+                self.state.foreign.insert(id, Foreign { network, addr, port, holder, owner: from, stage });
+                self.dirty = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn claim_granted(&mut self, id: u64, addr: IpAddr) {
+        if let Some(foreign) = self.state.foreign.get_mut(&id) {
+            foreign.addr = Some(addr);
+            foreign.stage = Stage::Held;
+            self.claim_timers.remove(&id);
+            self.dirty = true;
+        }
+    }
+
+    fn claim_refused(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        id: u64,
+        addr: Option<IpAddr>,
+        refusal: ClaimRefusal,
+    ) {
+        if refusal == ClaimRefusal::NotOwner && addr.is_some() {
+            self.claim_timers.insert(id, now + CLAIM_SOON);
+            return;
+        }
+        self.dirty = true;
+        let Some(Foreign { network, port, .. }) = self.state.foreign.remove(&id) else { return };
+        let error = match (refusal, addr) {
+            (ClaimRefusal::InUse { holder }, Some(addr)) => AllocError::InUse { addr, holder },
+            (ClaimRefusal::StoreFailed { reason }, Some(_)) => {
+                AllocError::StoreFailed { reason: format!("on {}: {reason}", self.name_of(from)) }
+            }
+            // Another donor may have one.
+            _ => return self.donor_is_full(network, from),
+        };
+        self.refuse(network, port, &error);
+    }
+
+    pub(super) fn handle_released(&mut self, from: PeerId, release: &Release) {
+        let Release { network, addr, port } = *release;
+        let before = self.state.foreign.len();
+        self.state.foreign.retain(|_, foreign| {
+            (foreign.owner, foreign.network, foreign.addr, foreign.port, foreign.stage)
+                != (from, network, addr, port, Stage::Releasing)
+        });
+        self.dirty |= self.state.foreign.len() != before;
+    }
+}

@@ -1,0 +1,103 @@
+//! What `status` shows of addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use engine::types::{NetworkId, PeerId};
+
+use super::Ipam;
+use super::local::Taken;
+use super::state::Network;
+use crate::mesh::{IpamState, IpamStatus, OwnerStatus, PeerState};
+use crate::records::MAX_TARGETS;
+
+impl Ipam {
+    /// What `status` shows of each network, in the order of their names.
+    pub fn status(&self, now: Instant) -> Vec<IpamStatus> {
+        let networks = self.state.networks.iter();
+        let mut status: Vec<IpamStatus> =
+            networks.map(|(&id, network)| self.network_status(now, id, network)).collect();
+        status.sort_by(|a, b| a.network.cmp(&b.network));
+        status
+    }
+
+    fn network_status(&self, now: Instant, id: NetworkId, network: &Network) -> IpamStatus {
+        let empty = Taken::new();
+        let view = network.view(self.own, self.taken.get(&id).unwrap_or(&empty));
+        let (used, free) = network.local.fill(&view);
+        let waiting_for = self.waiting_for(now, id);
+        let needed = self.wanted.contains_key(&id) || !self.hungry(id).is_empty();
+        let state = match (self.state.cluster.is_some(), free) {
+            (false, _) if needed || self.founding.needed(now, false) => IpamState::Waiting,
+            (false, _) => IpamState::Unfounded,
+            (true, 1..) => IpamState::Ready,
+            (true, 0) if waiting_for.is_empty() && !network.units.is_empty() => IpamState::Full,
+            (true, 0) => IpamState::Waiting,
+        };
+        IpamStatus {
+            network: network.name.clone(),
+            range: network.range.to_string(),
+            state,
+            waiting_for,
+            owned: view.owned(),
+            used,
+            free,
+            owners: self.owners(id, network),
+        }
+    }
+
+    fn waiting_for(&self, now: Instant, network: NetworkId) -> Vec<String> {
+        if self.state.cluster.is_none() {
+            let needed =
+                !self.pending.is_empty() || !self.wanted.is_empty() || self.founding.needed(now, false);
+            return if needed { self.founding_waits_for(now) } else { Vec::new() };
+        }
+        let donor = self.asking.get(&network).and_then(super::Asking::donor);
+        let claims = self.state.foreign.values();
+        let asked = claims.filter(|f| f.network == network && f.stage == super::state::Stage::Asked);
+        let names: BTreeSet<String> =
+            asked.map(|foreign| foreign.owner).chain(donor).map(|peer| self.name_of(peer)).collect();
+        names.into_iter().collect()
+    }
+
+    /// Whom the founding waits for, sorted: nicknames of hosts, and names at which nobody answered.
+    pub(super) fn founding_waits_for(&self, now: Instant) -> Vec<String> {
+        let (hosts, names) = self.founding.waiting_for(now);
+        let all: BTreeSet<String> = hosts.into_iter().map(|peer| self.name_of(peer)).chain(names).collect();
+        all.into_iter().take(MAX_TARGETS).collect()
+    }
+
+    /// Who owns the units of a network, in the order of their ids.
+    pub(super) fn owners(&self, id: NetworkId, network: &Network) -> Vec<OwnerStatus> {
+        let pool = network.pool();
+        let mut shares: BTreeMap<PeerId, (u64, u64)> = BTreeMap::new();
+        for run in network.units.runs() {
+            shares.entry(run.owner).or_default().0 += pool.usable(run.first, run.last);
+        }
+        let taken = self.taken.get(&id).into_iter().flat_map(Taken::keys);
+        let used: BTreeSet<&IpAddr> = taken.chain(network.local.all().map(|(addr, _)| addr)).collect();
+        for addr in used {
+            let run = pool.unit_of(*addr).and_then(|unit| network.units.get(unit));
+            if let Some(share) = run.and_then(|run| shares.get_mut(&run.owner)) {
+                share.1 += 1;
+            }
+        }
+        let status = shares.into_iter().map(|(peer, (size, used))| OwnerStatus {
+            peer_id: peer.to_string(),
+            nickname: self.name_of(peer),
+            size,
+            used,
+            state: self.state_of(peer),
+        });
+        status.collect()
+    }
+
+    fn state_of(&self, peer: PeerId) -> PeerState {
+        if peer == self.own {
+            PeerState::Alive
+        } else {
+            self.states.get(&peer).copied().unwrap_or(PeerState::Down)
+        }
+    }
+}
