@@ -254,7 +254,7 @@ fn an_oversize_super_frame_is_passed_on_whole() {
     for v6 in [false, true] {
         let spec = Spec { v6, payload: payload(60_000, 3), psh: true, ..Spec::default() };
         let (vnet, partial) = spec.super_frame(MTU - (spec.head_len() - 14) as u16);
-        assert_eq!(join_all(&[partial.clone()], MTU), [(vnet, partial.clone(), 1)]);
+        assert_eq!(join_all(std::slice::from_ref(&partial), MTU), [(vnet, partial.clone(), 1)]);
         // With a whole checksum it is verified, and then handed over partial.
         assert_eq!(join_all(&[spec.frame()], MTU), [(vnet, partial.clone(), 1)]);
         let mut broken = spec.frame();

@@ -1,1 +1,217 @@
+#![allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+use std::time::Duration;
+
+use super::*;
+use crate::fdb::MAX_AGE_S;
+use crate::seam::Update;
+use crate::types::{Claim, Location, MacAddr};
+
+const NET: Vni = Vni::MESH;
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
+
+fn peer(number: u8) -> PeerId {
+    PeerId([number; 16])
+}
+
+fn port(number: u8) -> PortId {
+    PortId([number; 8])
+}
+
+fn addr(host: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, host], 4789))
+}
+
+fn set_peer(number: u8, candidates: &[u8], networks: &[Vni]) -> Update {
+    let candidates = candidates.iter().map(|&host| addr(host)).collect();
+    Update::SetPeer { peer: peer(number), candidates, networks: networks.to_vec() }
+}
+
+fn pin(claimant: u8, version: u64, location: Location) -> Update {
+    let addrs = vec![IpAddr::from([10, 32, 0, claimant])];
+    Update::Pin { vni: NET, mac: MAC, claim: Claim { version, peer: peer(claimant) }, location, addrs }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::new(Instant::now());
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    registry
+}
+
+fn flood_addrs(tables: &Tables, vni: Vni) -> Vec<SocketAddr> {
+    let remotes = tables.network(vni).unwrap().remotes();
+    remotes.iter().map(|&remote| tables.remote(remote).unwrap().addr).collect()
+}
+
+#[test]
+fn who_may_send_what() {
+    let mut registry = registry();
+    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450 });
+    registry.apply(set_peer(1, &[1, 11], &[NET, vni(99)]));
+    registry.apply(Update::AddVtep { vni: vni(7), addr: addr(2) });
+    let tables = registry.tables();
+    let of_peer = tables.source(addr(1).ip(), NET).unwrap();
+    assert_eq!(tables.source(addr(11).ip(), NET), Ok(of_peer), "any candidate, also without a path");
+    assert_eq!(tables.source("::ffff:192.0.2.1".parse().unwrap(), NET), Ok(of_peer));
+    assert_eq!(tables.remote(of_peer), None);
+    assert_eq!(tables.source(addr(1).ip(), vni(7)), Err(DropReason::NotOnNetwork));
+    assert_eq!(tables.source(addr(1).ip(), vni(99)), Err(DropReason::UnknownVni));
+    assert_eq!(tables.source(addr(3).ip(), NET), Err(DropReason::UnknownSource));
+    let of_vtep = tables.source(addr(2).ip(), vni(7)).unwrap();
+    assert_eq!(tables.remote(of_vtep), Some(&Remote { addr: addr(2), peer: None }));
+    assert_eq!(tables.source(addr(2).ip(), NET), Err(DropReason::NotOnNetwork));
+    assert_eq!((tables.peer_at(addr(11).ip()), tables.peer_at(addr(2).ip())), (Some(peer(1)), None));
+}
+
+#[test]
+fn an_address_of_two_peers_is_that_of_the_one_whose_path_it_is() {
+    let mut registry = registry();
+    registry.apply(set_peer(1, &[1, 17], &[NET]));
+    registry.apply(set_peer(2, &[2, 17], &[NET]));
+    registry.set_path(peer(2), Some(addr(17)));
+    let tables = registry.tables();
+    let sender = tables.source(addr(17).ip(), NET).unwrap();
+    assert_eq!(tables.remote(sender).unwrap().peer, Some(peer(2)));
+}
+
+#[test]
+fn floods_go_to_peers_with_a_path_and_to_vteps_each_address_once() {
+    let mut registry = registry();
+    registry.apply(set_peer(1, &[1], &[NET]));
+    registry.apply(set_peer(2, &[2], &[NET]));
+    registry.apply(set_peer(3, &[3], &[vni(7)]));
+    registry.apply(Update::AddVtep { vni: NET, addr: addr(1) });
+    registry.apply(Update::AddVtep { vni: NET, addr: addr(9) });
+    for number in [1, 3] {
+        registry.set_path(peer(number), Some(addr(number)));
+    }
+    assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(9)]);
+    registry.set_path(peer(2), Some(addr(2)));
+    assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(2), addr(9)]);
+    registry.apply(Update::RemovePeer { peer: peer(1) });
+    registry.apply(Update::RemoveVtep { vni: NET, addr: addr(9) });
+    assert_eq!(
+        flood_addrs(&registry.tables(), NET),
+        [addr(2), addr(1)],
+        "the VTEP at the peer's address is left"
+    );
+    assert_eq!(registry.tables().source(addr(9).ip(), NET), Err(DropReason::UnknownSource));
+}
+
+#[test]
+fn a_path_that_is_no_candidate_any_more_ends() {
+    let mut registry = registry();
+    registry.apply(set_peer(1, &[1, 2], &[NET]));
+    registry.set_path(peer(1), Some(addr(2)));
+    registry.apply(set_peer(1, &[2], &[NET]));
+    assert_eq!(flood_addrs(&registry.tables(), NET), [addr(2)]);
+    registry.apply(set_peer(1, &[1], &[NET]));
+    assert!(flood_addrs(&registry.tables(), NET).is_empty());
+}
+
+#[test]
+fn of_two_claims_the_winner_is_used_until_it_goes() {
+    let mut registry = registry();
+    let here = registry.add_port(port(1), NET);
+    registry.apply(pin(1, 1, Location::Port(port(1))));
+    registry.apply(pin(2, 2, Location::Peer(peer(2))));
+    let tables = registry.tables();
+    let pins = tables.network(NET).unwrap().pins();
+    assert!(matches!(pins.get(MAC), Some(Some(Port::Remote(_)))));
+    assert_eq!(pins.mac_of([10, 32, 0, 2].into()), Some(MAC));
+    assert_eq!(pins.mac_of([10, 32, 0, 1].into()), None);
+    registry.apply(Update::Unpin { vni: NET, mac: MAC, peer: peer(2) });
+    let tables = registry.tables();
+    assert_eq!(tables.network(NET).unwrap().pins().get(MAC), Some(Some(Port::Tap(here))));
+    registry.apply(Update::Unpin { vni: NET, mac: MAC, peer: peer(1) });
+    assert!(registry.tables().network(NET).unwrap().pins().is_empty());
+}
+
+#[test]
+fn a_pin_to_a_port_waits_for_the_port() {
+    let mut registry = registry();
+    registry.apply(pin(1, 1, Location::Port(port(1))));
+    assert_eq!(registry.tables().network(NET).unwrap().pins().get(MAC), Some(None));
+    let index = registry.add_port(port(1), NET);
+    let tables = registry.tables();
+    assert_eq!(tables.network(NET).unwrap().pins().get(MAC), Some(Some(Port::Tap(index))));
+    assert_eq!(tables.port(index), Some(&LocalPort { id: port(1), vni: NET }));
+    registry.remove_port(port(1));
+    let tables = registry.tables();
+    assert_eq!(tables.network(NET).unwrap().pins().get(MAC), Some(None));
+    assert_eq!((tables.port(index), tables.network(NET).unwrap().ports().len()), (None, 0));
+}
+
+#[test]
+fn pins_and_vteps_may_come_before_their_network() {
+    let mut registry = Registry::new(Instant::now());
+    registry.apply(pin(1, 1, Location::Peer(peer(1))));
+    registry.apply(Update::AddVtep { vni: NET, addr: addr(9) });
+    assert!(registry.tables().network(NET).is_none());
+    assert_eq!(registry.tables().source(addr(9).ip(), NET), Err(DropReason::UnknownVni));
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    let tables = registry.tables();
+    assert_eq!(flood_addrs(&tables, NET), [addr(9)]);
+    assert_eq!(tables.network(NET).unwrap().pins().len(), 1);
+    registry.apply(Update::RemoveNetwork { vni: NET });
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    let tables = registry.tables();
+    assert!(tables.network(NET).unwrap().pins().is_empty() && flood_addrs(&tables, NET).is_empty());
+}
+
+#[test]
+fn saying_a_thing_twice_changes_nothing() {
+    let mut registry = registry();
+    let updates = [
+        set_peer(1, &[1], &[NET]),
+        Update::AddVtep { vni: NET, addr: addr(9) },
+        pin(1, 1, Location::Peer(peer(1))),
+        Update::SetNetwork { vni: NET, mtu: 1450 },
+    ];
+    updates.iter().cloned().for_each(|update| registry.apply(update));
+    registry.add_port(port(1), NET);
+    let tables = registry.tables();
+    updates.into_iter().for_each(|update| registry.apply(update));
+    registry.add_port(port(1), NET);
+    registry.apply(Update::Unpin { vni: NET, mac: MAC, peer: peer(5) });
+    registry.apply(Update::RemovePeer { peer: peer(5) });
+    assert!(Arc::ptr_eq(&tables, &registry.tables()));
+}
+
+#[test]
+fn what_did_not_change_is_shared() {
+    let mut registry = registry();
+    registry.apply(pin(1, 1, Location::Peer(peer(1))));
+    registry.apply(set_peer(1, &[1], &[NET]));
+    let before = registry.tables();
+    registry.set_path(peer(1), Some(addr(1)));
+    let after = registry.tables();
+    let pins = |tables: &Tables| Arc::clone(&tables.networks[&NET].pins);
+    assert!(Arc::ptr_eq(&pins(&before), &pins(&after)));
+    assert!(Arc::ptr_eq(&before.ports, &after.ports));
+}
+
+#[test]
+fn learned_entries_age_and_go_with_their_port() {
+    let start = Instant::now();
+    let mut registry = Registry::new(start);
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    let index = registry.add_port(port(1), NET);
+    let tables = registry.tables();
+    let network = tables.network(NET).unwrap();
+    network.learn(MAC, Port::Tap(index), 0);
+    assert_eq!(network.learned().get(MAC, MAX_AGE_S), Some(Port::Tap(index)));
+    assert_eq!(network.learned().get(MAC, MAX_AGE_S + 1), None);
+    registry.sweep(start + Duration::from_secs(1));
+    assert_eq!(network.learned().len(), 1);
+    registry.remove_port(port(1));
+    registry.sweep(start + Duration::from_secs(2));
+    assert!(network.learned().is_empty());
+    assert_ne!(registry.add_port(port(2), NET), index, "the number still rests");
+    registry.sweep(start + Duration::from_secs(3));
+    assert_eq!(registry.add_port(port(3), NET), index);
+}
