@@ -12,6 +12,7 @@
 )]
 
 mod addresses;
+mod config;
 mod conn_id;
 mod connector;
 mod frames;
@@ -25,7 +26,8 @@ mod screen;
 mod store;
 mod tls;
 
-pub use peering::{DEFAULT_RANGE, DEFAULT_RECLAIM_AFTER, Peering, PeeringConfig, StartError};
+pub use config::{DEFAULT_RANGE, DEFAULT_RECLAIM_AFTER, PeeringConfig, StartError};
+pub use peering::Peering;
 pub use quic::BindError;
 pub use screen::PortCounters;
 pub use store::StoreError;

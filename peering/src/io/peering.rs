@@ -1,107 +1,27 @@
 //! The handle of the control plane.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::types::{Claim, IpPrefix, NetworkId, PeerId, PortId};
-use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
-use super::addresses::candidates;
+use super::config::{PeeringConfig, StartError, mesh_config, random};
 use super::quic::{BindError, Quic};
 use super::runtime::{Command, Deferred, Runtime};
 use super::screen::{Counts, PortCounters};
-use super::store::{Store, StoreError};
+use super::store::Store;
 use super::tls::Credentials;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::mesh::{
-    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshConfig, MeshError, MeshEvent, MeshStatus,
-    RequestId, Target, VtepView,
+    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshError, MeshEvent, MeshStatus, RequestId,
+    Target, VtepView,
 };
-
-/// The range of the network `mesh` unless another one is given: 10.32.0.0/12.
-pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 32, 0, 0), 12);
-/// How long a host is down before its space may be taken, unless told otherwise.
-pub const DEFAULT_RECLAIM_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// The largest packet of the network `mesh` in bytes over an underlay of 1500-byte packets: 50 go to the outer
-/// Ethernet payload's IPv4, UDP and VXLAN headers and the inner Ethernet header (RFC 7348 section 5).
-const MTU_OVER_IPV4: u16 = 1450;
-/// The same over IPv6, whose header is 20 bytes longer.
-const MTU_OVER_IPV6: u16 = 1430;
-
-/// What a host is started with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeeringConfig {
-    /// Where the identity and the state are kept.
-    pub state_dir: PathBuf,
-    /// The name of this host for people.
-    pub nickname: String,
-    /// The one address to listen on; all of them without.
-    pub listen: Option<IpAddr>,
-    /// The UDP port of peering; 0 takes any that is free.
-    pub port: u16,
-    /// The UDP port of the data plane.
-    pub data_port: u16,
-    /// The address to tell others, for peering and data.
-    pub advertise_addr: Option<IpAddr>,
-    /// The address to tell others, for data alone.
-    pub data_addr: Option<IpAddr>,
-    /// The peers named by people.
-    pub targets: Vec<Target>,
-    /// The range of the network `mesh`, if given.
-    pub range: Option<Ipv4Net>,
-    /// How long a host is down before its space may be taken, if given.
-    pub reclaim_after: Option<Duration>,
-    /// Connect to hosts that were learnt from others, not only to targets.
-    pub discovery: bool,
-    /// Found the cluster without asking anybody.
-    pub found: bool,
-    /// The largest packet of the network `mesh` in bytes, if given.
-    pub mtu: Option<u16>,
-    /// The version of the program, shown to the other hosts.
-    pub version: String,
-}
-
-/// The control plane cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The port cannot be had.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The identity file holds no identity.
-    #[error("the identity of this host cannot be used: {0}")]
-    Identity(#[from] IdentityError),
-    /// The mesh refused its settings.
-    #[error(transparent)]
-    Mesh(#[from] MeshError),
-    /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
-    Random,
-}
-
-impl StartError {
-    /// One word for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            StartError::Store(StoreError::Locked { .. }) => "state_dir_in_use",
-            StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(MeshError::Stored(_)) => {
-                "state_dir_unusable"
-            }
-            StartError::Mesh(MeshError::Range(_)) => "range_unusable",
-            StartError::Bind(BindError::InUse { .. }) => "port_in_use",
-            StartError::Bind(BindError::NotLocal { .. }) => "address_not_local",
-            StartError::Bind(_) => "port_unusable",
-            StartError::Random => "no_random_numbers",
-        }
-    }
-}
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
 #[derive(Clone, Debug)]
@@ -122,9 +42,7 @@ impl Peering {
     pub async fn start(
         config: PeeringConfig,
     ) -> Result<(Peering, mpsc::UnboundedReceiver<MeshEvent>), StartError> {
-        let dir = config.state_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Opened::open(&dir)).await;
-        let mut opened = opened.map_err(|_| StartError::Random)??;
+        let mut opened = Opened::open(&config.state_dir)?;
         let identity = Arc::new(Identity::from_secret(&opened.secret)?);
         let credentials = Credentials::new(identity.clone());
         let quic = Quic::bind(credentials, &identity, random()?, config.listen, config.port)?;
@@ -289,15 +207,15 @@ impl Drop for CancelOnDrop<'_> {
 /// The state directory with what was in it.
 struct Opened {
     store: Store,
-    secret: Vec<u8>,
+    secret: Zeroizing<Vec<u8>>,
     state: Option<Vec<u8>>,
 }
 
 impl Opened {
-    fn open(dir: &std::path::Path) -> Result<Self, StartError> {
+    fn open(dir: &Path) -> Result<Self, StartError> {
         let mut store = Store::open(dir)?;
         let fresh = Identity::generate(random()?)?;
-        let secret = store.identity(|| fresh.secret().to_vec())?;
+        let secret = Zeroizing::new(store.identity(|| fresh.secret().to_vec())?);
         let state = store.load()?;
         Ok(Opened { store, secret, state })
     }
@@ -313,37 +231,4 @@ impl Opened {
             result => Ok(result?),
         }
     }
-}
-
-fn mesh_config(config: &PeeringConfig, secret: &[u8], port: u16) -> Result<MeshConfig, StartError> {
-    let at = |ips: Vec<IpAddr>, port| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-    let over_ipv6 = config.listen.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
-    let mtu = if over_ipv6 { MTU_OVER_IPV6 } else { MTU_OVER_IPV4 };
-    Ok(MeshConfig {
-        identity: Identity::from_secret(secret)?,
-        nickname: config.nickname.clone(),
-        version: config.version.clone(),
-        boot_nonce: u64::from_le_bytes(random()?),
-        port,
-        data_port: config.data_port,
-        advertise: at(candidates(&[config.advertise_addr], config.listen), port),
-        data_addrs: at(
-            candidates(&[config.data_addr, config.advertise_addr], config.listen),
-            config.data_port,
-        ),
-        targets: config.targets.clone(),
-        range: config.range.unwrap_or(DEFAULT_RANGE),
-        range_given: config.range.is_some(),
-        mtu: config.mtu.unwrap_or(mtu),
-        reclaim_after: config.reclaim_after.unwrap_or(DEFAULT_RECLAIM_AFTER),
-        discovery: config.discovery,
-        found: config.found,
-        seed: random()?,
-    })
-}
-
-fn random<const N: usize>() -> Result<[u8; N], StartError> {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartError::Random)?;
-    Ok(bytes)
 }

@@ -21,9 +21,12 @@ impl Host {
     }
 
     fn speaking(seed: u8, alpn: &[u8]) -> Self {
+        Self::with(seed, alpn, Some(Ipv4Addr::LOCALHOST.into()))
+    }
+
+    fn with(seed: u8, alpn: &[u8], listen: Option<IpAddr>) -> Self {
         let identity = Arc::new(Identity::generate([seed; 32]).unwrap());
         let credentials = Credentials::new(identity.clone()).with_alpn(alpn);
-        let listen = Some(Ipv4Addr::LOCALHOST.into());
         let quic = Quic::bind(credentials, &identity, [seed; 32], listen, 0).unwrap();
         let (tell, inbox) = mpsc::channel(16);
         let connector = Connector::new(quic.clone(), tell);
@@ -164,6 +167,29 @@ async fn failures_have_reasons_for_people() {
     assert_eq!(a.dial_failed(named("::1", 6783)).await, "no IPv6 on this host");
     let none = DialTarget::Addr { addrs: Vec::new(), peer: PeerId([1; 16]) };
     assert_eq!(a.dial_failed(none).await, "no address is known");
+}
+
+#[tokio::test]
+async fn without_a_listen_address_both_families_are_spoken_as_far_as_they_are_there() {
+    let (mut a, mut b) = (Host::with(1, b"meshnet", None), Host::with(2, b"meshnet", None));
+    let has_ipv6 = std::net::UdpSocket::bind("[::1]:0").is_ok();
+    for host in ["127.0.0.1", "::1"].into_iter().filter(|host| has_ipv6 || *host != "::1") {
+        let target = Target { host: host.to_owned(), port: b.addr().port() };
+        a.connector.dial(DialId(1), DialTarget::Named(target));
+        let WireEvent::Established { remote, link: _link, .. } = a.next().await else { panic!("{host}") };
+        assert_eq!(remote.ip().to_string(), host);
+        let WireEvent::Established { remote, link: _back, .. } = b.next().await else { panic!("{host}") };
+        assert_eq!(remote.ip().to_string(), host);
+        // What either dropped link sends is an end of its stream.
+        drop((_link, _back));
+        a.closed().await;
+        b.closed().await;
+    }
+    if !has_ipv6 {
+        let target = Target { host: "::1".to_owned(), port: b.addr().port() };
+        let reason = a.dial_failed(DialTarget::Named(target)).await;
+        assert!(reason.contains("IPv6") || reason.contains("address"), "{reason}");
+    }
 }
 
 #[tokio::test]
