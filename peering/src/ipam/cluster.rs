@@ -191,11 +191,8 @@ impl Ipam {
         if !network.units.is_empty() {
             return false;
         }
-        let message =
-            format!("the cluster's range {range} of {} is used, not {}", network.name, network.range);
         network.range = range;
         self.dirty = true;
-        self.outputs.push_back(IpamOutput::Notice { kind: "range_ignored", message });
         true
     }
 

@@ -151,26 +151,17 @@ impl Ipam {
     }
 
     /// Adds a network: its name, and its range as this host would found it. A range learnt with the units
-    /// of a cluster stays, with a notice if this one differs and was `given` by somebody.
+    /// of a cluster stays.
     ///
     /// # Errors
     /// The range cannot be cut into units.
-    pub fn add_network(
-        &mut self,
-        network: NetworkId,
-        name: &str,
-        range: IpNet,
-        given: bool,
-    ) -> Result<(), IpamError> {
+    pub fn add_network(&mut self, network: NetworkId, name: &str, range: IpNet) -> Result<(), IpamError> {
         let fresh = Network::new(name.to_owned(), range)?;
         let wanted = fresh.range;
         let known = self.state.networks.entry(network).or_insert(fresh);
         name.clone_into(&mut known.name);
         if known.units.is_empty() {
             known.range = wanted;
-        } else if given && known.range != wanted {
-            let message = format!("the cluster's range {} of {name} is used, not {wanted}", known.range);
-            self.outputs.push_back(IpamOutput::Notice { kind: "range_ignored", message });
         }
         self.dirty = true;
         Ok(())
@@ -196,7 +187,8 @@ impl Ipam {
 
     /// What became of the last [`Self::save`]. After a failure the state is the stored one again, and every
     /// waiting answer that rested on the lost change is a refusal.
-    pub fn handle_persisted(&mut self, result: Result<(), String>) {
+    pub fn handle_persisted(&mut self, now: Instant, result: Result<(), String>) {
+        let _ = now;
         if !std::mem::take(&mut self.dirty) {
             return;
         }
