@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 
 use engine::types::{NetworkId, PeerId, Vni};
 use ipnet::IpNet;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::gossip::{Record, RecordStore, Slot, StateHash, kind};
 use crate::ipam::{Ipam, IpamOutput};
@@ -90,6 +90,8 @@ pub struct Mesh {
     waiting: Waiting,
     budgets: BTreeMap<ConnId, Budget>,
     refused: BTreeSet<PeerId>,
+    /// Where a peer's end of the last connection was.
+    seen: BTreeMap<PeerId, SocketAddr>,
     states: BTreeMap<PeerId, PeerState>,
     told_targets: Option<Vec<TargetRecord>>,
     records_hash: Option<StateHash>,
@@ -129,6 +131,7 @@ impl Mesh {
             waiting: Waiting::default(),
             budgets: BTreeMap::new(),
             refused: BTreeSet::new(),
+            seen: BTreeMap::new(),
             states: BTreeMap::new(),
             told_targets: None,
             records_hash: None,
@@ -211,7 +214,7 @@ impl Mesh {
         self.membership.handle_timeout(now);
         self.ipam.handle_timeout(now);
         if self.next_tick <= now {
-            self.next_tick = now + TICK;
+            self.next_tick = now + TICK.mul_f64(self.rng.random_range(0.9..=1.1));
             self.tick();
         }
         self.topology.handle_timeout(now);
@@ -464,3 +467,6 @@ impl Mesh {
 fn bump(incarnation: u64) -> u64 {
     incarnation << 16
 }
+
+#[cfg(test)]
+mod tests;

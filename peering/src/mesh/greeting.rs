@@ -76,14 +76,15 @@ impl Mesh {
     fn welcome(&mut self, conn: ConnId, peer: PeerId, nonce: u64) {
         self.topology.handle_greeted(self.now, conn, nonce);
         self.refused.remove(&peer);
-        if self.topology.far_end(conn).is_none() {
-            return;
-        }
+        let Some((_, remote, _)) = self.topology.far_end(conn) else { return };
+        self.seen.insert(peer, remote);
         self.refresh_own_host();
         self.introduce(conn);
         self.membership.announce(self.now, peer);
         self.flush_waiting(peer);
-        self.show_host(peer);
+        if let Some(host) = self.store.host(peer).cloned() {
+            self.apply_host(peer, &host);
+        }
     }
 }
 

@@ -28,8 +28,13 @@ impl Mesh {
         }
     }
 
-    fn apply_host(&mut self, peer: PeerId, host: &HostRecord) {
-        self.topology.set_peer(self.now, peer, host.control_addrs.clone());
+    pub(super) fn apply_host(&mut self, peer: PeerId, host: &HostRecord) {
+        let mut addrs = host.control_addrs.clone();
+        if let Some(seen) = self.seen.get(&peer) {
+            addrs.retain(|addr| addr != seen);
+            addrs.insert(0, *seen);
+        }
+        self.topology.set_peer(self.now, peer, addrs);
         self.ipam.set_host(self.now, peer, host);
         self.show_host(peer);
     }
@@ -132,9 +137,8 @@ impl Mesh {
     fn host_view(&self, peer: PeerId, host: &HostRecord) -> HostView {
         let mut candidates = host.data_addrs.clone();
         let port = candidates.first().map_or(DEFAULT_DATA_PORT, SocketAddr::port);
-        let seen = self.topology.best(peer).and_then(|conn| self.topology.far_end(conn));
-        if let Some((_, remote, _)) = seen {
-            prefer(&mut candidates, SocketAddr::new(remote.ip(), port));
+        if let Some(seen) = self.seen.get(&peer) {
+            prefer(&mut candidates, SocketAddr::new(seen.ip(), port));
         }
         HostView { peer, nickname: host.nickname.clone(), candidates, networks: host.networks.clone() }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use engine::types::PeerId;
 use rand::seq::IteratorRandom;
 
+use super::budget::Budget;
 use super::{ConnId, Mesh, Output};
 use crate::gossip::{Digest, Merge, Record, Slot, StateHash, kind};
 use crate::proto::{Message, Summary};
@@ -31,7 +32,7 @@ impl Mesh {
 
     pub(super) fn handle_summary(&mut self, conn: ConnId, theirs: Summary) {
         let ours = self.summary();
-        if ours != theirs && !self.budgets.get_mut(&conn).is_some_and(super::budget::Budget::pay_walk) {
+        if ours == theirs || !self.pay_walk(conn) {
             return;
         }
         if ours.records != theirs.records {
@@ -45,7 +46,7 @@ impl Mesh {
     }
 
     pub(super) fn handle_digest(&mut self, conn: ConnId, digest: &Digest) {
-        if !self.budgets.get_mut(&conn).is_some_and(super::budget::Budget::pay_walk) {
+        if !self.pay_walk(conn) {
             return;
         }
         let difference = self.store.compare(digest);
@@ -67,7 +68,13 @@ impl Mesh {
             match self.store.insert(bytes) {
                 Merge::Accepted { record, .. } => news.push(record),
                 Merge::Older(held) => answer.push(held),
-                Merge::Equal | Merge::Overtaken | Merge::Invalid(_) => {}
+                Merge::Equal | Merge::Overtaken => {}
+                // To find a forgery out costs much more than to send it.
+                Merge::Invalid(_) if self.pay_walk(conn) => {}
+                Merge::Invalid(_) => {
+                    self.topology.close(conn, "too many forged records");
+                    break;
+                }
             }
         }
         if !news.is_empty() {
@@ -137,6 +144,10 @@ impl Mesh {
         let records = *self.records_hash.get_or_insert_with(|| self.store.full_hash());
         let units: StateHash = self.ipam.units_hash();
         Summary { records, units }
+    }
+
+    fn pay_walk(&mut self, conn: ConnId) -> bool {
+        self.budgets.get_mut(&conn).is_some_and(Budget::pay_walk)
     }
 
     fn transmit_all(&mut self, conn: ConnId, messages: Vec<Message>) {

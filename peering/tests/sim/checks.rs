@@ -44,7 +44,8 @@ impl World {
 
     pub fn target_status(&self, at: usize, target: usize) -> TargetStatus {
         let targets = self.status(at).targets.into_iter();
-        targets.filter(|status| status.target == Self::name(target)).next().expect("it was named")
+        let mut named = targets.filter(|status| status.target == Self::name(target));
+        named.next().expect("it was named")
     }
 
     /// No two containers anywhere have the same address.

@@ -3,6 +3,7 @@
 //! Everything that happens by chance comes from one seed, so a run can be repeated exactly.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
 
 mod checks;
 mod host;
