@@ -1,0 +1,326 @@
+//! The command line: what may be typed, and what it means.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::types::MacAddr;
+use ipnet::Ipv4Net;
+use peering::mesh::Target;
+
+/// The port of a VTEP that is given without one (RFC 7348 section 5).
+const VXLAN_PORT: u16 = 4789;
+
+/// One flat network for the containers of several hosts.
+#[derive(Parser, Debug)]
+#[command(name = "meshnet", version, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// Where the daemon's socket and lock are
+    #[arg(long, value_name = "DIR", env = "MESHNET_RUN_DIR", default_value = "/run/meshnet", global = true)]
+    pub(crate) run_dir: PathBuf,
+    /// How to print the answer
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) output: Format,
+}
+
+/// How an answer is printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Start the daemon on this host, and return when it is ready
+    Launch(Box<LaunchArgs>),
+    /// Add peers to connect to
+    Connect(ConnectArgs),
+    /// Stop connecting to peers
+    Forget(ForgetArgs),
+    /// Give a container a port on the overlay, and print its address
+    Attach(AttachArgs),
+    /// Take a container off the overlay
+    Detach(DetachArgs),
+    /// List the containers on the overlay, of all hosts
+    Ps,
+    /// External VXLAN endpoints: kernel, Open vSwitch, hardware
+    #[command(subcommand)]
+    Vtep(VtepCommand),
+    /// Show how this host and the cluster are, or wait until they are
+    Status(StatusArgs),
+    /// Stop the daemon; containers keep their interfaces and addresses
+    Stop,
+    /// Print the version of this program and of the running daemon
+    Version,
+    /// Show the overlay at work on this machine alone, in network namespaces
+    Demo(crate::demo::Args),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LaunchArgs {
+    /// Peers to connect to, as HOST[:PORT]; this host itself may be among them
+    #[arg(value_name = "PEER")]
+    pub(crate) peers: Vec<Target>,
+    /// Stay in the foreground and log to standard error
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Where identity, addresses and ports are kept
+    #[arg(long, value_name = "DIR", env = "MESHNET_STATE_DIR", default_value = "/var/lib/meshnet")]
+    pub(crate) state_dir: PathBuf,
+    /// What people call this host [default: its host name]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) nickname: Option<String>,
+    /// UDP port of the control plane
+    #[arg(long, value_name = "PORT", default_value_t = 6783, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// UDP port of the data plane
+    #[arg(long, value_name = "PORT", default_value_t = 4789, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) data_port: u16,
+    /// The one address both ports are bound to [default: all]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<IpAddr>,
+    /// The address other hosts are told for both ports
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise_addr: Option<IpAddr>,
+    /// The address other hosts are told for the data port alone
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) data_addr: Option<IpAddr>,
+    /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub(crate) ipalloc_range: Option<Ipv4Net>,
+    /// Connect only to peers that were named, not to those heard of
+    #[arg(long)]
+    pub(crate) no_discovery: bool,
+    /// Found a new cluster at once, without asking the peers
+    #[arg(long)]
+    pub(crate) found: bool,
+    /// Largest packet of the overlay in bytes, decided by the founding host [default: 1450]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=65_000))]
+    pub(crate) mtu: Option<u16>,
+    /// Threads of the data plane [default: half of the cores, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: Option<u16>,
+    /// How much is logged
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LogLevel,
+    /// How it is logged
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: Format,
+    /// Set in the daemon by the `launch` that waits for it: standard input is the way back
+    #[arg(long, hide = true, env = "MESHNET_DETACHED", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) detached: bool,
+}
+
+/// The least severe events that are logged.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConnectArgs {
+    /// Peers as HOST[:PORT]
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<Target>,
+    /// Forget all peers given earlier
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ForgetArgs {
+    /// Peers as they were given
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<Target>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AttachArgs {
+    /// A Docker name or id, pid:N, netns:NAME, or a path to a network namespace
+    pub(crate) container: String,
+    /// The network
+    #[arg(long, value_name = "NET", default_value = "mesh")]
+    pub(crate) network: String,
+    /// An address it shall have; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ip: Vec<IpAddr>,
+    /// Its name on the network [default: the container's or the namespace's]
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// Its MAC address [default: made from the ids of host and port]
+    #[arg(long, value_parser = mac)]
+    pub(crate) mac: Option<MacAddr>,
+    /// Name of the interface in the container [default: mesh0, or the next number that is free]
+    #[arg(long, value_name = "IF", value_parser = ifname)]
+    pub(crate) ifname: Option<String>,
+    /// How long to wait for an address, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DetachArgs {
+    /// As it was attached
+    pub(crate) container: String,
+    /// The network
+    #[arg(long, value_name = "NET", default_value = "mesh")]
+    pub(crate) network: String,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum VtepCommand {
+    /// Declare an external endpoint; every host with the network exchanges frames with it
+    Add(VtepArgs),
+    /// Remove it
+    Rm(VtepArgs),
+    /// List them
+    Ls {
+        /// Only those of this network
+        #[arg(long, value_name = "NET")]
+        network: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VtepArgs {
+    /// ADDR[:PORT], port 4789 unless given; an IPv6 address with a port in brackets
+    #[arg(value_name = "ADDR", value_parser = vtep)]
+    pub(crate) addr: SocketAddr,
+    /// The network
+    #[arg(long, value_name = "NET", default_value = "mesh")]
+    pub(crate) network: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// One part alone
+    pub(crate) part: Option<Part>,
+    /// Wait for a condition instead: `ready`, `ipam` (address space is there), `peers=N` (N other hosts are alive)
+    #[arg(long, value_name = "CONDITION", conflicts_with = "part")]
+    pub(crate) wait: Option<Condition>,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds, requires = "wait")]
+    pub(crate) timeout: Duration,
+}
+
+/// A part of the status.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    Peers,
+    Connections,
+    Targets,
+    Ipam,
+    Dataplane,
+}
+
+/// What `status --wait` waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Condition {
+    /// The daemon answers and carries traffic.
+    Ready,
+    /// This host has address space of every network.
+    Ipam,
+    /// So many other hosts are alive.
+    Peers(usize),
+}
+
+impl std::str::FromStr for Condition {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match (s, s.strip_prefix("peers=").map(str::parse)) {
+            ("ready", _) => Ok(Condition::Ready),
+            ("ipam", _) => Ok(Condition::Ipam),
+            (_, Some(Ok(n))) => Ok(Condition::Peers(n)),
+            _ => Err("expected ready, ipam or peers=N".to_owned()),
+        }
+    }
+}
+
+/// A span of time from a number of seconds, fractions allowed.
+fn seconds(s: &str) -> Result<Duration, String> {
+    let number: f64 = s.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(number).map_err(|e| e.to_string())
+}
+
+/// A name of a host or an endpoint: what Docker takes for a container, at most 63 characters (RFC 1035 section 2.3.4).
+pub(crate) fn name(s: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let starts_well = s.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts_well && s.len() <= 63 && s.chars().all(allowed) {
+        Ok(s.to_owned())
+    } else {
+        Err("expected up to 63 letters, digits, `.`, `_`, `-`, the first a letter or digit".to_owned())
+    }
+}
+
+/// A MAC address that a station may have.
+fn mac(s: &str) -> Result<MacAddr, String> {
+    let mac: MacAddr =
+        s.parse().map_err(|_| "expected six pairs of hex digits, as 02:00:00:00:00:01".to_owned())?;
+    match mac {
+        m if m.is_group() => Err("a group address cannot be a station's".to_owned()),
+        m if m.is_zero() => Err("the zero address cannot be a station's".to_owned()),
+        m if m.0[..3] == [0x02, 0x6d, 0x65] => Err("02:6d:65 is kept for gateways".to_owned()),
+        m => Ok(m),
+    }
+}
+
+/// An interface name the kernel accepts (`dev_valid_name` in net/core/dev.c; 15 characters).
+fn ifname(s: &str) -> Result<String, String> {
+    let wrong = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    match s {
+        "" | "." | ".." => Err("not an interface name".to_owned()),
+        s if s.len() > 15 => Err("an interface name has at most 15 characters".to_owned()),
+        s if s.contains(wrong) || s.contains('%') => Err("not an interface name".to_owned()),
+        s => Ok(s.to_owned()),
+    }
+}
+
+/// An IPv4 range with room for a gateway and a container, host bits clear.
+fn range(s: &str) -> Result<Ipv4Net, String> {
+    let net: Ipv4Net = s.parse().map_err(|_| "expected a range as 10.32.0.0/12".to_owned())?;
+    if net.trunc() != net {
+        return Err(format!("host bits are set: did you mean {}?", net.trunc()));
+    }
+    if net.prefix_len() > 29 || net.prefix_len() < 8 {
+        Err("expected a prefix from /8 to /29".to_owned())
+    } else {
+        Ok(net)
+    }
+}
+
+/// `ADDR[:PORT]` of a VTEP.
+fn vtep(s: &str) -> Result<SocketAddr, String> {
+    let bare = s.trim_start_matches('[').trim_end_matches(']');
+    let addr = match bare.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, VXLAN_PORT),
+        Err(_) => s.parse().map_err(|_| "expected ADDR or ADDR:PORT".to_owned())?,
+    };
+    let ip = addr.ip();
+    if ip.is_unspecified() || ip.is_multicast() || addr.port() == 0 {
+        Err("expected the address of one machine and a port above 0".to_owned())
+    } else {
+        Ok(engine::types::canonical(addr))
+    }
+}
+
+#[cfg(test)]
+mod tests;

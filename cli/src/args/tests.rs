@@ -1,0 +1,88 @@
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn parse(words: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("meshnet").chain(words.split_whitespace()))
+}
+
+fn usage_error(words: &str) -> ErrorKind {
+    let error = parse(words).expect_err(words);
+    assert_eq!(error.exit_code(), 2, "{words}");
+    error.kind()
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn launch_has_the_documented_defaults() {
+    let Command::Launch(args) = parse("launch node01 192.0.2.1:7000 --mtu 1400").unwrap().command else {
+        panic!()
+    };
+    assert_eq!((args.port, args.data_port, args.mtu), (6783, 4789, Some(1400)));
+    assert_eq!(args.peers.len(), 2);
+    assert!(!args.foreground && !args.detached && !args.found && !args.no_discovery);
+}
+
+#[test]
+fn run_dir_and_output_are_accepted_anywhere() {
+    for words in
+        ["--run-dir /tmp/x -o json ps", "ps --run-dir /tmp/x -o json", "vtep ls -o json --run-dir /tmp/x"]
+    {
+        let cli = parse(words).unwrap();
+        assert_eq!(cli.common.run_dir, PathBuf::from("/tmp/x"));
+        assert_eq!(cli.common.output, Format::Json);
+    }
+}
+
+#[test]
+fn attach_takes_several_addresses() {
+    let words =
+        "attach web --ip 10.32.0.9 --ip 10.32.0.10 --mac 02:00:00:00:00:01 --ifname eth7 --timeout 1.5";
+    let Command::Attach(args) = parse(words).unwrap().command else { panic!() };
+    assert_eq!(args.ip.len(), 2);
+    assert_eq!(args.timeout, Duration::from_millis(1500));
+    assert_eq!(args.network, "mesh");
+}
+
+#[test]
+fn bad_usage_is_told_apart_before_anything_happens() {
+    assert_eq!(usage_error("attach"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(usage_error("atach web"), ErrorKind::InvalidSubcommand);
+    assert_eq!(usage_error("attach web --ip 10.32.0.9/12"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("attach web --mac 01:00:5e:00:00:01"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("attach web --mac 02:6d:65:00:00:01"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("attach web --ifname a/b"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("attach web --ifname sixteen-letters-"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("attach web --name -web"), ErrorKind::UnknownArgument);
+    assert_eq!(usage_error("attach web --name we/b"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("attach web --timeout soon"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("launch --ipalloc-range 10.32.0.1/12"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("launch --ipalloc-range 10.32.0.0/30"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("launch --port 0"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("status --wait peers"), ErrorKind::ValueValidation);
+    assert_eq!(usage_error("status --timeout 3"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(usage_error("connect"), ErrorKind::MissingRequiredArgument);
+}
+
+#[test]
+fn conditions_are_read() {
+    assert_eq!("ready".parse(), Ok(Condition::Ready));
+    assert_eq!("peers=3".parse(), Ok(Condition::Peers(3)));
+    assert!("peers=-1".parse::<Condition>().is_err());
+}
+
+#[test]
+fn a_vtep_has_a_default_port() {
+    assert_eq!(vtep("192.0.2.9").unwrap().to_string(), "192.0.2.9:4789");
+    assert_eq!(vtep("192.0.2.9:8472").unwrap().port(), 8472);
+    assert_eq!(vtep("2001:db8::1").unwrap().to_string(), "[2001:db8::1]:4789");
+    assert_eq!(vtep("[2001:db8::1]").unwrap().port(), 4789);
+    assert_eq!(vtep("[2001:db8::1]:1").unwrap().port(), 1);
+    assert!(vtep("239.1.1.1").is_err());
+    assert!(vtep("node01").is_err());
+}

@@ -1,0 +1,45 @@
+//! `meshnet attach`: a port for a container. Prints the addresses alone, one per line.
+
+use crate::args::{AttachArgs, Format};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::render::{self, Progress};
+use crate::shape::{AttachRequest, Attachment};
+
+pub(super) async fn run(client: &Client, format: Format, args: AttachArgs) -> Result<(), Failure> {
+    let request = AttachRequest {
+        container: absolute(args.container),
+        network: args.network,
+        ip: args.ip,
+        name: args.name,
+        mac: args.mac.map(|mac| mac.to_string()),
+        ifname: args.ifname,
+        timeout_s: args.timeout.as_secs_f64(),
+    };
+    let progress = Progress::start(format!("attaching {}", request.container));
+    let done: Result<Attachment, Failure> = client.post("/attach", &request).await;
+    drop(progress);
+    render::answer(format, &done?, |attachment| render::lines(&attachment.addresses));
+    Ok(())
+}
+
+/// The daemon has a working directory of its own: a path is told from the root.
+pub(super) fn absolute(container: String) -> String {
+    let prefixed = container.starts_with("pid:") || container.starts_with("netns:");
+    if prefixed || !container.contains('/') {
+        return container;
+    }
+    std::path::absolute(&container).map_or(container, |path| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_are_made_absolute() {
+        let same = |text: &str| absolute(text.to_owned()) == text;
+        assert!(same("web") && same("pid:7") && same("netns:a") && same("/run/netns/a"));
+        assert!(absolute("./a".to_owned()).starts_with('/'));
+    }
+}

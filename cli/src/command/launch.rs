@@ -1,0 +1,145 @@
+//! `meshnet launch`: starts the daemon, here or behind, and says when it is ready or why it is not.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use tracing_subscriber::EnvFilter;
+
+use super::runtime;
+use crate::args::{Common, Format, LaunchArgs, LogLevel};
+use crate::daemon::ready::{self, Launcher};
+use crate::daemon::{self, Options};
+use crate::failure::{Failure, code};
+use crate::render::{self, Progress};
+use crate::shape::Hello;
+
+/// Name of the log in the state directory.
+const LOG: &str = "meshnet.log";
+/// A log longer than this is put aside at the next launch.
+const LONGEST_LOG_BYTES: u64 = 4 << 20;
+/// Tells the daemon that its standard input leads back to a waiting `launch`.
+const DETACHED: &str = "MESHNET_DETACHED";
+
+pub(super) fn run(common: &Common, args: LaunchArgs) -> Result<ExitCode, Failure> {
+    if args.foreground {
+        return foreground(common, args);
+    }
+    let progress = Progress::start("starting".to_owned());
+    let hello = detached(&args.state_dir)?;
+    drop(progress);
+    render::answer(common.output, &hello, |_| String::new());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Is the daemon.
+fn foreground(common: &Common, args: LaunchArgs) -> Result<ExitCode, Failure> {
+    let mut launcher = match args.detached {
+        true => detach()?,
+        false => Launcher::none(),
+    };
+    log(args.log_level, args.log_format);
+    let done = options(common, args).and_then(|options| {
+        let runtime = runtime()?;
+        let done = runtime.block_on(daemon::run(options, &mut launcher));
+        // The data plane and the tasks end with the process.
+        runtime.shutdown_background();
+        done
+    });
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(failure) => {
+            tracing::error!(code = %failure.code, "{failure}");
+            // Whoever waits prints it; else it is printed here.
+            if launcher.failed(&failure) { Ok(ExitCode::FAILURE) } else { Err(failure) }
+        }
+    }
+}
+
+/// Leaves the terminal and the directory of whoever typed `launch`.
+fn detach() -> Result<Launcher, Failure> {
+    let launcher = Launcher::from_stdin().map_err(Failure::internal)?;
+    nix::unistd::setsid().map_err(Failure::internal)?;
+    Ok(launcher)
+}
+
+/// The daemon's options; it moves to the root directory, so that it holds no other, and so do its paths.
+fn options(common: &Common, mut launch: LaunchArgs) -> Result<Options, Failure> {
+    let run_dir = std::path::absolute(&common.run_dir).map_err(Failure::internal)?;
+    launch.state_dir = std::path::absolute(&launch.state_dir).map_err(Failure::internal)?;
+    std::env::set_current_dir("/").map_err(Failure::internal)?;
+    Ok(Options { run_dir, launch })
+}
+
+fn log(level: LogLevel, format: Format) {
+    let level = match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    // What libraries have to say below a warning is for their own developers.
+    let others = if matches!(level, "error" | "trace") { level } else { "warn" };
+    let filter = EnvFilter::new(format!("{others},meshnet={level},engine={level},peering={level}"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        Format::Text => builder.init(),
+        Format::Json => builder.json().init(),
+    }
+}
+
+/// Starts the same program with the same words in the background, and waits for its report.
+fn detached(state_dir: &Path) -> Result<Hello, Failure> {
+    daemon::check_host()?;
+    daemon::make_dir(state_dir, daemon::STATE_DIR_MODE)?;
+    let path = state_dir.join(LOG);
+    let log = open_log(&path).map_err(|e| failed(&path.display().to_string(), &e))?;
+    let program = std::env::current_exe().map_err(|e| failed("this program", &e))?;
+    let (report, back) = io::pipe().map_err(|e| failed("a pipe", &e))?;
+    let child = Command::new(program)
+        .args(words(std::env::args_os().skip(1).collect()))
+        .env(DETACHED, "1")
+        .stdin(back)
+        .stdout(log.try_clone().map_or_else(|_| Stdio::null(), Stdio::from))
+        .stderr(log)
+        .spawn();
+    // The daemon outlives this process; it is never waited for.
+    child.map_err(|e| failed("this program", &e))?;
+    ready::await_report(report, &path)
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LONGEST_LOG_BYTES) {
+        std::fs::rename(path, path.with_extension("log.1"))?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn failed(what: &str, error: &io::Error) -> Failure {
+    Failure::new(code::START_FAILED, format!("the daemon cannot be started: {what}: {error}"))
+}
+
+/// The words of this command line, and that the daemon stays in the foreground of its own session.
+fn words(mut words: Vec<OsString>) -> Vec<OsString> {
+    let end_of_flags = words.iter().position(|w| w == "--").unwrap_or(words.len());
+    words.insert(end_of_flags, "--foreground".into());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_gets_the_same_words_and_one_more() {
+        let of = |text: &str| {
+            let made = words(text.split(' ').map(OsString::from).collect());
+            made.iter().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("launch node01 --found"), "launch node01 --found --foreground");
+        assert_eq!(of("launch -- node01"), "launch --foreground -- node01");
+    }
+}

@@ -1,0 +1,62 @@
+//! The commands: one file per verb. Each asks the daemon and prints the answer.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell: files, clocks and processes"
+)]
+
+mod attach;
+mod connect;
+mod detach;
+mod forget;
+mod launch;
+mod ps;
+mod status;
+mod stop;
+mod version;
+mod vtep;
+
+use std::process::ExitCode;
+
+use crate::args::{Cli, Command, Common, Format};
+use crate::client::Client;
+use crate::demo;
+use crate::failure::{Failure, code};
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Launch(args) => launch::run(&cli.common, *args),
+        Command::Demo(args) => {
+            let done = demo::run(&args, cli.common.output == Format::Json);
+            done.map_err(|e| Failure::new(code::DEMO_FAILED, format!("{e:#}")))
+        }
+        command => {
+            runtime()?.block_on(ask(&cli.common, command))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
+    let client = Client::new(&common.run_dir);
+    let format = common.output;
+    match command {
+        Command::Connect(args) => connect::run(&client, format, &args).await,
+        Command::Forget(args) => forget::run(&client, format, &args).await,
+        Command::Attach(args) => attach::run(&client, format, args).await,
+        Command::Detach(args) => detach::run(&client, format, args).await,
+        Command::Ps => ps::run(&client, format).await,
+        Command::Vtep(command) => vtep::run(&client, format, command).await,
+        Command::Status(args) => status::run(&client, format, &args).await,
+        Command::Stop => stop::run(&client, common).await,
+        Command::Version => version::run(&client, format).await,
+        Command::Launch(_) | Command::Demo(_) => Ok(()),
+    }
+}
+
+/// One thread is plenty: nothing here is in a hurry twice.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::internal)
+}

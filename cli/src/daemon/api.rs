@@ -1,0 +1,172 @@
+//! What can be asked of the daemon: HTTP/1.1 and JSON on the socket in the run directory.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use peering::mesh::{MESH_NETWORK, Target};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+
+use super::{Daemon, attach};
+use crate::client::SOCKET;
+use crate::failure::{Failure, FailureBody, code};
+use crate::shape::{
+    AttachRequest, Attachment, DetachRequest, Detached, Hello, Listed, Status, Stopped, Targets, Vtep,
+};
+
+/// Everybody who may use the socket may use the daemon: root and the socket's group.
+const MODE: u32 = 0o660;
+
+type Answer<T> = Result<Json<T>, Failure>;
+type Asked = State<Arc<Daemon>>;
+
+/// Opens the socket in `run_dir`, in place of one that a dead daemon left there. The lock must be held.
+pub(super) fn bind(run_dir: &Path) -> io::Result<UnixListener> {
+    let path = run_dir.join(SOCKET);
+    remove(run_dir)?;
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE))?;
+    Ok(listener)
+}
+
+/// Removes the socket from `run_dir`, if there is one.
+pub(super) fn remove(run_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(run_dir.join(SOCKET)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Answers until the process ends. A connection that closes ends what was asked on it.
+pub(super) async fn serve(daemon: Arc<Daemon>, listener: UnixListener) {
+    if let Err(error) = axum::serve(listener, router(daemon)).await {
+        tracing::error!("the socket is not served any more: {error}");
+    }
+}
+
+fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/hello", get(hello))
+        .route("/status", get(status))
+        .route("/ps", get(ps))
+        .route("/connect", post(connect))
+        .route("/forget", post(forget))
+        .route("/attach", post(attach_container))
+        .route("/detach", post(detach))
+        .route("/vteps", get(vteps))
+        .route("/vtep/add", post(vtep_add))
+        .route("/vtep/rm", post(vtep_rm))
+        .route("/space", post(space))
+        .route("/stop", post(stop))
+        .with_state(daemon)
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match &*self.code {
+            code::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
+            code::BAD_USAGE => StatusCode::BAD_REQUEST,
+            _ => StatusCode::CONFLICT,
+        };
+        (status, Json(FailureBody { error: self })).into_response()
+    }
+}
+
+/// Reads a request's body; one that makes no sense is refused in our own form.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|e| Failure::new(code::BAD_USAGE, format!("the request cannot be read: {e}")))
+}
+
+#[derive(Deserialize)]
+struct StatusQuery {
+    #[serde(default)]
+    thorough: bool,
+}
+
+async fn hello(State(daemon): Asked) -> Json<Hello> {
+    Json(daemon.hello.clone())
+}
+
+async fn status(State(daemon): Asked, Query(query): Query<StatusQuery>) -> Answer<Status> {
+    daemon.status(query.thorough).await.map(Json)
+}
+
+async fn ps(State(daemon): Asked) -> Json<Vec<Listed>> {
+    Json(daemon.ps().await)
+}
+
+fn read_targets(texts: &[String]) -> Result<Vec<Target>, Failure> {
+    let read = |text: &String| text.parse().map_err(|e: peering::mesh::ParseTargetError| e.to_string());
+    let targets: Result<_, String> = texts.iter().map(read).collect();
+    targets.map_err(|e| Failure::new(code::BAD_USAGE, e))
+}
+
+async fn connect(State(daemon): Asked, body: Bytes) -> Answer<Targets> {
+    let request: Targets = read(&body)?;
+    daemon.refuse_when_stopping()?;
+    daemon.peering.connect(read_targets(&request.targets)?, request.replace).await;
+    Ok(Json(request))
+}
+
+async fn forget(State(daemon): Asked, body: Bytes) -> Answer<Targets> {
+    let request: Targets = read(&body)?;
+    daemon.peering.forget(read_targets(&request.targets)?).await;
+    Ok(Json(request))
+}
+
+/// The work goes on in a task of its own: when the caller leaves, this future is dropped and the task, which
+/// notices, undoes what was done.
+async fn attach_container(State(daemon): Asked, body: Bytes) -> Answer<Attachment> {
+    let request: AttachRequest = read(&body)?;
+    let (caller, answer) = oneshot::channel();
+    tokio::spawn(attach::attach(daemon, request, caller));
+    match answer.await {
+        Ok(result) => result.map(Json),
+        Err(_) => Err(Failure::internal("the attachment ended without an answer")),
+    }
+}
+
+/// Not to be interrupted: a caller who leaves still leaves nothing half done.
+async fn detach(State(daemon): Asked, body: Bytes) -> Answer<Detached> {
+    let request: DetachRequest = read(&body)?;
+    let work = tokio::spawn(async move { attach::detach(&daemon, request).await });
+    work.await.map_err(Failure::internal)?.map(Json)
+}
+
+async fn vteps(State(daemon): Asked) -> Json<Vec<Vtep>> {
+    Json(daemon.vteps().await)
+}
+
+async fn vtep_add(State(daemon): Asked, body: Bytes) -> Answer<Vtep> {
+    let request: Vtep = read(&body)?;
+    daemon.add_vtep(&request).await?;
+    Ok(Json(request))
+}
+
+async fn vtep_rm(State(daemon): Asked, body: Bytes) -> Answer<Vtep> {
+    let request: Vtep = read(&body)?;
+    daemon.remove_vtep(&request).await?;
+    Ok(Json(request))
+}
+
+/// Somebody is going to need addresses: for the next five seconds this host counts as needing one.
+async fn space(State(daemon): Asked) -> Json<()> {
+    daemon.peering.want(MESH_NETWORK).await;
+    Json(())
+}
+
+async fn stop(State(daemon): Asked) -> Json<Stopped> {
+    daemon.stop();
+    Json(Stopped { stopped: true })
+}

@@ -1,0 +1,488 @@
+//! Ports come and go: attach, detach, and what both share with a container that starts or ends.
+//!
+//! A port is made in steps, and whatever step fails, or whoever loses patience, the ones before it are undone:
+//! reserved, addresses, intent on disk, device, engine, endpoint record.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blake2::{Blake2s256, Digest};
+use engine::io::device::{self, Device, DeviceError, PortSpec};
+use engine::io::netns::Netns;
+use engine::types::{MacAddr, NetworkId, PeerId, PortId};
+use peering::mesh::{AllocError, AllocRequest, Endpoint};
+use tokio::sync::oneshot;
+
+use super::containers::{self, Found};
+use super::ports::{Intent, Source};
+use super::{Daemon, Network};
+use crate::failure::{Failure, code};
+use crate::shape::{AttachRequest, Attachment, DetachRequest, Detached};
+
+/// How long the settings of a network may take after an address in it was given.
+const SETTINGS: Duration = Duration::from_secs(2);
+
+/// Who waits for an answer; closed when they have gone away.
+pub(super) type Caller = oneshot::Sender<Result<Attachment, Failure>>;
+
+/// Attaches a container and tells the caller, or undoes everything when the caller has gone away.
+pub(super) async fn attach(daemon: Arc<Daemon>, request: AttachRequest, mut caller: Caller) {
+    let outcome = perform(&daemon, &request, &mut caller).await;
+    let (answer, made) = match outcome {
+        Ok((intent, made)) => (Ok(attachment(&intent)), made.then_some(intent)),
+        Err(failure) => (Err(failure), None),
+    };
+    let heard = caller.send(answer).is_ok();
+    match made {
+        Some(intent) if !heard => {
+            tracing::info!(container = intent.container, "nobody waits for the attachment any more: undone");
+            let _turn = daemon.turn.lock().await;
+            daemon.remove_port(&intent, None).await;
+        }
+        // The name of the interface is known only now; to lose it in a crash costs nothing, since the device has it.
+        Some(intent) => daemon.keep(intent).await.unwrap_or_else(|e| tracing::warn!("{e}")),
+        None => {}
+    }
+}
+
+/// Finds or makes the port; true when it was made.
+async fn perform(
+    daemon: &Arc<Daemon>,
+    request: &AttachRequest,
+    caller: &mut Caller,
+) -> Result<(Intent, bool), Failure> {
+    daemon.refuse_when_stopping()?;
+    let network = daemon.network_id(&request.network)?;
+    let found = containers::resolve(&daemon.docker, daemon.own, &request.container).await?;
+    let patience = tokio::time::Instant::now() + patience(request);
+    loop {
+        let changed = daemon.changed.notified();
+        let turn = daemon.turn.lock().await;
+        match daemon.port_of(network, &found) {
+            None => {
+                let intent = reserve(daemon, request, network, &found).await?;
+                drop(turn);
+                return build(daemon, request, found, intent, caller).await.map(|intent| (intent, true));
+            }
+            Some(intent) if !intent.addresses.is_empty() => {
+                compare(request, &intent)?;
+                return daemon.start_port(intent, &found.netns).await.map(|intent| (intent, false));
+            }
+            // Somebody else is about to attach it: their result is ours.
+            Some(_) => drop(turn),
+        }
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep_until(patience) => return Err(too_slow(daemon, request).await),
+            () = caller.closed() => return Err(left()),
+        }
+    }
+}
+
+fn patience(request: &AttachRequest) -> Duration {
+    Duration::try_from_secs_f64(request.timeout_s).unwrap_or(Duration::MAX).min(Duration::from_secs(86_400))
+}
+
+/// Makes it known that there will be a port, so that nobody else takes its name or attaches the container.
+async fn reserve(
+    daemon: &Arc<Daemon>,
+    request: &AttachRequest,
+    network: NetworkId,
+    found: &Found,
+) -> Result<Intent, Failure> {
+    let port = PortId(rand::random());
+    let name = request.name.clone().unwrap_or_else(|| found.name.clone());
+    let mac = match &request.mac {
+        Some(text) => text.parse().map_err(Failure::internal)?,
+        None => mac_of(daemon.peering.peer_id(), port),
+    };
+    refuse_taken(daemon, network, &name, mac)?;
+    let id = found.netns.id();
+    let intent = Intent {
+        port,
+        network,
+        network_name: request.network.clone(),
+        vni: engine::types::Vni::MESH,
+        mtu: 0,
+        container: found.container.clone(),
+        source: found.source.clone(),
+        netns: (id.dev, id.ino),
+        name,
+        mac,
+        addresses: Vec::new(),
+        ifname: request.ifname.clone(),
+        running: true,
+    };
+    daemon.keep(intent.clone()).await?;
+    Ok(intent)
+}
+
+fn refuse_taken(daemon: &Daemon, network: NetworkId, name: &str, mac: MacAddr) -> Result<(), Failure> {
+    let ports = daemon.ports();
+    let mut others = ports.all().filter(|other| other.network == network);
+    let Some(other) = others.find(|other| other.name == name || other.mac == mac) else { return Ok(()) };
+    let Intent { container, network_name, .. } = other;
+    Err(if other.name == name {
+        Failure::new(code::NAME_IN_USE, format!("{container} is called {name} on the network {network_name}"))
+            .hint("choose another name with --name")
+    } else {
+        Failure::new(code::MAC_IN_USE, format!("{container} has the MAC address {mac} on {network_name}"))
+            .hint("choose another one with --mac")
+    })
+}
+
+/// Makes the port of a reserved intent, or undoes the reservation.
+async fn build(
+    daemon: &Arc<Daemon>,
+    request: &AttachRequest,
+    found: Found,
+    intent: Intent,
+    caller: &mut Caller,
+) -> Result<Intent, Failure> {
+    let netns = found.netns.clone();
+    let result = match allocate(daemon, request, &intent, caller).await {
+        Ok(intent) => {
+            let _turn = daemon.turn.lock().await;
+            finish(daemon, intent, found, caller).await
+        }
+        Err(failure) => Err(failure),
+    };
+    if result.is_err() {
+        let _turn = daemon.turn.lock().await;
+        daemon.remove_port(&intent, Some(netns)).await;
+    }
+    result
+}
+
+/// Gets the addresses and the settings of the network.
+async fn allocate(
+    daemon: &Arc<Daemon>,
+    request: &AttachRequest,
+    intent: &Intent,
+    caller: &mut Caller,
+) -> Result<Intent, Failure> {
+    let ask = AllocRequest {
+        port: intent.port,
+        network: intent.network,
+        holder: intent.name.clone(),
+        wanted: request.ip.clone(),
+    };
+    let addresses = tokio::select! {
+        answer = daemon.peering.allocate(ask) => answer.map_err(|e| refused(&e))?,
+        () = tokio::time::sleep(patience(request)) => return Err(too_slow(daemon, request).await),
+        () = caller.closed() => return Err(left()),
+    };
+    let Network { vni, mtu, .. } = daemon.settings(&intent.network_name, SETTINGS).await?;
+    Ok(Intent { addresses, vni, mtu, ..intent.clone() })
+}
+
+/// Makes the device and tells everybody. Under the daemon's turn.
+async fn finish(
+    daemon: &Arc<Daemon>,
+    intent: Intent,
+    found: Found,
+    caller: &Caller,
+) -> Result<Intent, Failure> {
+    if caller.is_closed() || daemon.ports().by_id(intent.port).is_none() {
+        return Err(left());
+    }
+    daemon.keep(intent.clone()).await?;
+    let intent = daemon.make_device(intent, found.netns).await?;
+    daemon.peering.put_endpoint(endpoint(&intent)).await;
+    tracing::info!(container = intent.container, port = %intent.port, address = %first(&intent), "attached");
+    Ok(intent)
+}
+
+/// Takes a container off a network. One that is not on it is fine.
+pub(super) async fn detach(daemon: &Arc<Daemon>, request: DetachRequest) -> Result<Detached, Failure> {
+    let network = daemon.network_id(&request.network)?;
+    let intent = find_attached(daemon, network, &request.container).await;
+    if let Some(intent) = &intent {
+        let _turn = daemon.turn.lock().await;
+        daemon.remove_port(intent, None).await;
+        tracing::info!(container = intent.container, port = %intent.port, "detached");
+    }
+    let container = intent.as_ref().map_or(request.container, |i| i.container.clone());
+    Ok(Detached { container, network: request.network, detached: intent.is_some() })
+}
+
+/// The port of what people call `text`, also when it can be asked about no more.
+async fn find_attached(daemon: &Arc<Daemon>, network: NetworkId, text: &str) -> Option<Intent> {
+    let called = |i: &&Intent| i.network == network && i.is_called(text);
+    let known = daemon.ports().all().find(called).cloned();
+    if known.is_some() {
+        return known;
+    }
+    // Another name for the same container: a shorter id, a process in it, a path to its namespace.
+    if let Ok(found) = containers::resolve(&daemon.docker, daemon.own, text).await {
+        return daemon.port_of(network, &found);
+    }
+    let Ok(Some(container)) = daemon.docker.inspect(text).await else { return None };
+    let source = Source::Docker { id: container.id };
+    daemon.ports().all().find(|i| i.network == network && i.source == source).cloned()
+}
+
+impl Daemon {
+    /// The port of a container on a network, if it has one.
+    fn port_of(&self, network: NetworkId, found: &Found) -> Option<Intent> {
+        let id = found.netns.id();
+        let same = |i: &&Intent| {
+            let docker = matches!(i.source, Source::Docker { .. }) && i.source == found.source;
+            i.network == network && (docker || (i.running && i.netns_id() == id))
+        };
+        self.ports().all().find(same).cloned()
+    }
+
+    /// Makes the device of a port in a namespace and gives it to the engine. Under the daemon's turn.
+    pub(super) async fn make_device(
+        self: &Arc<Self>,
+        mut intent: Intent,
+        netns: Netns,
+    ) -> Result<Intent, Failure> {
+        let spec = spec(&intent, self.engine.workers());
+        let made = self.blocking(move |_| device::create(&spec, &netns)).await?;
+        let device = made.map_err(|e| device_failure(&e))?;
+        intent.ifname = Some(device.ifname.clone());
+        self.open_device(device, &intent)?;
+        Ok(intent)
+    }
+
+    /// Gives a device to the engine: frames flow afterwards.
+    pub(super) fn open_device(&self, device: Device, intent: &Intent) -> Result<(), Failure> {
+        let added = self.engine.add_device(device, intent.vni);
+        added.map_err(|e| Failure::new(code::DEVICE_FAILED, format!("the port cannot be served: {e}")))?;
+        self.opened().insert(intent.port);
+        Ok(())
+    }
+
+    /// Makes sure that a known port is open in the namespace its container has now. Under the daemon's turn.
+    pub(super) async fn start_port(
+        self: &Arc<Self>,
+        intent: Intent,
+        netns: &Netns,
+    ) -> Result<Intent, Failure> {
+        let here = intent.netns_id() == netns.id();
+        if here && intent.running && self.opened().contains(&intent.port) {
+            return Ok(intent);
+        }
+        if !here {
+            self.destroy_device(&intent, None).await;
+        }
+        let id = netns.id();
+        let next = Intent { netns: (id.dev, id.ino), running: true, ..intent };
+        self.keep(next.clone()).await?;
+        let intent = self.make_device(next, netns.clone()).await?;
+        self.peering.put_endpoint(endpoint(&intent)).await;
+        tracing::info!(container = intent.container, port = %intent.port, "started");
+        Ok(intent)
+    }
+
+    /// Closes the port of a Docker container that does not run; record and address stay. Under the daemon's turn.
+    pub(super) async fn stop_port(self: &Arc<Self>, intent: Intent) -> Result<(), Failure> {
+        self.destroy_device(&intent, None).await;
+        if !intent.running {
+            return Ok(());
+        }
+        let intent = Intent { running: false, ..intent };
+        self.keep(intent.clone()).await?;
+        self.peering.put_endpoint(endpoint(&intent)).await;
+        tracing::info!(container = intent.container, port = %intent.port, "stopped");
+        Ok(())
+    }
+
+    /// Removes all there is of a port: record, device, intent, address. Under the daemon's turn.
+    pub(super) async fn remove_port(self: &Arc<Self>, intent: &Intent, netns: Option<Netns>) {
+        self.peering.remove_endpoint(intent.port).await;
+        self.destroy_device(intent, netns).await;
+        if let Err(failure) = self.forget(intent.port).await {
+            tracing::error!(port = %intent.port, "a removed port stays in the store: {failure}");
+        }
+        self.peering.release(intent.port).await;
+    }
+
+    /// Closes and deletes the device of a port, if it has one.
+    async fn destroy_device(self: &Arc<Self>, intent: &Intent, netns: Option<Netns>) {
+        self.engine.remove_device(intent.port);
+        self.opened().remove(&intent.port);
+        let intent = intent.clone();
+        let destroyed = self.blocking(move |_| {
+            let netns = netns.or_else(|| intent.present_netns()).or_else(|| Netns::find(intent.netns_id()));
+            netns.map_or(Ok(()), |netns| device::destroy(&netns, intent.port))
+        });
+        match destroyed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!("an interface could not be removed: {e}"),
+            Err(failure) => tracing::warn!("an interface could not be removed: {failure}"),
+        }
+    }
+}
+
+/// An attached container asked for again: what was given must be what it has.
+fn compare(request: &AttachRequest, intent: &Intent) -> Result<(), Failure> {
+    let has: Vec<IpAddr> = intent.addresses.iter().map(|a| a.addr).collect();
+    let mut wanted = request.ip.clone();
+    let mut sorted = has.clone();
+    wanted.sort_unstable();
+    wanted.dedup();
+    sorted.sort_unstable();
+    let differs = |option: &Option<String>, value: &str| option.as_deref().is_some_and(|o| o != value);
+    let different = match () {
+        () if !wanted.is_empty() && wanted != sorted => "--ip",
+        () if differs(&request.name, &intent.name) => "--name",
+        () if differs(&request.mac, &intent.mac.to_string()) => "--mac",
+        () if differs(&request.ifname, intent.ifname.as_deref().unwrap_or_default()) => "--ifname",
+        () => return Ok(()),
+    };
+    let Intent { container, network_name, name, .. } = intent;
+    let message = format!(
+        "{container} is attached to the network {network_name} already, as {name} with {}, and {different} differs",
+        first(intent)
+    );
+    Err(Failure::new(code::ALREADY_ATTACHED, message).hint(format!("`meshnet detach {container}` first")))
+}
+
+fn refused(error: &AllocError) -> Failure {
+    let hint = match error {
+        AllocError::InUse { .. } | AllocError::Reserved { .. } => {
+            "choose another address, or none to be given one"
+        }
+        AllocError::OutsideRange { .. } => "choose an address of the range, or none to be given one",
+        AllocError::Exhausted { .. } => {
+            "detach what is not needed; `meshnet status ipam` says who holds the space"
+        }
+        AllocError::OwnerDown { .. } => "choose another address, or bring that host back",
+        AllocError::StoreFailed { .. } => "make room in the state directory",
+        AllocError::UnknownNetwork { .. } => "the network `mesh` always exists",
+        AllocError::Stopping => "start it again with `meshnet launch`",
+    };
+    Failure::new(error.code(), error.to_string()).hint(hint)
+}
+
+/// No address came in time: says whom it waits for.
+async fn too_slow(daemon: &Daemon, request: &AttachRequest) -> Failure {
+    let status = daemon.peering.status().await;
+    let ipam = status.ipam.into_iter().find(|i| i.network == request.network);
+    let waiting = ipam.map(|i| i.waiting_for).filter(|w| !w.is_empty());
+    let whom = waiting.map_or(String::new(), |hosts| format!(": waiting for {}", hosts.join(", ")));
+    let message =
+        format!("no address on the network {} within {} s{whom}", request.network, request.timeout_s);
+    Failure::new(code::TIMEOUT, message).hint("see `meshnet status ipam` and `meshnet status targets`")
+}
+
+/// Said to nobody: the caller is gone.
+fn left() -> Failure {
+    Failure::new(code::CANCELLED, "the container was detached, or the caller left, before it was attached")
+}
+
+fn device_failure(error: &DeviceError) -> Failure {
+    match error {
+        DeviceError::NameInUse { ifname } => {
+            Failure::new(code::IFNAME_IN_USE, format!("the container has an interface {ifname} already"))
+                .hint("choose another name with --ifname, or none to be given one")
+        }
+        other => Failure::new(code::DEVICE_FAILED, other.to_string()),
+    }
+}
+
+/// The MAC address of a port that was given none.
+fn mac_of(peer: PeerId, port: PortId) -> MacAddr {
+    let hash = Blake2s256::new().chain_update(peer.0).chain_update(port.0).finalize();
+    let mut octets = [0; 6];
+    octets.copy_from_slice(&hash[..6]);
+    MacAddr::local(octets)
+}
+
+/// What the engine's device needs to know of a port.
+pub(super) fn spec(intent: &Intent, queues: usize) -> PortSpec {
+    PortSpec {
+        port: intent.port,
+        mac: intent.mac,
+        addresses: intent.addresses.clone(),
+        mtu: intent.mtu,
+        ifname: intent.ifname.clone(),
+        queues,
+    }
+}
+
+/// What all hosts are told of a port.
+pub(super) fn endpoint(intent: &Intent) -> Endpoint {
+    Endpoint {
+        port: intent.port,
+        network: intent.network,
+        name: intent.name.clone(),
+        container: intent.container.clone(),
+        mac: intent.mac,
+        addresses: intent.addresses.clone(),
+        ifname: intent.ifname.clone().unwrap_or_default(),
+        running: intent.running,
+        docker_id: match &intent.source {
+            Source::Docker { id } => Some(id.clone()),
+            Source::Process { .. } | Source::File { .. } => None,
+        },
+    }
+}
+
+/// What people are told of a port.
+fn attachment(intent: &Intent) -> Attachment {
+    super::status::attachment(&endpoint(intent), &intent.network_name)
+}
+
+fn first(intent: &Intent) -> String {
+    intent.addresses.first().map_or_else(|| "no address".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::tests::intent;
+    use super::*;
+
+    fn request() -> AttachRequest {
+        AttachRequest {
+            container: "web".to_owned(),
+            network: "mesh".to_owned(),
+            ip: Vec::new(),
+            name: None,
+            mac: None,
+            ifname: None,
+            timeout_s: 30.0,
+        }
+    }
+
+    #[test]
+    fn attaching_again_must_ask_for_what_is_there() {
+        let web = intent(1);
+        assert!(compare(&request(), &web).is_ok());
+        let ip = vec!["10.32.0.2".parse().unwrap()];
+        let same = AttachRequest { ip, name: Some("web".into()), ifname: Some("mesh0".into()), ..request() };
+        assert!(compare(&same, &web).is_ok());
+        let different = [
+            AttachRequest { ip: vec!["10.32.0.3".parse().unwrap()], ..request() },
+            AttachRequest { name: Some("db".into()), ..request() },
+            AttachRequest { mac: Some("02:00:00:00:00:09".into()), ..request() },
+            AttachRequest { ifname: Some("eth1".into()), ..request() },
+        ];
+        for (request, option) in different.iter().zip(["--ip", "--name", "--mac", "--ifname"]) {
+            let failure = compare(request, &web).unwrap_err();
+            assert_eq!(failure.code, code::ALREADY_ATTACHED);
+            assert!(failure.message.contains(option), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_mac_address_is_local_and_depends_on_host_and_port() {
+        let mac = mac_of(PeerId([1; 16]), PortId([2; 8]));
+        assert!(mac.0[0] & 0x03 == 0x02);
+        assert_eq!(mac, mac_of(PeerId([1; 16]), PortId([2; 8])));
+        assert_ne!(mac, mac_of(PeerId([1; 16]), PortId([3; 8])));
+        assert_ne!(mac, mac_of(PeerId([2; 16]), PortId([2; 8])));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_names_the_holder() {
+        let error = AllocError::InUse { addr: "10.32.0.2".parse().unwrap(), holder: "db on node02".into() };
+        let failure = refused(&error);
+        assert_eq!(failure.code, "address_in_use");
+        assert!(failure.message.contains("db on node02") && failure.hint.is_some());
+    }
+}

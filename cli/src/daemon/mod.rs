@@ -1,0 +1,164 @@
+//! The daemon: the only place that sees both planes. It starts them, carries events between them, keeps the ports of
+//! this host as they shall be, and answers on a socket.
+//!
+//! One thread runs everything here; the data plane has threads of its own; what blocks goes to a pool.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell: files, clocks and threads"
+)]
+
+mod api;
+mod attach;
+mod containers;
+mod follow;
+pub(crate) mod lock;
+mod ports;
+pub(crate) mod ready;
+mod reattach;
+mod start;
+mod status;
+mod vtep;
+mod wiring;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::io::engine::Engine;
+use engine::io::netns::NetnsId;
+use engine::types::{NetworkId, PortId, Vni};
+use peering::io::Peering;
+use peering::mesh::MESH_NETWORK;
+use tokio::sync::{Notify, watch};
+
+use self::ports::{Intent, Ports};
+use self::status::Told;
+use self::wiring::Paths;
+use crate::docker::Docker;
+use crate::failure::{Failure, code};
+use crate::shape::Hello;
+
+pub(crate) use start::{Options, STATE_DIR_MODE, check_host, make_dir, run};
+
+/// The settings of a network, as the cluster has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Network {
+    id: NetworkId,
+    vni: Vni,
+    mtu: u16,
+}
+
+/// Everything the tasks of the daemon share.
+struct Daemon {
+    hello: Hello,
+    /// The namespace the daemon runs in: no container's.
+    own: NetnsId,
+    engine: Engine,
+    peering: Peering,
+    docker: Docker,
+    ports: Mutex<Ports>,
+    /// The ports whose devices the engine has.
+    opened: Mutex<BTreeSet<PortId>>,
+    /// Held by whoever makes or removes devices: one at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Held while the ports of one container are brought to what Docker says.
+    settling: tokio::sync::Mutex<()>,
+    /// Told after every change of the ports.
+    changed: Notify,
+    /// Networks by name.
+    networks: watch::Sender<BTreeMap<String, Network>>,
+    paths: Mutex<Paths>,
+    told: Mutex<VecDeque<Told>>,
+    ready: AtomicBool,
+    stopping: watch::Sender<bool>,
+}
+
+/// Whoever panicked left these maps whole: every change of them is a single call.
+fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Daemon {
+    fn ports(&self) -> MutexGuard<'_, Ports> {
+        lock_of(&self.ports)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeSet<PortId>> {
+        lock_of(&self.opened)
+    }
+
+    fn paths(&self) -> MutexGuard<'_, Paths> {
+        lock_of(&self.paths)
+    }
+
+    fn told(&self) -> MutexGuard<'_, VecDeque<Told>> {
+        lock_of(&self.told)
+    }
+
+    /// Does something that waits for the kernel or the disk where it holds up nobody else.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Daemon) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let daemon = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(Failure::internal)
+    }
+
+    /// Writes a port down, new or changed.
+    async fn keep(self: &Arc<Self>, intent: Intent) -> Result<(), Failure> {
+        let written = self.blocking(move |daemon| daemon.ports().put(intent)).await?;
+        self.changed.notify_waiters();
+        written.map_err(|e| store_failure(&e))
+    }
+
+    /// Strikes a port out.
+    async fn forget(self: &Arc<Self>, port: PortId) -> Result<(), Failure> {
+        let written = self.blocking(move |daemon| daemon.ports().remove(port)).await?;
+        self.changed.notify_waiters();
+        written.map_err(|e| store_failure(&e))
+    }
+
+    /// The id of a network that people call `name`.
+    fn network_id(&self, name: &str) -> Result<NetworkId, Failure> {
+        let known = self.networks.borrow().get(name).map(|network| network.id);
+        let mesh = || (name == "mesh").then_some(MESH_NETWORK);
+        known.or_else(mesh).ok_or_else(|| {
+            Failure::new(code::UNKNOWN_NETWORK, format!("there is no network {name}"))
+                .hint("the network `mesh` is always there")
+        })
+    }
+
+    /// The settings of a network, awaited for at most `limit`: they follow its founding.
+    async fn settings(&self, name: &str, limit: Duration) -> Result<Network, Failure> {
+        let mut networks = self.networks.subscribe();
+        let known = networks.wait_for(|networks| networks.contains_key(name));
+        let found = tokio::time::timeout(limit, known).await;
+        let network = found.ok().and_then(Result::ok).and_then(|networks| networks.get(name).copied());
+        network.ok_or_else(|| Failure::internal(format!("the settings of the network {name} are not known")))
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Begins the end of the daemon.
+    fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), Failure> {
+        match *self.stopping.borrow() {
+            false => Ok(()),
+            true => Err(Failure::new(code::STOPPING, "the daemon is stopping")
+                .hint("start it again with `meshnet launch`")),
+        }
+    }
+}
+
+fn store_failure(error: &ports::StoreError) -> Failure {
+    Failure::new(code::STORE_FAILED, format!("the ports could not be stored: {error}"))
+        .hint("make room in the state directory, or make it writable")
+}

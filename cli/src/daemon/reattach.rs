@@ -1,0 +1,112 @@
+//! At launch: the ports of the last daemon are taken up again, or what is left of them is cleared away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::Update;
+use engine::io::device::{self, Device, DeviceError};
+use engine::types::{PortId, Vni};
+
+use super::Daemon;
+use super::attach::{endpoint, spec};
+use super::ports::{Intent, Source};
+use crate::failure::{Failure, code};
+
+/// How long a device may still be open in a process that has ended.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Takes up every port whose device still stands, makes those again whose container lives on without one, and
+/// removes the rest. Docker containers without a device wait for what Docker says of them.
+pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+    let _turn = daemon.turn.lock().await;
+    let intents: Vec<Intent> = daemon.ports().all().cloned().collect();
+    daemon.engine.apply(networks(&intents));
+    let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
+    // What the control plane remembers of other ports was left by a daemon that did not get further.
+    daemon.peering.retain(ids.iter().copied().collect()).await;
+    let found = match ids.as_slice() {
+        [] => Vec::new(),
+        _ => daemon.blocking(move |_| device::find(&ids)).await?,
+    };
+    let mut found: BTreeMap<PortId, device::Found> = found.into_iter().map(|f| (f.port, f)).collect();
+    for intent in intents {
+        let container = intent.container.clone();
+        let device = found.remove(&intent.port);
+        if let Err(failure) = take_up(daemon, intent, device).await {
+            daemon.tell("port_lost", format!("the port of {container} could not be taken up: {failure}"));
+        }
+    }
+    Ok(())
+}
+
+async fn take_up(daemon: &Arc<Daemon>, intent: Intent, device: Option<device::Found>) -> Result<(), Failure> {
+    match device {
+        Some(found) => reopen(daemon, intent, found).await,
+        None => missing(daemon, intent).await,
+    }
+}
+
+/// The device stands: its descriptors are opened again, and the container has noticed nothing.
+async fn reopen(daemon: &Arc<Daemon>, intent: Intent, found: device::Found) -> Result<(), Failure> {
+    let spec = spec(&intent, daemon.engine.workers());
+    let id = found.netns.id();
+    let reopened = daemon.blocking(move |_| patiently(|| device::reopen(&spec, &found))).await?;
+    let device = reopened.map_err(|e| Failure::new(code::DEVICE_FAILED, e.to_string()))?;
+    let intent =
+        Intent { netns: (id.dev, id.ino), ifname: Some(device.ifname.clone()), running: true, ..intent };
+    daemon.open_device(device, &intent)?;
+    daemon.keep(intent.clone()).await?;
+    daemon.peering.put_endpoint(endpoint(&intent)).await;
+    tracing::info!(container = intent.container, port = %intent.port, "taken up again");
+    Ok(())
+}
+
+/// Tries again while the process that had the device is still closing it.
+fn patiently(reopen: impl Fn() -> Result<Device, DeviceError>) -> Result<Device, DeviceError> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match reopen() {
+            Err(error) if error.is_retryable() && Instant::now() < give_up => std::thread::sleep(RETRY),
+            result => return result,
+        }
+    }
+}
+
+/// The device is gone: with its container, or alone.
+async fn missing(daemon: &Arc<Daemon>, intent: Intent) -> Result<(), Failure> {
+    if let Source::Docker { .. } = intent.source {
+        return daemon.stop_port(intent).await;
+    }
+    match intent.present_netns() {
+        Some(netns) => daemon.start_port(intent, &netns).await.map(drop),
+        None => {
+            daemon.remove_port(&intent, None).await;
+            tracing::info!(container = intent.container, port = %intent.port, "ended while no daemon ran");
+            Ok(())
+        }
+    }
+}
+
+/// The networks of known ports, so that their frames flow before the first word from the control plane.
+fn networks(intents: &[Intent]) -> Vec<Update> {
+    let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
+    mtus.into_iter().map(|(vni, mtu)| Update::SetNetwork { vni, mtu }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::tests::intent;
+    use super::*;
+
+    #[test]
+    fn every_network_of_a_port_is_known_once() {
+        let mut other = intent(3);
+        (other.vni, other.mtu) = (Vni::new(9).unwrap(), 1400);
+        let updates = networks(&[intent(1), intent(2), other]);
+        let expected = [(Vni::MESH, 1450), (Vni::new(9).unwrap(), 1400)];
+        assert_eq!(updates, expected.map(|(vni, mtu)| Update::SetNetwork { vni, mtu }));
+    }
+}

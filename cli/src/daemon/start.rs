@@ -1,0 +1,298 @@
+//! From nothing to ready, and back to nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::io::engine::{self as data_plane, Engine, EngineConfig};
+use engine::io::netns::Netns;
+use engine::io::socket::SocketError;
+use nix::unistd::geteuid;
+use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use super::lock::{Holder, Lock};
+use super::ports::Ports;
+use super::ready::{self, Launcher};
+use super::{Daemon, api, follow, reattach, wiring};
+use crate::args::LaunchArgs;
+use crate::client::Client;
+use crate::docker::Docker;
+use crate::failure::{Failure, code};
+use crate::shape::Hello;
+
+/// Keys are kept there: it is the owner's alone.
+pub(crate) const STATE_DIR_MODE: u32 = 0o700;
+/// How long a daemon that is ending may take until another starts in its place.
+const LAST_ONE: Duration = Duration::from_secs(10);
+/// How long a running daemon may take to say that it runs.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long attachments that are under way may take to be undone at the end.
+const UNDO: Duration = Duration::from_secs(2);
+/// How long the word of our leaving may take to get out.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the daemon is told at its start.
+pub(crate) struct Options {
+    /// Socket, lock and log.
+    pub(crate) run_dir: PathBuf,
+    /// All else.
+    pub(crate) launch: LaunchArgs,
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) async fn run(options: Options, launcher: &mut Launcher) -> Result<(), Failure> {
+    check_host()?;
+    let run_dir = options.run_dir.clone();
+    if run_dir == options.launch.state_dir {
+        return Err(Failure::new(code::START_FAILED, "--run-dir and --state-dir are the same directory")
+            .hint("both hold a lock: give each its own"));
+    }
+    make_dir(&run_dir, 0o755)?;
+    let lock = take_lock(&run_dir).await?;
+    let signals = Signals::new().map_err(Failure::internal)?;
+    let result = serve(options, launcher, signals).await;
+    // Nothing of this is worth failing for: the process ends, and the next daemon takes over what is left.
+    let _ = api::remove(&run_dir);
+    let _ = lock.release();
+    result
+}
+
+/// What every daemon needs, before anything is touched.
+pub(crate) fn check_host() -> Result<(), Failure> {
+    if !geteuid().is_root() {
+        return Err(Failure::new(code::NOT_PERMITTED, "only root may make network devices").hint("use sudo"));
+    }
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    opened.map(drop).map_err(|e| {
+        Failure::new(code::NO_TUN, format!("/dev/net/tun cannot be opened: {e}"))
+            .hint("load the module with `modprobe tun`, or give this container the device")
+    })
+}
+
+/// Makes a directory, with those above it, if it is not there.
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
+    made.map_err(|e| {
+        Failure::new(code::START_FAILED, format!("{} cannot be made: {e}", dir.display()))
+            .hint("choose other places with --run-dir and --state-dir")
+    })
+}
+
+/// Takes the lock, over from a daemon that died or is about to end.
+async fn take_lock(run_dir: &Path) -> Result<Lock, Failure> {
+    let unusable =
+        |e: io::Error| Failure::new(code::START_FAILED, format!("{}: {e}", run_dir.join("lock").display()));
+    if let Ok(lock) = Lock::take_within(run_dir, Duration::ZERO).await.map_err(unusable)? {
+        return Ok(lock);
+    }
+    // Held: by a daemon that answers, or by one that does not any more.
+    let client = Client::new(run_dir);
+    if let Ok(Ok(hello)) = tokio::time::timeout(ANSWER, client.get::<Hello>("/hello")).await {
+        return Err(running(run_dir, Some(hello.pid)));
+    }
+    match Lock::take_within(run_dir, LAST_ONE).await.map_err(unusable)? {
+        Ok(lock) => Ok(lock),
+        Err(holder) => Err(running(run_dir, holder.map(|Holder { pid, .. }| pid))),
+    }
+}
+
+fn running(run_dir: &Path, pid: Option<u32>) -> Failure {
+    let who = pid.map_or(String::new(), |pid| format!(" as process {pid}"));
+    Failure::new(
+        code::ALREADY_RUNNING,
+        format!("meshnet is running already{who} (run directory {})", run_dir.display()),
+    )
+    .hint("add peers with `meshnet connect PEER`, or end it with `meshnet stop`")
+}
+
+async fn serve(options: Options, launcher: &mut Launcher, mut signals: Signals) -> Result<(), Failure> {
+    let listener_dir = options.run_dir.clone();
+    let state_dir = options.launch.state_dir.clone();
+    make_dir(&state_dir, STATE_DIR_MODE)?;
+    let own = Netns::current().map_err(Failure::internal)?.id();
+    let hello_nickname = options.launch.nickname.clone().unwrap_or_else(host_name);
+    let (peering, mesh_events) = Peering::start(peering_config(&options.launch, &hello_nickname))
+        .await
+        .map_err(|e| peering_failure(&e))?;
+    let engine_config = EngineConfig {
+        workers: workers(&options.launch),
+        listen: options.launch.listen,
+        data_port: options.launch.data_port,
+        seed: rand::random(),
+    };
+    let (engine, engine_events) = Engine::start(&engine_config).map_err(|e| engine_failure(&e))?;
+    let (ports, aside) = Ports::load(&state_dir).map_err(|e| state_failure(&e))?;
+    let hello = Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        peer_id: peering.peer_id().to_string(),
+        nickname: hello_nickname,
+        pid: std::process::id(),
+    };
+    let daemon = Arc::new(Daemon {
+        hello,
+        own,
+        engine,
+        peering,
+        docker: Docker::from_env(),
+        ports: Mutex::new(ports),
+        opened: Mutex::default(),
+        turn: tokio::sync::Mutex::default(),
+        settling: tokio::sync::Mutex::default(),
+        changed: Notify::new(),
+        networks: watch::Sender::default(),
+        paths: Mutex::default(),
+        told: Mutex::default(),
+        ready: AtomicBool::new(false),
+        stopping: watch::Sender::new(false),
+    });
+    if let Some(aside) = aside {
+        let place = aside.display();
+        daemon.tell(
+            "store_set_aside",
+            format!("the ports of the last daemon cannot be read; the file is kept as {place}"),
+        );
+    }
+    tokio::spawn(wiring::run(Arc::clone(&daemon), mesh_events, engine_events));
+    reattach::reattach(&daemon).await?;
+    let listener = listen(&listener_dir)?;
+    tokio::spawn(api::serve(Arc::clone(&daemon), listener));
+    tokio::spawn(follow::docker(Arc::clone(&daemon)));
+    daemon.ready.store(true, Ordering::Relaxed);
+    tracing::info!(
+        peer = daemon.hello.peer_id,
+        nickname = daemon.hello.nickname,
+        version = daemon.hello.version,
+        "ready"
+    );
+    if launcher.ready(&daemon.hello).is_err() {
+        tracing::warn!("whoever launched this daemon has gone away: stopping");
+        daemon.stop();
+    }
+    let mut stopping = daemon.stopping.subscribe();
+    tokio::select! {
+        () = signals.wait() => daemon.stop(),
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+    end(&daemon).await;
+    Ok(())
+}
+
+/// Leaves: no new ports, no device half made, and the others are told.
+async fn end(daemon: &Arc<Daemon>) {
+    tracing::info!("stopping");
+    ready::stopping();
+    drop(daemon.turn.lock().await);
+    if tokio::time::timeout(FAREWELL, daemon.peering.stop()).await.is_err() {
+        tracing::warn!("the other hosts could not be told in time");
+    }
+    // The refusals of the stopped control plane reach those who wait for addresses, and they undo what they began.
+    let pending = async {
+        loop {
+            let changed = daemon.changed.notified();
+            if daemon.ports().all().all(|i| !i.addresses.is_empty()) {
+                return;
+            }
+            changed.await;
+        }
+    };
+    let _ = tokio::time::timeout(UNDO, pending).await;
+    drop(daemon.turn.lock().await);
+    tracing::info!("stopped");
+}
+
+fn listen(run_dir: &Path) -> Result<UnixListener, Failure> {
+    api::bind(run_dir).map_err(|e| {
+        Failure::new(code::START_FAILED, format!("the socket in {} cannot be made: {e}", run_dir.display()))
+            .hint("choose another place with --run-dir")
+    })
+}
+
+/// The signals that ask for a good end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn peering_config(args: &LaunchArgs, nickname: &str) -> PeeringConfig {
+    PeeringConfig {
+        state_dir: args.state_dir.clone(),
+        nickname: nickname.to_owned(),
+        listen: args.listen,
+        port: args.port,
+        data_port: args.data_port,
+        advertise_addr: args.advertise_addr,
+        data_addr: args.data_addr,
+        targets: args.peers.clone(),
+        range: args.ipalloc_range,
+        reclaim_after: None,
+        discovery: !args.no_discovery,
+        found: args.found,
+        mtu: args.mtu,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Half of the cores, at least one and at most eight, unless somebody wishes otherwise.
+fn workers(args: &LaunchArgs) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    args.workers.map_or((cores / 2).clamp(1, 8), usize::from)
+}
+
+fn host_name() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    crate::args::name(read.trim()).unwrap_or_else(|_| "host".to_owned())
+}
+
+fn peering_failure(error: &StartError) -> Failure {
+    let hint = match error {
+        StartError::Store(StoreError::Locked { .. }) => {
+            "give every daemon a directory of its own with --state-dir"
+        }
+        StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(_) => {
+            "repair the directory, or choose another with --state-dir"
+        }
+        StartError::Bind(BindError::NotLocal { .. }) => "choose an address of this host with --listen",
+        // The message says it.
+        StartError::Bind(_) | StartError::Random => return Failure::new(error.code(), error.to_string()),
+    };
+    Failure::new(error.code(), error.to_string()).hint(hint)
+}
+
+fn engine_failure(error: &data_plane::StartError) -> Failure {
+    match error {
+        data_plane::StartError::Socket(SocketError::InUse { .. }) => {
+            Failure::new(code::PORT_IN_USE, error.to_string())
+                .hint("stop it, or choose another port with --data-port (the same on all hosts)")
+        }
+        data_plane::StartError::Socket(_) | data_plane::StartError::System(_) => {
+            Failure::new(code::START_FAILED, error.to_string())
+        }
+    }
+}
+
+fn state_failure(error: &super::ports::StoreError) -> Failure {
+    Failure::new(code::STATE_DIR_UNUSABLE, format!("the ports of this host cannot be read: {error}"))
+        .hint("repair the directory, or choose another with --state-dir")
+}

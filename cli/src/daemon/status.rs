@@ -1,0 +1,243 @@
+//! `status` and `ps`: what the planes say of themselves, joined.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use engine::counters::{PortTotals, Snapshot};
+use engine::io::device;
+use engine::io::engine::EngineSnapshot;
+use engine::io::netlink::Netlink;
+use engine::io::tap::Offloads;
+use engine::types::{NetworkId, PortId};
+use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
+
+use super::Daemon;
+use super::ports::Intent;
+use super::wiring::PathState;
+use crate::failure::Failure;
+use crate::shape::{Attachment, Dataplane, Listed, Offload, Path, Peer, Port, Status, Unclaimed, Worker};
+
+/// How many events of its own the daemon remembers.
+const REMEMBERED: usize = 64;
+
+/// Something the daemon itself has to tell.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    kind: &'static str,
+    message: String,
+    at: Instant,
+}
+
+impl Daemon {
+    /// Remembers and logs something that people should know.
+    pub(super) fn tell(&self, kind: &'static str, message: String) {
+        tracing::warn!(kind, "{message}");
+        let mut told = self.told();
+        if told.len() == REMEMBERED {
+            told.pop_front();
+        }
+        told.push_back(Told { kind, message, at: Instant::now() });
+    }
+
+    /// The whole status. `thorough` also looks through all namespaces for interfaces that belong to nobody.
+    pub(super) async fn status(self: &Arc<Self>, thorough: bool) -> Result<Status, Failure> {
+        let mesh = self.peering.status().await;
+        let mut dataplane = self.dataplane();
+        if thorough {
+            let known: Vec<PortId> = self.ports().all().map(|i| i.port).collect();
+            dataplane.unclaimed = self.blocking(move |_| unclaimed(&known)).await?;
+        }
+        Ok(self.join(mesh, dataplane))
+    }
+
+    fn join(&self, mesh: MeshStatus, dataplane: Dataplane) -> Status {
+        let events = self.events(mesh.events);
+        Status {
+            version: self.hello.version.clone(),
+            peer_id: mesh.peer_id,
+            nickname: mesh.nickname,
+            cluster_id: mesh.cluster_id,
+            state_hash: mesh.state_hash,
+            encryption: "off".to_owned(),
+            ready: self.is_ready(),
+            peers: mesh.peers.into_iter().map(|peer| self.peer(peer)).collect(),
+            connections: mesh.connections,
+            targets: mesh.targets,
+            ipam: mesh.ipam,
+            dns: None,
+            dataplane,
+            events,
+        }
+    }
+
+    fn peer(&self, peer: PeerStatus) -> Peer {
+        let paths = self.paths();
+        let state = peer.peer_id.parse().ok().and_then(|id| paths.get(&id));
+        let (path, reason) = match state {
+            Some(PathState::Up { addr, mtu }) => {
+                (Some(Path { address: *addr, kind: "plain".to_owned(), mtu: *mtu }), None)
+            }
+            Some(PathState::Down { reason }) => (None, Some(reason.clone())),
+            None => (
+                None,
+                (peer.state == PeerState::Alive).then(|| "no data address has answered yet".to_owned()),
+            ),
+        };
+        Peer {
+            peer_id: peer.peer_id,
+            nickname: peer.nickname,
+            address: peer.address,
+            state: peer.state,
+            path,
+            reason,
+        }
+    }
+
+    /// Both planes' events, oldest first.
+    fn events(&self, mut events: Vec<EventStatus>) -> Vec<EventStatus> {
+        let now = Instant::now();
+        events.extend(self.told().iter().map(|told| EventStatus {
+            kind: told.kind.to_owned(),
+            message: told.message.clone(),
+            age_s: now.saturating_duration_since(told.at).as_secs_f64(),
+        }));
+        events.sort_by(|a, b| b.age_s.total_cmp(&a.age_s));
+        events
+    }
+
+    fn dataplane(&self) -> Dataplane {
+        let snapshot = self.engine.snapshot();
+        let totals: BTreeMap<PortId, PortTotals> =
+            snapshot.ports.iter().map(|p| (p.port, p.totals)).collect();
+        let ports = self.ports();
+        let settled = ports.all().filter(|i| !i.addresses.is_empty());
+        let mut listed: Vec<Port> =
+            settled.map(|i| port(i, totals.get(&i.port).copied().unwrap_or_default())).collect();
+        listed.sort_by(|a, b| (&a.container, &a.network).cmp(&(&b.container, &b.network)));
+        Dataplane {
+            workers: snapshot.workers.iter().map(worker).collect(),
+            ports: listed,
+            drops: drops(&snapshot),
+            offloads: offloads(&snapshot),
+            unclaimed: Vec::new(),
+        }
+    }
+
+    /// The endpoints of all hosts.
+    pub(super) async fn ps(&self) -> Vec<Listed> {
+        let nicknames: BTreeMap<String, String> = {
+            let status = self.peering.status().await;
+            let own = (status.peer_id, status.nickname);
+            status.peers.into_iter().map(|p| (p.peer_id, p.nickname)).chain([own]).collect()
+        };
+        let views = self.peering.endpoints().await;
+        let mut listed: Vec<Listed> = views
+            .iter()
+            .map(|view| {
+                let peer_id = view.peer.to_string();
+                Listed {
+                    attachment: attachment(&view.endpoint, &self.network_name(view.endpoint.network)),
+                    nickname: nicknames.get(&peer_id).cloned(),
+                    peer_id,
+                    state: state(view.endpoint.running),
+                }
+            })
+            .collect();
+        listed.sort();
+        listed
+    }
+
+    pub(super) fn network_name(&self, id: NetworkId) -> String {
+        let networks = self.networks.borrow();
+        let known = networks.iter().find(|(_, network)| network.id == id);
+        known.map_or_else(|| id.to_string(), |(name, _)| name.clone())
+    }
+}
+
+/// An endpoint as people are told of it.
+pub(super) fn attachment(endpoint: &Endpoint, network: &str) -> Attachment {
+    let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
+    Attachment {
+        container: endpoint.container.clone(),
+        network: network.to_owned(),
+        name: endpoint.name.clone(),
+        address: addresses.first().cloned(),
+        addresses,
+        mac: endpoint.mac.to_string(),
+        ifname: endpoint.ifname.clone(),
+    }
+}
+
+fn state(running: bool) -> String {
+    if running { "running" } else { "stopped" }.to_owned()
+}
+
+fn port(intent: &Intent, totals: PortTotals) -> Port {
+    Port {
+        port: intent.port.to_string(),
+        container: intent.container.clone(),
+        network: intent.network_name.clone(),
+        ifname: intent.ifname.clone().unwrap_or_default(),
+        state: state(intent.running),
+        frames_in: totals.frames_in,
+        bytes_in: totals.bytes_in,
+        frames_out: totals.frames_out,
+        bytes_out: totals.bytes_out,
+    }
+}
+
+fn worker(counted: &Snapshot) -> Worker {
+    Worker {
+        port_frames_in: counted.tap_in.frames,
+        port_bytes_in: counted.tap_in.bytes,
+        port_frames_out: counted.tap_out.frames,
+        port_bytes_out: counted.tap_out.bytes,
+        remote_frames_in: counted.underlay_in.frames,
+        remote_bytes_in: counted.underlay_in.bytes,
+        remote_frames_out: counted.underlay_out.frames,
+        remote_bytes_out: counted.underlay_out.bytes,
+        super_frames_cut: counted.super_frames_cut,
+        super_frames_joined: counted.super_frames_joined,
+    }
+}
+
+fn drops(snapshot: &EngineSnapshot) -> BTreeMap<String, u64> {
+    snapshot.total.drops().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}
+
+/// What the kernel granted everywhere, and what it refused somewhere.
+fn offloads(snapshot: &EngineSnapshot) -> Vec<Offload> {
+    let mut all: BTreeSet<Offload> = BTreeSet::new();
+    let of_ports = snapshot.ports.iter().map(|p| &p.offloads);
+    for Offloads { granted, refused } in of_ports.chain([&snapshot.socket_offloads]) {
+        all.extend(granted.iter().map(|&name| Offload {
+            name: name.to_owned(),
+            granted: true,
+            reason: None,
+        }));
+        all.extend(refused.iter().map(|(name, reason)| Offload {
+            name: (*name).to_owned(),
+            granted: false,
+            reason: Some(reason.clone()),
+        }));
+    }
+    all.into_iter().collect()
+}
+
+/// Interfaces with our alias that neither this daemon nor any other has open.
+fn unclaimed(known: &[PortId]) -> Vec<Unclaimed> {
+    let strays = device::strays(known).into_iter().filter(|stray| !is_open(stray));
+    let mut found: Vec<Unclaimed> = strays
+        .map(|s| Unclaimed { port: s.port.to_string(), ifname: s.ifname, netns: s.netns.id().ino })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Several daemons may share a machine: an interface with a descriptor belongs to one of them.
+fn is_open(stray: &device::Found) -> bool {
+    let link = Netlink::open_in(&stray.netns).and_then(|netlink| netlink.link(&stray.ifname));
+    let tun = link.ok().flatten().and_then(|link| link.tun);
+    tun.is_some_and(|tun| tun.queues > 0)
+}

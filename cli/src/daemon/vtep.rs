@@ -1,0 +1,35 @@
+//! External VXLAN endpoints.
+
+use super::Daemon;
+use crate::failure::{Failure, code};
+use crate::shape::Vtep;
+
+impl Daemon {
+    /// All VTEPs of all networks.
+    pub(super) async fn vteps(&self) -> Vec<Vtep> {
+        let views = self.peering.vteps().await;
+        let mut vteps: Vec<Vtep> =
+            views.iter().map(|v| Vtep { network: self.network_name(v.network), address: v.addr }).collect();
+        vteps.sort();
+        vteps
+    }
+
+    /// Declares a VTEP; one that is declared already is fine.
+    pub(super) async fn add_vtep(&self, vtep: &Vtep) -> Result<(), Failure> {
+        let network = self.network_id(&vtep.network)?;
+        match self.peering.add_vtep(network, vtep.address).await {
+            true => Ok(()),
+            false => {
+                Err(Failure::new(code::UNKNOWN_NETWORK, format!("there is no network {}", vtep.network))
+                    .hint("the network `mesh` is always there"))
+            }
+        }
+    }
+
+    /// Removes a VTEP; one that is not declared is fine.
+    pub(super) async fn remove_vtep(&self, vtep: &Vtep) -> Result<(), Failure> {
+        let network = self.network_id(&vtep.network)?;
+        self.peering.remove_vtep(network, vtep.address).await;
+        Ok(())
+    }
+}

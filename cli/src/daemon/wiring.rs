@@ -1,0 +1,196 @@
+//! What the control plane says becomes tables of the data plane; what the data plane sees becomes status.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use engine::types::{Location, PeerId};
+use engine::{Event, Update};
+use peering::mesh::MeshEvent;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::{Daemon, Network};
+
+/// Whether and how frames reach another host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum PathState {
+    /// They do.
+    Up {
+        /// Where to.
+        addr: SocketAddr,
+        /// Largest overlay packet, in bytes.
+        mtu: u16,
+    },
+    /// They do not.
+    Down {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// Paths by host, as last reported.
+pub(super) type Paths = BTreeMap<PeerId, PathState>;
+
+/// Carries events between the planes until both have ended.
+pub(super) async fn run(
+    daemon: Arc<Daemon>,
+    mut mesh: UnboundedReceiver<MeshEvent>,
+    engine: Receiver<Event>,
+) {
+    let mut engine = into_async(engine);
+    loop {
+        tokio::select! {
+            Some(event) = mesh.recv() => {
+                // What arrived together is published together.
+                let mut events = vec![event];
+                while let Ok(event) = mesh.try_recv() {
+                    events.push(event);
+                }
+                daemon.handle_mesh(&events);
+            }
+            Some(event) = engine.recv() => daemon.handle_engine(event),
+            else => return,
+        }
+    }
+}
+
+/// The engine's threads know nothing of tokio: one thread hands their events over.
+fn into_async(events: Receiver<Event>) -> UnboundedReceiver<Event> {
+    let (sender, receiver) = unbounded_channel();
+    std::thread::spawn(move || events.iter().try_for_each(|event| sender.send(event)));
+    receiver
+}
+
+impl Daemon {
+    fn handle_mesh(&self, events: &[MeshEvent]) {
+        let own = self.peering.peer_id();
+        self.engine.apply(events.iter().filter_map(|event| update(own, event)));
+        for event in events {
+            self.note_mesh(event);
+        }
+    }
+
+    fn note_mesh(&self, event: &MeshEvent) {
+        match event {
+            MeshEvent::NetworkChanged { network, name, vni, mtu, .. } => {
+                let settings = Network { id: *network, vni: *vni, mtu: *mtu };
+                self.networks.send_modify(|all| {
+                    all.insert(name.clone(), settings);
+                });
+            }
+            MeshEvent::HostUp(host) => {
+                tracing::info!(peer = %host.peer, nickname = host.nickname, "host is alive")
+            }
+            MeshEvent::HostDown { peer } => {
+                self.paths().remove(peer);
+                tracing::info!(%peer, "host is down");
+            }
+            MeshEvent::Notice { kind, message } => tracing::warn!(kind, "{message}"),
+            MeshEvent::EndpointUp(view) => {
+                tracing::debug!(peer = %view.peer, port = %view.endpoint.port, name = view.endpoint.name, "endpoint is up");
+            }
+            MeshEvent::EndpointDown { peer, port, .. } => tracing::debug!(%peer, %port, "endpoint is down"),
+            MeshEvent::VtepUp { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is declared"),
+            MeshEvent::VtepDown { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is removed"),
+        }
+    }
+
+    fn handle_engine(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::PathUp { peer, addr, mtu } => {
+                tracing::info!(%peer, %addr, mtu, "data path is up");
+                self.paths().insert(peer, PathState::Up { addr, mtu });
+            }
+            Event::PathDown { peer, reason } => {
+                tracing::warn!(%peer, "no data path: {reason}");
+                self.paths().insert(peer, PathState::Down { reason });
+            }
+            Event::PortGone { port, reason } => {
+                tracing::debug!(%port, "port is gone: {reason}");
+                self.opened().remove(&port);
+                let daemon = Arc::clone(self);
+                tokio::spawn(async move { daemon.port_gone(port, &reason).await });
+            }
+        }
+    }
+}
+
+/// What the tables of the host `own` must say after `event`.
+fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
+    Some(match event {
+        MeshEvent::HostUp(host) => Update::SetPeer {
+            peer: host.peer,
+            candidates: host.candidates.clone(),
+            networks: host.networks.iter().map(|(_, vni)| *vni).collect(),
+        },
+        MeshEvent::HostDown { peer } => Update::RemovePeer { peer: *peer },
+        MeshEvent::EndpointUp(view) => Update::Pin {
+            vni: view.vni,
+            mac: view.endpoint.mac,
+            claim: view.claim,
+            location: if view.peer == own {
+                Location::Port(view.endpoint.port)
+            } else {
+                Location::Peer(view.peer)
+            },
+            addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
+        },
+        MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
+        MeshEvent::NetworkChanged { vni, mtu, .. } => Update::SetNetwork { vni: *vni, mtu: *mtu },
+        MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
+        MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
+        MeshEvent::Notice { .. } => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::types::{Claim, Vni};
+    use peering::mesh::{EndpointView, HostView};
+
+    use super::super::attach::endpoint;
+    use super::super::ports::tests::intent;
+    use super::*;
+
+    const OWN: PeerId = PeerId([1; 16]);
+    const OTHER: PeerId = PeerId([2; 16]);
+
+    fn view(peer: PeerId) -> EndpointView {
+        let claim = Claim { version: 3, peer };
+        EndpointView { peer, endpoint: endpoint(&intent(1)), vni: Vni::MESH, claim }
+    }
+
+    #[test]
+    fn an_endpoint_is_pinned_where_it_lives() {
+        let location = |peer| match update(OWN, &MeshEvent::EndpointUp(view(peer))) {
+            Some(Update::Pin { location, claim, addrs, .. }) => {
+                assert_eq!((claim.peer, addrs.len()), (peer, 1));
+                location
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(location(OWN), Location::Port(intent(1).port));
+        assert_eq!(location(OTHER), Location::Peer(OTHER));
+    }
+
+    #[test]
+    fn a_host_brings_its_addresses_and_networks() {
+        let host = HostView {
+            peer: OTHER,
+            nickname: "node02".into(),
+            candidates: vec!["192.0.2.2:4789".parse().unwrap()],
+            networks: vec![(intent(1).network, Vni::MESH)],
+        };
+        let expected =
+            Update::SetPeer { peer: OTHER, candidates: host.candidates.clone(), networks: vec![Vni::MESH] };
+        assert_eq!(update(OWN, &MeshEvent::HostUp(host)), Some(expected));
+        let down = MeshEvent::HostDown { peer: OTHER };
+        assert_eq!(update(OWN, &down), Some(Update::RemovePeer { peer: OTHER }));
+    }
+
+    #[test]
+    fn a_notice_is_for_people_only() {
+        assert_eq!(update(OWN, &MeshEvent::Notice { kind: "x", message: String::new() }), None);
+    }
+}

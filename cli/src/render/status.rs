@@ -1,0 +1,244 @@
+//! The text of `status`: keys aligned on the right, one block per service.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use peering::mesh::{EventStatus, IpamState, IpamStatus, OwnerStatus, PeerState, TargetState, TargetStatus};
+
+use super::Table;
+use crate::shape::{Dataplane, Peer, Status};
+
+/// Column at which keys end.
+const KEY: usize = 15;
+/// How many events the overview shows.
+const LATEST: usize = 5;
+
+/// The overview.
+pub(crate) fn whole(status: &Status) -> String {
+    let mut blocks = vec![host(status)];
+    blocks.extend(status.ipam.iter().map(addresses));
+    blocks.push(switch(&status.dataplane));
+    if !status.events.is_empty() {
+        blocks.push(events(&status.events));
+    }
+    format!("\n{}\n", blocks.join("\n"))
+}
+
+/// Lines of `key: value`, keys aligned on the right.
+#[derive(Default)]
+struct Block {
+    text: String,
+}
+
+impl Block {
+    fn line(mut self, key: &str, value: impl AsRef<str>) -> Self {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{key:>KEY$}: {}", value.as_ref());
+        self
+    }
+
+    fn done(self) -> String {
+        self.text
+    }
+}
+
+fn host(status: &Status) -> String {
+    let cluster = status.cluster_id.as_deref().unwrap_or("none yet");
+    let encryption = match status.encryption.as_str() {
+        "off" => "off (the cluster is open: anyone who can reach port 6783 may join)".to_owned(),
+        other => other.to_owned(),
+    };
+    Block::default()
+        .line("Version", &status.version)
+        .line("Host", format!("{} ({})", status.peer_id, status.nickname))
+        .line("Cluster", cluster)
+        .line("State", &status.state_hash)
+        .line("Encryption", encryption)
+        .line("Ready", if status.ready { "yes" } else { "no" })
+        .line("Targets", counted(status.targets.iter().map(|t| target_state(t.state))))
+        .line("Connections", counted(status.connections.iter().map(|c| target_state(c.state))))
+        .line("Peers", peer_count(&status.peers))
+        .done()
+}
+
+fn peer_count(peers: &[Peer]) -> String {
+    let without = peers.iter().filter(|p| p.state == PeerState::Alive && p.path.is_none()).count();
+    let alarm = if without == 0 { String::new() } else { format!(", {without} without a data path") };
+    counted(peers.iter().map(|p| peer_state(p.state))) + &alarm
+}
+
+/// `3 (2 alive, 1 down)`.
+fn counted<'a>(states: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    states.for_each(|state| *counts.entry(state).or_default() += 1);
+    let total: usize = counts.values().sum();
+    let parts: Vec<String> = counts.iter().map(|(state, n)| format!("{n} {state}")).collect();
+    if parts.is_empty() { total.to_string() } else { format!("{total} ({})", parts.join(", ")) }
+}
+
+fn addresses(ipam: &IpamStatus) -> String {
+    let state = match (ipam_state(ipam.state), ipam.waiting_for.as_slice()) {
+        (state, []) => state.to_owned(),
+        (state, hosts) => format!("{state} (for {})", hosts.join(", ")),
+    };
+    let space = format!("{} owned, {} used, {} free", ipam.owned, ipam.used, ipam.free);
+    Block::default()
+        .line("Service", "ipam")
+        .line("Network", &ipam.network)
+        .line("Status", state)
+        .line("Range", &ipam.range)
+        .line("Addresses", space)
+        .done()
+}
+
+fn switch(dataplane: &Dataplane) -> String {
+    let dropped: u64 = dataplane.drops.values().sum();
+    let block = Block::default()
+        .line("Service", "dataplane")
+        .line("Workers", dataplane.workers.len().to_string())
+        .line("Ports", counted(dataplane.ports.iter().map(|p| p.state.as_str())))
+        .line("Dropped", format!("{dropped} frames"));
+    let refused: Vec<&str> =
+        dataplane.offloads.iter().filter(|o| !o.granted).map(|o| o.name.as_str()).collect();
+    let block = if refused.is_empty() { block } else { block.line("No offload", refused.join(", ")) };
+    match dataplane.unclaimed.len() {
+        0 => block.done(),
+        n => block.line("Unclaimed", format!("{n} interfaces, see `meshnet status dataplane`")).done(),
+    }
+}
+
+fn events(events: &[EventStatus]) -> String {
+    let latest = &events[events.len().saturating_sub(LATEST)..];
+    let lines =
+        latest.iter().map(|e| ("Event", format!("{} s ago, {}: {}", e.age_s as u64, e.kind, e.message)));
+    lines.fold(Block::default(), |block, (key, value)| block.line(key, value)).done()
+}
+
+/// `status peers`.
+pub(crate) fn peers(peers: &[Peer]) -> String {
+    let mut table = Table::new(&["PEER", "NICKNAME", "ADDRESS", "STATE", "PATH"]);
+    for peer in peers {
+        let path = match (&peer.path, &peer.reason) {
+            (Some(path), _) => format!("{} {} mtu={}", path.kind, path.address, path.mtu),
+            (None, Some(reason)) => format!("no data path: {reason}"),
+            (None, None) => String::new(),
+        };
+        let address = peer.address.map_or_else(String::new, |a| a.to_string());
+        table.row([&peer.peer_id, &peer.nickname, &address, peer_state(peer.state), &path]);
+    }
+    table.to_string()
+}
+
+/// `status targets` and `status connections`.
+pub(crate) fn connections(connections: &[TargetStatus]) -> String {
+    let mut table = Table::new(&["TARGET", "STATE", "PEER", "NEXT TRY", "REASON"]);
+    for c in connections {
+        let next = c.next_try_s.map_or_else(String::new, |s| format!("in {s:.1} s"));
+        let (peer, reason) =
+            (c.peer_id.as_deref().unwrap_or_default(), c.reason.as_deref().unwrap_or_default());
+        table.row([&c.target, target_state(c.state), peer, &next, reason]);
+    }
+    table.to_string()
+}
+
+/// `status ipam`.
+pub(crate) fn ipam(networks: &[IpamStatus]) -> String {
+    let blocks: Vec<String> = networks.iter().map(|n| addresses(n) + "\n" + &owners(n)).collect();
+    blocks.join("\n")
+}
+
+fn owners(ipam: &IpamStatus) -> String {
+    let total: u64 = ipam.owners.iter().map(|o| o.size).sum();
+    let mut table = Table::new(&["OWNER", "NICKNAME", "ADDRESSES", "SHARE", "USED", "STATE"]);
+    for OwnerStatus { peer_id, nickname, size, used, state } in &ipam.owners {
+        let share = format!("{:.1} %", *size as f64 * 100.0 / total.max(1) as f64);
+        table.row([peer_id, nickname, &size.to_string(), &share, &used.to_string(), peer_state(*state)]);
+    }
+    table.to_string()
+}
+
+/// `status dataplane`.
+pub(crate) fn dataplane(dataplane: &Dataplane) -> String {
+    let blocks =
+        [switch(dataplane), ports(dataplane), workers(dataplane), drops(dataplane), offloads(dataplane)];
+    let mut text = blocks.into_iter().filter(|b| !b.is_empty()).collect::<Vec<_>>().join("\n");
+    for stray in &dataplane.unclaimed {
+        let (ifname, netns, port) = (&stray.ifname, stray.netns, &stray.port);
+        let _ = writeln!(
+            text,
+            "unclaimed: {ifname} in the namespace {netns}, once port {port}: no daemon has it"
+        );
+    }
+    text
+}
+
+fn ports(dataplane: &Dataplane) -> String {
+    let mut table = Table::new(&["PORT", "CONTAINER", "NETWORK", "INTERFACE", "STATE", "IN", "OUT"]);
+    for p in &dataplane.ports {
+        let (frames_in, frames_out) = (frames(p.frames_in, p.bytes_in), frames(p.frames_out, p.bytes_out));
+        table.row([&p.port, &p.container, &p.network, &p.ifname, &p.state, &frames_in, &frames_out]);
+    }
+    if dataplane.ports.is_empty() { String::new() } else { table.to_string() }
+}
+
+fn frames(frames: u64, bytes: u64) -> String {
+    format!("{frames} frames, {bytes} bytes")
+}
+
+fn workers(dataplane: &Dataplane) -> String {
+    let mut table = Table::new(&["WORKER", "FROM PORTS", "TO PORTS", "FROM HOSTS", "TO HOSTS"]);
+    for (number, w) in dataplane.workers.iter().enumerate() {
+        table.row([
+            &number.to_string(),
+            &frames(w.port_frames_in, w.port_bytes_in),
+            &frames(w.port_frames_out, w.port_bytes_out),
+            &frames(w.remote_frames_in, w.remote_bytes_in),
+            &frames(w.remote_frames_out, w.remote_bytes_out),
+        ]);
+    }
+    table.to_string()
+}
+
+fn drops(dataplane: &Dataplane) -> String {
+    let mut table = Table::new(&["DROPPED", "REASON"]);
+    dataplane.drops.iter().for_each(|(reason, count)| table.row([&count.to_string(), reason]));
+    if dataplane.drops.is_empty() { String::new() } else { table.to_string() }
+}
+
+fn offloads(dataplane: &Dataplane) -> String {
+    let mut table = Table::new(&["OFFLOAD", "GRANTED", "REASON"]);
+    for o in &dataplane.offloads {
+        table.row([&o.name, if o.granted { "yes" } else { "no" }, o.reason.as_deref().unwrap_or_default()]);
+    }
+    if dataplane.offloads.is_empty() { String::new() } else { table.to_string() }
+}
+
+fn peer_state(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Alive => "alive",
+        PeerState::Suspect => "suspect",
+        PeerState::Down => "down",
+    }
+}
+
+fn target_state(state: TargetState) -> &'static str {
+    match state {
+        TargetState::Resolving => "resolving",
+        TargetState::Connecting => "connecting",
+        TargetState::Established => "established",
+        TargetState::Waiting => "waiting",
+        TargetState::Refused => "refused",
+    }
+}
+
+fn ipam_state(state: IpamState) -> &'static str {
+    match state {
+        IpamState::Unfounded => "unfounded",
+        IpamState::Waiting => "waiting",
+        IpamState::Ready => "ready",
+        IpamState::Full => "full",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

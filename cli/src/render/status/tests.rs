@@ -1,0 +1,159 @@
+use super::*;
+use crate::shape::{Offload, Path, Port, Unclaimed, Worker};
+
+fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
+    Peer {
+        peer_id: "0a".repeat(16),
+        nickname: nickname.into(),
+        address: Some("192.0.2.2:6783".parse().unwrap()),
+        state,
+        path,
+        reason: None,
+    }
+}
+
+pub(crate) fn example() -> Status {
+    let path = Path { address: "192.0.2.2:4789".parse().unwrap(), kind: "plain".into(), mtu: 1450 };
+    let target = TargetStatus {
+        target: "node02".into(),
+        peer_id: Some("0a".repeat(16)),
+        state: TargetState::Established,
+        reason: None,
+        next_try_s: None,
+    };
+    let waiting = TargetStatus {
+        target: "node09".into(),
+        peer_id: None,
+        state: TargetState::Waiting,
+        reason: Some("no such name".into()),
+        next_try_s: Some(1.25),
+    };
+    let owner = OwnerStatus {
+        peer_id: "0b".repeat(16),
+        nickname: "node01".into(),
+        size: 1_048_576,
+        used: 1,
+        state: PeerState::Alive,
+    };
+    Status {
+        version: "0.1.0".into(),
+        peer_id: "0b".repeat(16),
+        nickname: "node01".into(),
+        cluster_id: Some("c1".into()),
+        state_hash: "5a".into(),
+        encryption: "off".into(),
+        ready: true,
+        peers: vec![peer("node02", PeerState::Alive, Some(path)), peer("node03", PeerState::Down, None)],
+        connections: vec![target.clone()],
+        targets: vec![target, waiting],
+        ipam: vec![IpamStatus {
+            network: "mesh".into(),
+            range: "10.32.0.0/12".into(),
+            state: IpamState::Ready,
+            waiting_for: vec![],
+            owned: 1_048_576,
+            used: 1,
+            free: 1_048_572,
+            owners: vec![owner],
+        }],
+        dns: None,
+        dataplane: Dataplane {
+            workers: vec![Worker { port_frames_in: 3, port_bytes_in: 300, ..Worker::default() }],
+            ports: vec![Port {
+                port: "01".repeat(8),
+                container: "web".into(),
+                network: "mesh".into(),
+                ifname: "mesh0".into(),
+                state: "running".into(),
+                frames_in: 3,
+                bytes_in: 300,
+                frames_out: 0,
+                bytes_out: 0,
+            }],
+            drops: [("unknown_source".to_owned(), 2)].into(),
+            offloads: vec![Offload { name: "uso".into(), granted: false, reason: Some("EINVAL".into()) }],
+            unclaimed: vec![Unclaimed { port: "02".repeat(8), ifname: "mesh0".into(), netns: 4_026_532_000 }],
+        },
+        events: vec![EventStatus {
+            kind: "founded".into(),
+            message: "a cluster was founded".into(),
+            age_s: 3.7,
+        }],
+    }
+}
+
+#[test]
+fn the_overview_is_one_block_per_service() {
+    let expected = format!(
+        "
+        Version: 0.1.0
+           Host: {} (node01)
+        Cluster: c1
+          State: 5a
+     Encryption: off (the cluster is open: anyone who can reach port 6783 may join)
+          Ready: yes
+        Targets: 2 (1 established, 1 waiting)
+    Connections: 1 (1 established)
+          Peers: 2 (1 alive, 1 down)
+
+        Service: ipam
+        Network: mesh
+         Status: ready
+          Range: 10.32.0.0/12
+      Addresses: 1048576 owned, 1 used, 1048572 free
+
+        Service: dataplane
+        Workers: 1
+          Ports: 1 (1 running)
+        Dropped: 2 frames
+     No offload: uso
+      Unclaimed: 1 interfaces, see `meshnet status dataplane`
+
+          Event: 3 s ago, founded: a cluster was founded
+
+",
+        "0b".repeat(16)
+    );
+    assert_eq!(whole(&example()), expected);
+}
+
+#[test]
+fn an_alive_host_without_a_path_is_an_alarm() {
+    let mut status = example();
+    status.peers[0].path = None;
+    status.peers[0].reason = Some("no answer from 192.0.2.2:4789".into());
+    assert!(whole(&status).contains("Peers: 2 (1 alive, 1 down), 1 without a data path"));
+    assert!(peers(&status.peers).contains("no data path: no answer from 192.0.2.2:4789"));
+}
+
+#[test]
+fn tables_show_what_there_is() {
+    let status = example();
+    let text = connections(&status.targets);
+    assert!(text.lines().nth(2).unwrap().starts_with("node09  waiting      -"), "{text}");
+    assert!(text.contains("in 1.2 s") && text.ends_with("no such name\n"), "{text}");
+    assert!(ipam(&status.ipam).contains("100.0 %"));
+    let text = dataplane(&status.dataplane);
+    assert!(text.contains("unknown_source") && text.contains("3 frames, 300 bytes"), "{text}");
+    assert!(
+        text.contains("EINVAL") && text.contains("unclaimed: mesh0 in the namespace 4026532000"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_json_has_the_fields_that_were_promised() {
+    let json = serde_json::to_value(example()).unwrap();
+    let fields = "version peer_id nickname cluster_id state_hash encryption ready peers connections targets ipam dns \
+        dataplane events";
+    for field in fields.split_whitespace() {
+        assert!(json.get(field).is_some(), "{field}");
+    }
+    assert!(json["dns"].is_null());
+    assert_eq!(json["peers"][0]["state"], "alive");
+    assert_eq!(json["peers"][0]["path"]["kind"], "plain");
+    assert!(json["peers"][1]["path"].is_null());
+    assert_eq!(json["targets"][1]["next_try_s"], 1.25);
+    assert_eq!(json["ipam"][0]["owners"][0]["size"], 1_048_576);
+    assert_eq!(json["dataplane"]["drops"]["unknown_source"], 2);
+}

@@ -1,0 +1,217 @@
+//! The shapes of requests and answers: what crosses the socket, and what `-o json` prints.
+//!
+//! Field names are fixed: more may be added, none is renamed. Lists are sorted; seconds and bytes are numbers.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use peering::mesh::{EventStatus, IpamStatus, PeerState, TargetStatus};
+use serde::{Deserialize, Serialize};
+
+/// `connect` and `forget`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Targets {
+    /// As `HOST[:PORT]`.
+    pub(crate) targets: Vec<String>,
+    /// Forget all others.
+    #[serde(default)]
+    pub(crate) replace: bool,
+}
+
+/// `attach`. What is not given is `None`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct AttachRequest {
+    pub(crate) container: String,
+    pub(crate) network: String,
+    pub(crate) ip: Vec<IpAddr>,
+    pub(crate) name: Option<String>,
+    pub(crate) mac: Option<String>,
+    pub(crate) ifname: Option<String>,
+    /// How long to wait for an address.
+    pub(crate) timeout_s: f64,
+}
+
+/// A container's attachment to a network.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    pub(crate) container: String,
+    pub(crate) network: String,
+    pub(crate) name: String,
+    /// The first address, as `10.32.0.2/12`.
+    pub(crate) address: Option<String>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) mac: String,
+    pub(crate) ifname: String,
+}
+
+/// One line of `ps`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    #[serde(flatten)]
+    pub(crate) attachment: Attachment,
+    pub(crate) peer_id: String,
+    pub(crate) nickname: Option<String>,
+    /// `running` or `stopped`.
+    pub(crate) state: String,
+}
+
+/// `detach`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct DetachRequest {
+    pub(crate) container: String,
+    pub(crate) network: String,
+}
+
+/// Answer to `detach`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Detached {
+    pub(crate) container: String,
+    pub(crate) network: String,
+    /// False when there was nothing to detach.
+    pub(crate) detached: bool,
+}
+
+/// A VTEP of a network.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Vtep {
+    pub(crate) network: String,
+    pub(crate) address: SocketAddr,
+}
+
+/// Answer to `launch`, and what the daemon says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) version: String,
+    pub(crate) peer_id: String,
+    pub(crate) nickname: String,
+    pub(crate) pid: u32,
+}
+
+/// Answer to `version`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Versions {
+    pub(crate) version: String,
+    /// Of the running daemon.
+    pub(crate) daemon: Option<String>,
+}
+
+/// Answer to `stop`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Stopped {
+    /// False when nothing ran.
+    pub(crate) stopped: bool,
+}
+
+/// The whole of `status`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) peer_id: String,
+    pub(crate) nickname: String,
+    /// Null until a cluster was founded or joined.
+    pub(crate) cluster_id: Option<String>,
+    /// Equal on hosts with equal state.
+    pub(crate) state_hash: String,
+    /// `off` or `on`.
+    pub(crate) encryption: String,
+    pub(crate) ready: bool,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) connections: Vec<TargetStatus>,
+    pub(crate) targets: Vec<TargetStatus>,
+    pub(crate) ipam: Vec<IpamStatus>,
+    /// Null until it exists.
+    pub(crate) dns: Option<serde_json::Value>,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) events: Vec<EventStatus>,
+}
+
+/// Another host.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) peer_id: String,
+    pub(crate) nickname: String,
+    /// Where the control plane reaches it.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) state: PeerState,
+    pub(crate) path: Option<Path>,
+    /// Why there is no path.
+    pub(crate) reason: Option<String>,
+}
+
+/// How frames reach another host.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Path {
+    pub(crate) address: SocketAddr,
+    /// `plain`, `sealed` or `relay`.
+    pub(crate) kind: String,
+    /// Largest overlay packet in bytes.
+    pub(crate) mtu: u16,
+}
+
+/// Ports, counters and offloads of this host's switch.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Dataplane {
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) ports: Vec<Port>,
+    /// Frames dropped, by reason.
+    pub(crate) drops: BTreeMap<String, u64>,
+    pub(crate) offloads: Vec<Offload>,
+    /// Interfaces with our alias that belong to no port of this daemon and to no running daemon.
+    pub(crate) unclaimed: Vec<Unclaimed>,
+}
+
+/// What one thread of the data plane did so far.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Worker {
+    /// From containers.
+    pub(crate) port_frames_in: u64,
+    pub(crate) port_bytes_in: u64,
+    /// To containers.
+    pub(crate) port_frames_out: u64,
+    pub(crate) port_bytes_out: u64,
+    /// From other hosts.
+    pub(crate) remote_frames_in: u64,
+    pub(crate) remote_bytes_in: u64,
+    /// To other hosts.
+    pub(crate) remote_frames_out: u64,
+    pub(crate) remote_bytes_out: u64,
+    /// Of many segments, cut into datagrams.
+    pub(crate) super_frames_cut: u64,
+    /// Of many datagrams, joined.
+    pub(crate) super_frames_joined: u64,
+}
+
+/// A port of this host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Port {
+    pub(crate) port: String,
+    pub(crate) container: String,
+    pub(crate) network: String,
+    pub(crate) ifname: String,
+    /// `running` or `stopped`.
+    pub(crate) state: String,
+    /// From the container, since the daemon started.
+    pub(crate) frames_in: u64,
+    pub(crate) bytes_in: u64,
+    /// To the container.
+    pub(crate) frames_out: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// An offload of the kernel, and whether it could be had.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Offload {
+    pub(crate) name: String,
+    pub(crate) granted: bool,
+    /// Why it was refused.
+    pub(crate) reason: Option<String>,
+}
+
+/// An interface nobody owns.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Unclaimed {
+    pub(crate) port: String,
+    pub(crate) ifname: String,
+    /// Inode of the namespace it is in.
+    pub(crate) netns: u64,
+}
