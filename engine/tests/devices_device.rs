@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use devices_support::{Container, eventually, namespace, prefix, sysctl};
+use devices_support::{Container, eventually, ipv6_is_usable, namespace, prefix, sysctl};
 use engine::io::device::{self, Device, DeviceError, Found, GSO_MAX_SIZE, PortSpec, QUEUE_LEN};
 use engine::io::netlink::{Link, Netlink, Route};
 use engine::io::netns::Netns;
@@ -50,6 +50,19 @@ fn create(host: &Netns, spec: &PortSpec, netns: &Netns) -> Result<Device, Device
 
 fn reopen(host: &Netns, spec: &PortSpec, found: &Found) -> Result<Device, DeviceError> {
     host.run(|| device::reopen(spec, found)).unwrap()
+}
+
+/// As the daemon does with a port that a former process has only just let go.
+fn reopen_soon(host: &Netns, spec: &PortSpec, found: &Found) -> Device {
+    let mut device = None;
+    eventually("the port is free", || match reopen(host, spec, found) {
+        Err(e) if e.is_retryable() => false,
+        result => {
+            device = Some(result.unwrap());
+            true
+        }
+    });
+    device.unwrap()
 }
 
 fn found(port: PortId) -> Option<Found> {
@@ -260,19 +273,20 @@ fn a_closed_port_stays_is_found_and_carries_on() {
             routes.sort();
             (addresses, routes)
         };
-        eventually("link-local address", || state().0.len() >= 5);
+        eventually("IPv6 settles", || ipv6_is_usable(&container, "mesh0") && state().1.len() >= 5);
         let before = state();
         let busy = found(spec.port).unwrap();
         let e = reopen(&host, &spec, &busy).unwrap_err();
         assert!(matches!(&e, DeviceError::Tap(TapError::Busy { name }) if name == "mesh0"), "{e}");
         assert!(e.is_retryable());
         drop(device);
-        let closed = link(&container, "mesh0").unwrap();
-        assert!(closed.up && !closed.carrier);
+        // Another test may be starting a process, which holds copies of all descriptors for a moment.
+        eventually("no carrier", || !link(&container, "mesh0").unwrap().carrier);
+        assert!(link(&container, "mesh0").unwrap().up);
         assert_eq!(state(), before);
         let found = found(spec.port).unwrap();
         assert_eq!((found.port, &found.netns, found.ifname.as_str()), (spec.port, &container, "mesh0"));
-        let device = reopen(&host, &spec, &found).unwrap();
+        let device = reopen_soon(&host, &spec, &found);
         assert_eq!((device.queues.len(), device.ifname.as_str()), (queues, "mesh0"));
         assert_eq!(device.offloads.granted, ["csum", "tso4", "tso6", "uso4", "uso6"]);
         assert!(device.pins_namespace);
@@ -292,7 +306,7 @@ fn the_flags_of_the_device_decide_not_the_wish() {
         let mut spec = spec(made);
         drop(create(&host, &spec, &container).unwrap());
         spec.queues = wanted;
-        let device = reopen(&host, &spec, &found(spec.port).unwrap()).unwrap();
+        let device = reopen_soon(&host, &spec, &found(spec.port).unwrap());
         assert_eq!(device.queues.len(), opened);
         device::destroy(&container, spec.port).unwrap();
     }
@@ -307,7 +321,7 @@ fn the_watch_tells_when_a_pinned_namespace_lost_its_last_other_holder() {
     let spec = spec(1);
     drop(create(&host, &spec, &netns).unwrap());
     drop(netns);
-    let device = reopen(&host, &spec, &found(spec.port).unwrap()).unwrap();
+    let device = reopen_soon(&host, &spec, &found(spec.port).unwrap());
     assert_eq!(device.netns, container.id);
     let (tell, told) = mpsc::channel();
     let watcher = Watcher::start(move |id| tell.send(id).unwrap()).unwrap();
@@ -432,7 +446,7 @@ fn a_host_may_have_a_port_itself() {
     assert_eq!(names(&host), ["lo", "mesh0"]);
     frames_flow(&device, &host);
     drop(device);
-    let device = reopen(&host, &spec, &found(spec.port).unwrap()).unwrap();
+    let device = reopen_soon(&host, &spec, &found(spec.port).unwrap());
     assert!(!device.pins_namespace, "its own namespace lives as long as the daemon");
     frames_flow(&device, &host);
 }

@@ -35,10 +35,22 @@ pub fn wired_pair() -> [Netns; 2] {
         netlink.add_address(link, prefix(&format!("fd00::{last}"), 64)).unwrap();
         netlink.set_up(link).unwrap();
     }
-    eventually("the wire has carrier", || {
-        pair.iter().all(|netns| Netlink::open_in(netns).unwrap().link("under0").unwrap().unwrap().carrier)
+    eventually("the addresses of the wire are usable", || {
+        pair.iter().all(|netns| ipv6_is_usable(netns, "under0"))
     });
     pair
+}
+
+/// The link-local and another address are there, and duplicate detection is over, by the flag
+/// `IFA_F_TENTATIVE` of `/proc/net/if_inet6`.
+pub fn ipv6_is_usable(netns: &Netns, ifname: &str) -> bool {
+    let table = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6")).unwrap().unwrap();
+    let flags = table.lines().filter(|line| line.ends_with(ifname)).filter_map(|line| {
+        let flags = line.split_whitespace().nth(4)?;
+        u32::from_str_radix(flags, 16).ok()
+    });
+    let flags: Vec<_> = flags.collect();
+    flags.len() == 2 && flags.iter().all(|flags| flags & 0x40 == 0)
 }
 
 pub fn prefix(addr: &str, len: u8) -> IpPrefix {
