@@ -30,21 +30,15 @@ pub struct Transmit<'a> {
     pub segment_size: Option<u16>,
 }
 
-impl Transmit<'_> {
-    fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.len()).sum()
-    }
-
-    /// The segment size, if there is anything to cut.
-    fn cut_at(&self) -> Option<usize> {
-        self.segment_size.map(usize::from).filter(|size| *size > 0 && *size < self.len())
-    }
-
-    /// Whether the kernel can take it in one piece.
-    fn is_within_limits(&self) -> bool {
-        let len = self.len();
-        self.cut_at().is_none_or(|size| len <= MAX_SEND_BYTES && len.div_ceil(size) <= MAX_SEGMENTS)
-    }
+/// Who makes the datagrams of a [`Transmit`].
+#[derive(Clone, Copy)]
+enum Cutting {
+    /// It is one datagram.
+    None,
+    /// The kernel cuts at this size.
+    Kernel(u16),
+    /// We cut at this size: the kernel has refused, or it is more than it takes at once.
+    Here(u16),
 }
 
 /// Ancillary data of one message; aligned for `cmsghdr`.
@@ -65,15 +59,16 @@ impl DataSocket {
         segment_size: Option<u16>,
     ) -> io::Result<usize> {
         let transmit = Transmit { to, parts, segment_size };
-        if self.must_cut(&transmit) {
-            return self.send_cut(&transmit);
-        }
-        match self.send_whole(&transmit) {
-            Err(e) if transmit.cut_at().is_some() && is_refusal(&e) => {
-                self.refuse_segmentation(&e);
-                self.send_cut(&transmit)
-            }
-            result => result,
+        match self.cutting(&transmit) {
+            Cutting::None => self.send_whole(&transmit, None),
+            Cutting::Here(size) => self.send_cut(&transmit, size),
+            Cutting::Kernel(size) => match self.send_whole(&transmit, Some(size)) {
+                Err(e) if is_refusal(&e) => {
+                    self.refuse_segmentation(&e);
+                    self.send_cut(&transmit, size)
+                }
+                result => result,
+            },
         }
     }
 
@@ -98,37 +93,43 @@ impl DataSocket {
 
     /// Sends the first few messages, at least one; an error concerns the first.
     fn send_some(&self, batch: &[Transmit<'_>]) -> io::Result<usize> {
-        let is_whole = |transmit: &&Transmit<'_>| !self.must_cut(transmit);
+        let is_whole = |transmit: &&Transmit<'_>| !matches!(self.cutting(transmit), Cutting::Here(_));
         let run = batch.iter().take(MAX_MESSAGES).take_while(is_whole).count();
-        if run < 2 {
-            let [first, ..] = batch else { return Ok(0) };
-            return self.send(first.to, first.parts, first.segment_size).map(|_| 1);
-        }
-        match self.send_messages(&batch[..run]) {
-            Err(e) if batch[0].cut_at().is_some() && is_refusal(&e) => {
-                self.refuse_segmentation(&e);
-                self.send_cut(&batch[0]).map(|_| 1)
+        if run > 1 {
+            match self.send_messages(&batch[..run]) {
+                // The first goes alone, so that a refusal to cut is told from other errors.
+                Err(e) if is_refusal(&e) => {}
+                result => return result,
             }
-            result => result,
+        }
+        let [first, ..] = batch else { return Ok(0) };
+        self.send(first.to, first.parts, first.segment_size).map(|_| 1)
+    }
+
+    fn cutting(&self, transmit: &Transmit<'_>) -> Cutting {
+        let len: usize = transmit.parts.iter().map(|part| part.len()).sum();
+        match transmit.segment_size {
+            None | Some(0) => Cutting::None,
+            Some(size) if usize::from(size) >= len => Cutting::None,
+            Some(size) => {
+                let fits = len <= MAX_SEND_BYTES && len <= usize::from(size) * MAX_SEGMENTS;
+                if fits && self.segmentation() { Cutting::Kernel(size) } else { Cutting::Here(size) }
+            }
         }
     }
 
-    /// True where the datagrams must be cut here and not by the kernel.
-    fn must_cut(&self, transmit: &Transmit<'_>) -> bool {
-        transmit.cut_at().is_some() && !(self.segmentation() && transmit.is_within_limits())
-    }
-
-    /// One message, cut by the kernel where it must be cut.
-    fn send_whole(&self, transmit: &Transmit<'_>) -> io::Result<usize> {
+    /// One message, cut by the kernel where a segment size is given.
+    fn send_whole(&self, transmit: &Transmit<'_>, segment_size: Option<u16>) -> io::Result<usize> {
         let to = self.name(transmit.to)?;
         let mut control = Control::default();
-        let header = header(&to, transmit.parts, transmit.cut_at().map(|size| control.segment(size)));
+        let header = header(&to, transmit.parts, segment_size.map(|size| control.segment(size)));
         // SAFETY: the header points to a live name, live parts and a live control buffer, with true lengths.
         let sent = unsafe { libc::sendmsg(self.as_fd().as_raw_fd(), &raw const header.msg_hdr, FLAGS) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Several messages in one call, each cut by the kernel where it must be cut. Returns how many were accepted.
+    /// Several messages in one call, each cut by the kernel where it must be cut, up to the first that cannot be
+    /// sent so. Returns how many were accepted.
     fn send_messages(&self, batch: &[Transmit<'_>]) -> io::Result<usize> {
         let mut names = [const { MaybeUninit::uninit() }; MAX_MESSAGES];
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_MESSAGES];
@@ -136,25 +137,29 @@ impl DataSocket {
         let mut count = 0;
         for ((transmit, name), control) in batch.iter().zip(&mut names).zip(&mut controls) {
             let Ok(to) = self.name(transmit.to) else { break };
-            let control = transmit.cut_at().map(|size| control.write(Control::default()).segment(size));
+            let control = match self.cutting(transmit) {
+                Cutting::Kernel(size) => Some(control.write(Control::default()).segment(size)),
+                Cutting::None => None,
+                Cutting::Here(_) => break,
+            };
             headers[count].write(header(name.write(to), transmit.parts, control));
             count += 1;
         }
         if count == 0 {
-            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+            // The caller tries the first alone and meets the reason.
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         // SAFETY: the first `count` headers are initialised and point to live names, parts and control buffers.
         unsafe { self.sendmmsg(headers.as_mut_ptr().cast(), count) }
     }
 
     /// The same datagrams without `UDP_SEGMENT`. Returns the bytes accepted; an error only if there were none.
-    fn send_cut(&self, transmit: &Transmit<'_>) -> io::Result<usize> {
-        let size = transmit.cut_at().unwrap_or(usize::MAX);
+    fn send_cut(&self, transmit: &Transmit<'_>, size: u16) -> io::Result<usize> {
         let to = self.name(transmit.to)?;
         let mut cutter = Cutter { parts: transmit.parts, skip: 0 };
         let mut accepted = 0;
         while !cutter.is_done() {
-            match self.send_some_cut(&to, &mut cutter, size) {
+            match self.send_some_cut(&to, &mut cutter, size.into()) {
                 Ok(bytes) => accepted += bytes,
                 Err(e) if accepted == 0 => return Err(e),
                 Err(_) => break,
@@ -228,7 +233,7 @@ impl Default for Control {
 
 impl Control {
     /// Makes it one `UDP_SEGMENT` message (linux/udp.h) and returns the bytes in use.
-    fn segment(&mut self, size: usize) -> &mut [u8] {
+    fn segment(&mut self, size: u16) -> &mut [u8] {
         let header = libc::cmsghdr {
             // SAFETY: pure arithmetic.
             cmsg_len: unsafe { libc::CMSG_LEN(mem::size_of::<u16>() as u32) } as _,
@@ -236,7 +241,7 @@ impl Control {
             cmsg_type: libc::UDP_SEGMENT,
         };
         let payload = mem::size_of::<libc::cmsghdr>();
-        self.0[payload..payload + 2].copy_from_slice(&(size as u16).to_ne_bytes());
+        self.0[payload..payload + 2].copy_from_slice(&size.to_ne_bytes());
         // SAFETY: the buffer is aligned for `cmsghdr` and longer.
         unsafe { self.0.as_mut_ptr().cast::<libc::cmsghdr>().write(header) };
         // SAFETY: pure arithmetic.
