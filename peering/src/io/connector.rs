@@ -53,7 +53,7 @@ pub(super) enum WireEvent {
     DialFailed { dial: DialId, reason: String },
 }
 
-/// Makes connections and reads them, as tasks of its own; what happens is told through one channel.
+/// Makes connections and reads them; what happens is told through one channel.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     quic: Quic,
@@ -74,15 +74,12 @@ impl Connector {
         }
     }
 
-    /// Dials in the background. The answer is `Established` or `DialFailed` with the same number.
-    pub(super) fn dial(&self, dial: DialId, target: DialTarget) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            match this.reach(dial, target).await {
-                Ok(connection) => this.serve(connection, Some(dial)).await,
-                Err(reason) => this.tell(WireEvent::DialFailed { dial, reason }).await,
-            }
-        });
+    /// Dials, and follows the connection to its end. The answer is `Established` or `DialFailed` with the same number.
+    pub(super) async fn dial(self, dial: DialId, target: DialTarget) {
+        match self.reach(dial, target).await {
+            Ok(connection) => self.serve(connection, Some(dial)).await,
+            Err(reason) => self.tell(WireEvent::DialFailed { dial, reason }).await,
+        }
     }
 
     async fn reach(&self, dial: DialId, target: DialTarget) -> Result<Connection, String> {
@@ -94,17 +91,28 @@ impl Connector {
         race(&self.quic, distinct(addrs), expected).await
     }
 
-    /// Accepts hosts until the endpoint is closed.
+    /// Accepts hosts, and follows their connections, until the endpoint is closed.
     pub(super) async fn accept(self) {
-        while let Some(incoming) = self.quic.accept().await {
-            let handshakes = self.handshakes.load(Ordering::Relaxed);
-            if handshakes >= HANDSHAKES_MAX || self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
-                incoming.refuse();
-            } else if handshakes >= HANDSHAKES_TRUSTED && incoming.may_retry() {
-                let _ = incoming.retry();
-            } else {
-                tokio::spawn(self.clone().welcome(incoming));
+        let mut guests = JoinSet::new();
+        loop {
+            tokio::select! {
+                incoming = self.quic.accept() => match incoming {
+                    Some(incoming) => self.admit(incoming, &mut guests),
+                    None => return,
+                },
+                Some(_) = guests.join_next() => {}
             }
+        }
+    }
+
+    fn admit(&self, incoming: Incoming, guests: &mut JoinSet<()>) {
+        let handshakes = self.handshakes.load(Ordering::Relaxed);
+        if handshakes >= HANDSHAKES_MAX || self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            incoming.refuse();
+        } else if handshakes >= HANDSHAKES_TRUSTED && incoming.may_retry() {
+            let _ = incoming.retry();
+        } else {
+            guests.spawn(self.clone().welcome(incoming));
         }
     }
 

@@ -65,7 +65,10 @@ impl Link {
     }
 
     fn enqueue(&self, bytes: Bytes, datagram: bool) -> Result<(), Overflow> {
-        let prefix = prefix(bytes.len(), datagram).ok_or(Overflow)?;
+        let Some(prefix) = prefix(bytes.len(), datagram) else {
+            tracing::error!(len = bytes.len(), "a message longer than allowed was not sent");
+            return Ok(());
+        };
         let size = PREFIX_LEN + bytes.len();
         if self.queued.fetch_add(size, Ordering::Relaxed) + size > QUEUE_MAX {
             return Err(Overflow);

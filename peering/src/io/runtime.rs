@@ -60,6 +60,7 @@ pub(super) struct Runtime {
     quic: Quic,
     connector: Connector,
     links: BTreeMap<ConnId, Link>,
+    dialled: JoinSet<()>,
     closing: JoinSet<()>,
     saving: Option<JoinHandle<Result<(), String>>>,
     allocations: BTreeMap<RequestId, Allocation>,
@@ -84,6 +85,7 @@ impl Runtime {
             connector: Connector::new(quic.clone(), tell),
             quic,
             links: BTreeMap::new(),
+            dialled: JoinSet::new(),
             closing: JoinSet::new(),
             saving: None,
             allocations: BTreeMap::new(),
@@ -102,7 +104,9 @@ impl Runtime {
         if stopped.is_some() {
             self.say_goodbye().await;
         }
+        // From here on nothing is read any more, only written.
         accepting.abort();
+        self.dialled.abort_all();
         self.close_all(deadline).await;
         let Runtime { mesh, store, quic, connector, inbox, allocations, replies, mut commands, .. } = self;
         drop((connector, inbox, store, allocations));
@@ -219,7 +223,7 @@ impl Runtime {
                 let _ = self.events.send(event);
             }
         }
-        while self.closing.try_join_next().is_some() {}
+        while self.dialled.try_join_next().is_some() || self.closing.try_join_next().is_some() {}
     }
 
     fn perform(&mut self, output: Output) {
@@ -228,7 +232,9 @@ impl Runtime {
             Output::Datagram { conn, bytes } => {
                 self.send(conn, |link| link.send_datagram(Bytes::from(bytes)))
             }
-            Output::Dial { dial, target } => self.connector.dial(dial, target),
+            Output::Dial { dial, target } => {
+                self.dialled.spawn(self.connector.clone().dial(dial, target));
+            }
             Output::Close { conn, reason } => {
                 if let Some(link) = self.links.remove(&conn) {
                     self.closing.spawn(link.close(reason));

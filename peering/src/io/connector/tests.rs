@@ -42,6 +42,10 @@ impl Host {
         DialTarget::Named(Target { host: "127.0.0.1".to_owned(), port: self.addr().port() })
     }
 
+    fn dial(&self, dial: DialId, target: DialTarget) {
+        tokio::spawn(self.connector.clone().dial(dial, target));
+    }
+
     async fn next(&mut self) -> WireEvent {
         loop {
             let event =
@@ -60,7 +64,7 @@ impl Host {
     }
 
     async fn dial_failed(&mut self, target: DialTarget) -> String {
-        self.connector.dial(DialId(7), target);
+        self.dial(DialId(7), target);
         match self.next().await {
             WireEvent::DialFailed { dial: DialId(7), reason } => reason,
             other => panic!("{other:?}"),
@@ -89,7 +93,7 @@ fn message(bytes: &[u8]) -> Frame {
 #[tokio::test]
 async fn both_sides_prove_who_they_are_and_talk_until_one_says_why_not() {
     let (mut a, mut b) = (Host::new(1), Host::new(2));
-    a.connector.dial(DialId(1), b.target());
+    a.dial(DialId(1), b.target());
     let (_, peer, dial, link) = a.established().await;
     assert_eq!((peer, dial), (b.identity.peer_id(), Some(DialId(1))));
     let (_, peer, dial, back) = b.established().await;
@@ -145,7 +149,7 @@ async fn of_several_addresses_one_connection_comes_about() {
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     let start = Instant::now();
     let addrs = vec![closed, silent.local_addr().unwrap(), b.addr(), b.addr()];
-    a.connector.dial(DialId(1), DialTarget::Addr { addrs, peer: b.identity.peer_id() });
+    a.dial(DialId(1), DialTarget::Addr { addrs, peer: b.identity.peer_id() });
     let _link = a.established().await.3;
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     let _back = b.established().await.3;
@@ -175,7 +179,7 @@ async fn without_a_listen_address_both_families_are_spoken_as_far_as_they_are_th
     let has_ipv6 = std::net::UdpSocket::bind("[::1]:0").is_ok();
     for host in ["127.0.0.1", "::1"].into_iter().filter(|host| has_ipv6 || *host != "::1") {
         let target = Target { host: host.to_owned(), port: b.addr().port() };
-        a.connector.dial(DialId(1), DialTarget::Named(target));
+        a.dial(DialId(1), DialTarget::Named(target));
         let WireEvent::Established { remote, link: _link, .. } = a.next().await else { panic!("{host}") };
         assert_eq!(remote.ip().to_string(), host);
         let WireEvent::Established { remote, link: _back, .. } = b.next().await else { panic!("{host}") };
@@ -221,7 +225,7 @@ async fn garbage_is_counted_and_answered_with_nothing() {
             sent += 1;
         }
     }
-    a.connector.dial(DialId(1), b.target());
+    a.dial(DialId(1), b.target());
     let _link = a.established().await.3;
     let _back = b.established().await.3;
     let after = b.quic.counts().read();
@@ -237,7 +241,7 @@ async fn truncated_handshakes_do_no_harm() {
     let (mut a, mut b) = (Host::new(1), Host::new(2));
     let tap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let port = tap.local_addr().unwrap().port();
-    a.connector.dial(DialId(1), DialTarget::Named(Target { host: "127.0.0.1".to_owned(), port }));
+    a.dial(DialId(1), DialTarget::Named(Target { host: "127.0.0.1".to_owned(), port }));
     let mut initial = vec![0; 2000];
     let len = loop {
         let len = tap.recv(&mut initial).await.unwrap();
@@ -252,7 +256,7 @@ async fn truncated_handshakes_do_no_harm() {
         tap.send_to(&flipped, b.addr()).await.unwrap();
     }
     let (mut dialled, mut welcomed) = (false, false);
-    a.connector.dial(DialId(2), b.target());
+    a.dial(DialId(2), b.target());
     while !(dialled && welcomed) {
         tokio::select! {
             event = a.next() => dialled |= matches!(event, WireEvent::Established { .. }),
@@ -280,7 +284,7 @@ async fn an_over_long_message_ends_the_connection() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_cut_off() {
     let (mut a, mut b) = (Host::new(1), Host::new(2));
-    a.connector.dial(DialId(1), b.target());
+    a.dial(DialId(1), b.target());
     let link = a.established().await.3;
     let _back = b.established().await.3;
     let megabyte = Bytes::from(vec![0; 1 << 20]);
