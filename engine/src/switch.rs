@@ -145,11 +145,28 @@ impl Switch {
     /// Decides for a whole batch that came from `from`, and sorts the frames by what is to be done with them.
     pub fn classify(&mut self, now: Instant, from: Port, vni: Vni, batch: &Batch, classes: &mut Classes) {
         classes.clear();
+        let mut previous = None;
         for (slot, frame) in batch.frames().iter().enumerate() {
-            let verdict = self.forward(now, from, vni, frame.frame(batch.arena()));
+            let frame = frame.frame(batch.arena());
+            let verdict = match previous {
+                Some((header, verdict @ Verdict::Unicast(_))) if is_repeated(header, frame) => verdict,
+                _ => self.forward(now, from, vni, frame),
+            };
+            previous = Some((frame, verdict));
             classes.put(slot as u16, verdict, &self.reply);
         }
         classes.sort();
+    }
+}
+
+/// Whether two frames of one batch have the same header, and it alone decides: one station to another, untagged.
+/// Most frames follow another of their flow.
+fn is_repeated(previous: &[u8], frame: &[u8]) -> bool {
+    let header = |frame: &[u8]| frame.first_chunk::<{ ether::LEN }>().copied();
+    match header(frame) {
+        Some([group, .., 0x81 | 0x88, _]) if group & 1 == 0 => false,
+        Some(own @ [group, ..]) => group & 1 == 0 && header(previous) == Some(own),
+        None => false,
     }
 }
 
