@@ -1,0 +1,152 @@
+//! One function for each target: any bytes in, no panic, and what must hold holds.
+
+use engine::offload::Intake;
+use engine::offload::cut::{Outbox, cut as cut_frame};
+use engine::offload::join::{Coalesce, Joiner, parts};
+use engine::packet::Batch;
+use engine::types::{MacAddr, PortId, Vni};
+use engine::wire::arp::Arp;
+use engine::wire::ether::Ether;
+use engine::wire::ipv4::Ipv4;
+use engine::wire::ipv6::Ipv6;
+use engine::wire::probe::Probe;
+use engine::wire::tcp::Tcp;
+use engine::wire::udp::Udp;
+use engine::wire::virtio::{self, VnetHeader};
+use engine::wire::vxlan;
+
+use crate::world::{Burst, World, addr, peer_id};
+
+/// Every header view over the same bytes: what is accepted can be read.
+pub fn wire(data: &[u8]) {
+    if let Ok(ether) = Ether::parse(data) {
+        assert_eq!(ether.payload().len() + ether.payload_offset(), data.len());
+    }
+    if let Some(ip) = Ipv4::parse(data) {
+        assert!(ip.header_len() <= ip.total_len() && ip.total_len() <= data.len());
+        let _ = (ip.header_is_intact(), ip.shared(), ip.pseudo_sum(0), ip.is_fragment());
+    }
+    if let Some(ip) = Ipv6::parse(data) {
+        assert!(ip.total_len() <= data.len());
+        let _ = (ip.header_len(), ip.shared(), ip.pseudo_sum(0), ip.is_fragment());
+    }
+    if let Some(tcp) = Tcp::parse(data) {
+        assert!(tcp.header_len() <= data.len() && tcp.agrees(&tcp));
+    }
+    if let Some(arp) = Arp::parse(data) {
+        assert!(
+            !Arp::parse(&arp.answer(MacAddr::BROADCAST)[14..]).is_some_and(|answer| answer.is_question())
+        );
+    }
+    if let Ok(probe) = Probe::parse(data) {
+        assert_eq!(Probe::parse(&probe.emit()), Ok(probe));
+        assert!(probe.reply().is_none_or(|reply| reply.emit().len() <= data.len()));
+    }
+    if let Ok((vni, frame)) = vxlan::parse(data) {
+        assert_eq!(vxlan::parse(&[&vxlan::header(vni)[..], frame].concat()), Ok((vni, frame)));
+    }
+    if let Ok(vnet) = VnetHeader::parse(data) {
+        assert_eq!(vnet.emit(), data[..virtio::LEN]);
+    }
+    let _ = Udp::parse(data);
+}
+
+/// A read from a TAP: MTU (2 bytes), then virtio-net header and frame. What is cut fits the MTU.
+pub fn cut(data: &[u8]) {
+    let Some((mtu, read)) = data.split_first_chunk::<2>() else { return };
+    let (mtu, mut batch) = (u16::from_le_bytes(*mtu), Batch::new());
+    let room = batch.room();
+    let len = read.len().min(room.len());
+    room[..len].copy_from_slice(&read[..len]);
+    if batch.commit(len).is_err() {
+        return;
+    }
+    let mut out = Outbox::new();
+    let taken = cut_frame(batch.arena(), &batch.frames()[0], Vni::MESH, mtu, &mut out);
+    assert_ne!(taken, Ok(Intake::Full), "an empty outbox takes any frame");
+    assert_eq!(taken.is_ok(), !out.datagrams().is_empty());
+    for datagram in out.datagrams() {
+        let bytes = out.pieces(datagram, batch.arena()).concat();
+        assert!(bytes.len() <= vxlan::LEN + 14 + usize::from(mtu));
+        assert!(vxlan::parse(&bytes).is_ok_and(|(vni, _)| vni == Vni::MESH));
+    }
+    let covered: usize = out.runs(64, 65_000).map(|run| run.len()).sum();
+    assert_eq!(covered, out.datagrams().len());
+}
+
+/// A receive: stride (2 bytes), MTU (2 bytes), then the buffer. Nothing is lost and nothing is invented.
+pub fn join(data: &[u8]) {
+    let Some((&[a, b, c, d], arena)) = data.split_first_chunk::<4>() else { return };
+    let (stride, mtu) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+    let mut joiner = Joiner::new(Coalesce { tcp: true, udp: true });
+    let mut world = World::new(2, &[Vni::MESH]);
+    let tables = world.hosts[0].registry.tables();
+    let Ok(from) = tables.source(addr(1).ip(), Vni::MESH) else { return };
+    let mut taken = 0;
+    for part in parts(arena, 0..arena.len() as u32, usize::from(stride)) {
+        match joiner.push(arena, from, Vni::MESH, mtu, part.skip(vxlan::LEN)) {
+            Ok(Intake::Taken) => taken += 1,
+            Ok(Intake::Full) => break,
+            Err(_) => {}
+        }
+    }
+    joiner.finish();
+    let segments: usize = joiner.joined().iter().map(|joined| usize::from(joined.segments)).sum();
+    assert_eq!(segments, taken);
+    for joined in joiner.joined() {
+        let bodies: usize = joiner.bodies(joined).iter().map(ExactSizeIterator::len).sum();
+        assert_eq!(joined.head.len() + bodies, joined.len as usize);
+        let read = [&joined.vnet.emit()[..], &vec![0; joined.len as usize]].concat();
+        assert_eq!(VnetHeader::parse(&read), Ok(joined.vnet), "the kernel takes it");
+    }
+}
+
+/// Two hosts, two networks, four ports; the bytes say who writes what, and what comes from outside.
+pub fn world(data: &[u8]) {
+    let vnis = [Vni::MESH, Vni::new(7).unwrap_or(Vni::MESH)];
+    let mut world = World::new(2, &vnis);
+    for (i, vni) in [(0, vnis[0]), (1, vnis[0]), (2, vnis[1]), (3, vnis[1])] {
+        let mac = MacAddr([2, 0, 0, 0, 0, i as u8]);
+        world.attach(i % 2, vni, port(i), (i < 3).then_some(mac));
+    }
+    let mut rest = data;
+    while let Some((&[what, len], after)) = rest.split_first_chunk::<2>() {
+        let (bytes, after) = after.split_at(after.len().min(usize::from(len)));
+        rest = after;
+        act(&mut world, what, bytes);
+    }
+    world.settle();
+    for delivered in &world.delivered {
+        let on = (0..4).find(|&i| port(i) == delivered.port).map(|i| i % 2);
+        assert_eq!(on, Some(delivered.host));
+    }
+}
+
+fn port(i: usize) -> PortId {
+    PortId([i as u8; 8])
+}
+
+fn act(world: &mut World, what: u8, bytes: &[u8]) {
+    let i = usize::from(what >> 4) % 4;
+    match what & 0x0f {
+        0..8 => {
+            let vni = if i < 2 { Vni::MESH } else { Vni::new(7).unwrap_or(Vni::MESH) };
+            let Some((header, frame)) = bytes.split_first_chunk::<{ virtio::LEN }>() else { return };
+            // The low bits repeat the frame's last byte: super-frames out of few bytes.
+            let fill = frame.last().copied().unwrap_or_default();
+            let mut frame = frame.to_vec();
+            frame.resize(frame.len() + usize::from(what & 0x07) * 4000, fill);
+            let read = [&header[..], &frame].concat();
+            let Ok(vnet) = VnetHeader::parse(&read) else { return };
+            world.write(i % 2, port(i), vni, &[(vnet, frame)]);
+        }
+        8..12 => {
+            let stride = usize::from(what & 0x03) * 30;
+            world.receive(&Burst { from: addr(1 - i % 2), to: addr(i % 2), stride, bytes: bytes.to_vec() });
+        }
+        12 => world.hosts[i % 2].registry.set_path(peer_id(1 - i % 2), (i < 2).then_some(addr(1 - i % 2))),
+        13 => world.hosts[i % 2].registry.remove_port(port(i)),
+        14 => world.advance(std::time::Duration::from_secs(u64::from(what))),
+        _ => drop(world.step()),
+    }
+}
