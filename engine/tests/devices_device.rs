@@ -167,6 +167,32 @@ fn frames_flow(device: &Device, container: &Netns) {
     assert_eq!(socket.recv(&mut buffer).unwrap(), 2);
 }
 
+/// Sends one super-frame out of the container and one in; the neighbour must be known.
+fn super_frames_flow(device: &Device, container: &Netns) {
+    let socket = container.run(|| UdpSocket::bind("10.32.0.2:0")).unwrap().unwrap();
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGsoSegment, &1000).unwrap();
+    socket.send_to(&[7; 30_000], "10.32.0.3:7000").unwrap();
+    let (header, frame) = next_frame(device, |frame| udp_payload(frame).is_some());
+    assert_eq!(udp_payload(&frame).unwrap().len(), 30_000);
+    assert_eq!((header[0], header[1], u16::from_ne_bytes([header[4], header[5]])), (1, 5, 1000), "UDP_L4");
+    // And back, as the kernel wants it: partial checksum, one length for all.
+    let port = socket.local_addr().unwrap().port();
+    let mut frame = datagram_in(&[9; 3000], port);
+    let pseudo: u32 = [0x0a20, 0x0003, 0x0a20, 0x0002, 17, 3008].iter().sum();
+    frame[40..42].copy_from_slice(&((pseudo & 0xffff) as u16 + (pseudo >> 16) as u16).to_be_bytes());
+    let mut header = [0; VNET_HEADER_LEN];
+    (header[0], header[1]) = (1, 5);
+    for (at, value) in [(2, 42u16), (4, 1000), (6, 34), (8, 6)] {
+        header[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+    write(device, header, &frame);
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = [0; 4000];
+    for _ in 0..3 {
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 1000);
+    }
+}
+
 #[test]
 fn a_new_port_is_as_it_should_be_and_frames_flow_both_ways() {
     for queues in [1, 3] {
@@ -203,28 +229,7 @@ fn super_frames_go_both_ways_in_one_piece() {
     let (host, container) = (namespace(), namespace());
     let device = create(&host, &spec(1), &container).unwrap();
     frames_flow(&device, &container);
-    let socket = container.run(|| UdpSocket::bind("10.32.0.2:0")).unwrap().unwrap();
-    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGsoSegment, &1000).unwrap();
-    socket.send_to(&[7; 30_000], "10.32.0.3:7000").unwrap();
-    let (header, frame) = next_frame(&device, |frame| udp_payload(frame).is_some());
-    assert_eq!(udp_payload(&frame).unwrap().len(), 30_000);
-    assert_eq!((header[0], header[1], u16::from_ne_bytes([header[4], header[5]])), (1, 5, 1000), "UDP_L4");
-    // And back, as the kernel wants it: partial checksum, one length for all.
-    let port = socket.local_addr().unwrap().port();
-    let mut frame = datagram_in(&[9; 3000], port);
-    let pseudo: u32 = [0x0a20, 0x0003, 0x0a20, 0x0002, 17, 3008].iter().sum();
-    frame[40..42].copy_from_slice(&((pseudo & 0xffff) as u16 + (pseudo >> 16) as u16).to_be_bytes());
-    let mut header = [0; VNET_HEADER_LEN];
-    (header[0], header[1]) = (1, 5);
-    for (at, value) in [(2, 42u16), (4, 1000), (6, 34), (8, 6)] {
-        header[at..at + 2].copy_from_slice(&value.to_ne_bytes());
-    }
-    write(&device, header, &frame);
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut buffer = [0; 4000];
-    for _ in 0..3 {
-        assert_eq!(socket.recv(&mut buffer).unwrap(), 1000);
-    }
+    super_frames_flow(&device, &container);
 }
 
 #[test]
@@ -295,6 +300,7 @@ fn a_closed_port_stays_is_found_and_carries_on() {
         assert_eq!((opened.qdisc.as_str(), opened.gso_max_size), ("noqueue", GSO_MAX_SIZE));
         assert_eq!(state(), before);
         frames_flow(&device, &container);
+        super_frames_flow(&device, &container);
     }
 }
 

@@ -15,6 +15,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use devices_support::{eventually, namespace, sysctl, wired_pair};
+use engine::io::ethtool;
 use engine::io::netlink::{Netlink, VxlanSpec};
 use engine::io::netns::Netns;
 use engine::io::socket::{self, DataSocket, Holder, RecvBatch, SocketError, SocketGroup, Transmit};
@@ -143,6 +144,26 @@ fn a_large_send_is_cut_by_the_kernel_and_arrives_in_one_read() {
     assert!(from.workers[0].segmentation());
     let offloads = from.workers[0].offloads();
     assert_eq!((offloads.granted, offloads.refused), (vec!["udp_segment", "udp_gro"], vec![]));
+}
+
+#[test]
+fn datagrams_that_the_wire_carries_apart_are_joined_or_come_alone() {
+    let [here, there] = wired_pair();
+    let off: Vec<_> = ethtool::CUTTING.iter().map(|feature| (*feature, false)).collect();
+    there.run(|| ethtool::set_features("under0", &off)).unwrap().unwrap();
+    let (from, to) = (bind(&there, 1), bind(&here, 1));
+    let body: Vec<u8> = (0..40 * 1400u32).map(|i| (i / 1400) as u8 | 0x08).collect();
+    for gro in [false, true] {
+        here.run(|| ethtool::set_features("under0", &[(ethtool::GRO, gro)])).unwrap().unwrap();
+        // The first may go to the neighbour cache only; what follows is a burst.
+        from.workers[0].send(addr("192.0.2.1"), &[IoSlice::new(&body[..1400])], None).unwrap();
+        receive(&to.workers[0], 1);
+        from.workers[0].send(addr("192.0.2.1"), &[IoSlice::new(&body)], Some(1400)).unwrap();
+        let got = receive(&to.workers[0], 40);
+        let reads = got.last().unwrap().2 + 1;
+        assert!(if gro { reads < 40 } else { reads == 40 }, "gro {gro}: {reads} reads");
+        assert_eq!(got.into_iter().flat_map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), body);
+    }
 }
 
 #[test]

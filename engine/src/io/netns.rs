@@ -11,7 +11,7 @@
     reason = "io: threads and descriptors of namespaces"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -165,17 +165,18 @@ impl Netns {
     /// Every distinct namespace that can be found: of processes, under the directories where `ip netns` and
     /// Docker keep them, and bind-mounted anywhere. What vanishes or may not be opened meanwhile is left out.
     pub fn all() -> Vec<Self> {
-        let mut found = BTreeMap::new();
-        for path in candidates() {
-            let Ok(id) = NetnsId::of_path(&path) else { continue };
-            if found.contains_key(&id) {
-                continue;
-            }
-            if let Ok(netns) = Self::open(&path) {
-                found.insert(netns.id, netns);
-            }
-        }
-        found.into_values().collect()
+        Self::each().collect()
+    }
+
+    /// As [`Netns::all`], one after the other: none is open longer than the caller needs it.
+    pub fn each() -> impl Iterator<Item = Self> {
+        let mut seen = BTreeSet::new();
+        candidates().filter_map(move |path| {
+            let id = NetnsId::of_path(&path).ok().filter(|id| !seen.contains(id))?;
+            let netns = Self::open(&path).ok().filter(|netns| netns.id == id)?;
+            seen.insert(id);
+            Some(netns)
+        })
     }
 
     /// The namespace with this identity, if it still lives and can be found (see [`Netns::all`]).

@@ -8,7 +8,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "io: threads, clocks and /proc")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, Sender};
@@ -75,13 +75,13 @@ fn run(commands: &Receiver<Command>, mut on_death: impl FnMut(NetnsId)) {
             Ok(None) => {}
             Err(RecvError) => return,
         }
-        watched.retain(|netns, witness| {
-            let is_held = stands_for(witness, *netns) || search(*netns, witness);
-            if !is_held {
-                on_death(*netns);
-            }
-            is_held
-        });
+        let unseen = |(netns, witness): (&NetnsId, &PathBuf)| (id(witness) != Some(*netns)).then_some(*netns);
+        let mut lost: BTreeSet<NetnsId> = watched.iter().filter_map(unseen).collect();
+        search(&mut lost, |netns, witness| _ = watched.insert(netns, witness));
+        for netns in lost {
+            watched.remove(&netns);
+            on_death(netns);
+        }
     }
 }
 
@@ -98,34 +98,47 @@ fn next(commands: &Receiver<Command>, idle: bool) -> Result<Option<Command>, Rec
     }
 }
 
-fn stands_for(path: &Path, netns: NetnsId) -> bool {
-    NetnsId::of_path(path).is_ok_and(|found| found == netns)
+fn id(path: &Path) -> Option<NetnsId> {
+    NetnsId::of_path(path).ok()
 }
 
-/// Looks for a new witness outside this process.
-fn search(netns: NetnsId, witness: &mut PathBuf) -> bool {
+/// Looks for witnesses of the `lost` namespaces outside this process, in one go for all, and takes those with
+/// one off the list.
+fn search(lost: &mut BTreeSet<NetnsId>, mut found: impl FnMut(NetnsId, PathBuf)) {
+    if lost.is_empty() {
+        return;
+    }
     let own = std::process::id();
     let others = || processes().filter(move |pid| *pid != own);
-    let first = mounted().into_iter().chain(others().map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net"))));
-    let later = others().flat_map(move |pid| threads(pid).chain(descriptors(pid, netns.ino)));
-    let found = first.chain(later).find(|path| stands_for(path, netns));
-    found.map(|path| *witness = path).is_some()
+    let inodes: BTreeSet<u64> = lost.iter().map(|netns| netns.ino).collect();
+    let likely =
+        mounted().into_iter().chain(others().map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net"))));
+    let unlikely = others().flat_map(|pid| threads(pid).chain(descriptors(pid, &inodes)));
+    for path in likely.chain(unlikely) {
+        if let Some(netns) = id(&path).filter(|netns| lost.remove(netns)) {
+            found(netns, path);
+            if lost.is_empty() {
+                return;
+            }
+        }
+    }
 }
 
 fn threads(pid: u32) -> impl Iterator<Item = PathBuf> {
     entries(&format!("/proc/{pid}/task")).map(|thread| thread.join("ns/net"))
 }
 
-/// The descriptors of a process whose inode number is right. They are not followed to find out: one on a dead
-/// network file system would hang. `ino` is in proc(5) fdinfo since Linux 5.14.
-fn descriptors(pid: u32, ino: u64) -> impl Iterator<Item = PathBuf> {
-    let wanted = format!("ino:\t{ino}");
+/// The descriptors of a process with one of these inode numbers. They are not followed to find out: one on a
+/// dead network file system would hang. `ino` is in proc(5) fdinfo since Linux 5.14.
+fn descriptors(pid: u32, inodes: &BTreeSet<u64>) -> impl Iterator<Item = PathBuf> {
     let all = entries(&format!("/proc/{pid}/fdinfo"));
-    let found = all.filter(move |path| {
-        let about = std::fs::read_to_string(path).unwrap_or_default();
-        about.lines().any(|line| line == wanted)
-    });
+    let found = all.filter(|path| inode(path).is_some_and(|ino| inodes.contains(&ino)));
     found.filter_map(move |path| Some(Path::new(&format!("/proc/{pid}/fd")).join(path.file_name()?)))
+}
+
+fn inode(fdinfo: &Path) -> Option<u64> {
+    let about = std::fs::read_to_string(fdinfo).ok()?;
+    about.lines().find_map(|line| line.strip_prefix("ino:"))?.trim().parse().ok()
 }
 
 fn entries(dir: &str) -> impl Iterator<Item = PathBuf> + use<> {

@@ -33,7 +33,7 @@ pub fn strays(known: &[PortId]) -> Vec<Found> {
 
 /// Namespaces that die or cannot be entered on the way are skipped.
 fn all() -> Vec<Found> {
-    Netns::all().into_iter().flat_map(|netns| devices_in(&netns).unwrap_or_default()).collect()
+    Netns::each().flat_map(|netns| devices_in(&netns).unwrap_or_default()).collect()
 }
 
 fn devices_in(netns: &Netns) -> Result<Vec<Found>, DeviceError> {
