@@ -36,7 +36,7 @@ pub(super) async fn run(client: &Client, format: Format, args: &StatusArgs) -> R
 
 /// Returns the first status that meets the condition. A daemon that does not run yet is waited for too.
 async fn wait(client: &Client, condition: Condition, limit: Duration) -> Result<Status, Failure> {
-    let _progress = Progress::start(format!("waiting: {}", describe(condition)));
+    let _progress = Progress::start(format!("waiting {}", describe(condition)));
     let end = Instant::now().checked_add(limit);
     let mut wish = Instant::now();
     loop {
@@ -71,30 +71,32 @@ fn alive(status: &Status) -> usize {
 
 fn describe(condition: Condition) -> String {
     match condition {
-        Condition::Ready => "the daemon is ready".to_owned(),
-        Condition::Ipam => "address space is there".to_owned(),
-        Condition::Peers(wanted) => format!("{wanted} other hosts are alive"),
+        Condition::Ready => "for the daemon".to_owned(),
+        Condition::Ipam => "for address space".to_owned(),
+        Condition::Peers(wanted) => format!("for {wanted} other hosts"),
     }
 }
 
 fn too_late(condition: Condition, limit: Duration, last: Option<&Status>) -> Failure {
+    let what = match condition {
+        Condition::Ready => "the daemon was not ready".to_owned(),
+        Condition::Ipam => "there was no address space".to_owned(),
+        Condition::Peers(wanted) => format!("{wanted} other hosts were not alive"),
+    };
     let found = match (last, condition) {
         (None, _) => "no daemon answers".to_owned(),
         (Some(_), Condition::Ready) => "it is starting".to_owned(),
         (Some(status), Condition::Peers(_)) => format!("{} are", alive(status)),
-        (Some(status), Condition::Ipam) => {
-            let hosts: Vec<&str> =
-                status.ipam.iter().flat_map(|i| i.waiting_for.iter().map(String::as_str)).collect();
-            if hosts.is_empty() {
-                "there is none".to_owned()
-            } else {
-                format!("waiting for {}", hosts.join(", "))
-            }
-        }
+        (Some(status), Condition::Ipam) => missing_space(status),
     };
-    let message =
-        format!("after {} s it is not so that {}: {found}", limit.as_secs_f64(), describe(condition));
-    Failure::new(code::TIMEOUT, message).hint("see `meshnet status` and `meshnet status targets`")
+    Failure::new(code::TIMEOUT, format!("{what} within {} s: {found}", limit.as_secs_f64()))
+        .hint("see `meshnet status` and `meshnet status targets`")
+}
+
+fn missing_space(status: &Status) -> String {
+    let waiting = status.ipam.iter().flat_map(|i| i.waiting_for.iter().map(String::as_str));
+    let hosts: Vec<&str> = waiting.collect();
+    if hosts.is_empty() { "nobody has any".to_owned() } else { format!("waiting for {}", hosts.join(", ")) }
 }
 
 #[cfg(test)]

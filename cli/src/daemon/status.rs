@@ -7,7 +7,7 @@ use std::time::Instant;
 use engine::counters::{PortTotals, Snapshot};
 use engine::io::device;
 use engine::io::engine::EngineSnapshot;
-use engine::io::netlink::Netlink;
+use engine::io::netlink::{Link, Netlink};
 use engine::io::tap::Offloads;
 use engine::types::{NetworkId, PortId};
 use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
@@ -235,9 +235,10 @@ fn unclaimed(known: &[PortId]) -> Vec<Unclaimed> {
     found
 }
 
-/// Several daemons may share a machine: an interface with a descriptor belongs to one of them.
+/// Several daemons may share a machine: a device that some process has open belongs to one of them. It has carrier
+/// then, if it is up; the number of queues is told only of devices with several.
 fn is_open(stray: &device::Found) -> bool {
     let link = Netlink::open_in(&stray.netns).and_then(|netlink| netlink.link(&stray.ifname));
-    let tun = link.ok().flatten().and_then(|link| link.tun);
-    tun.is_some_and(|tun| tun.queues > 0)
+    let open = |link: &Link| link.carrier || link.tun.is_some_and(|tun| tun.queues > 0);
+    link.ok().flatten().is_some_and(|link| open(&link))
 }

@@ -214,6 +214,7 @@ impl Mesh {
             networks: vec![(MESH_NETWORK, Vni::MESH)],
             targets,
         };
+        self.ipam.set_host(self.now, self.me, &host);
         let record = self.store.put_host(&self.config.identity, &host);
         self.wrote(record.as_slice());
     }
