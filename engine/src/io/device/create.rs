@@ -2,7 +2,7 @@
 
 use super::{Device, DeviceError, GSO_MAX_SIZE, PortSpec, QUEUE_LEN, alias};
 use crate::io::netlink::{Link, LinkChange, Netlink, NetlinkError};
-use crate::io::netns::Netns;
+use crate::io::netns::{Netns, NetnsError};
 use crate::io::tap::{Tap, TapError, is_valid_name};
 use crate::types::IpPrefix;
 
@@ -21,6 +21,7 @@ pub fn create(spec: &PortSpec, netns: &Netns) -> Result<Device, DeviceError> {
     let offloads = queues[0].negotiate_offloads();
     move_in(spec, netns)?;
     let link = inside.link_by_alias(&alias(spec.port))?.ok_or(DeviceError::Gone { port: spec.port })?;
+    announce_when_up(netns, &link)?;
     set_up(spec, &inside, &link)?;
     queues[0].set_persistent(true).map_err(|source| {
         let action = "make persistent";
@@ -84,6 +85,18 @@ fn move_in(spec: &PortSpec, netns: &Netns) -> Result<(), DeviceError> {
     here.set_link(link.index, &place).map_err(|e| match e.raw_os_error() {
         Some(libc::EEXIST) => DeviceError::NameInUse { ifname: name.to_owned() },
         _ => e.into(),
+    })
+}
+
+/// Has the kernel announce the addresses once the device is up (`arp_notify`, `ndisc_notify` in
+/// Documentation/networking/ip-sysctl.rst): who has spoken with the former holder of an address learns its new MAC.
+fn announce_when_up(netns: &Netns, link: &Link) -> Result<(), NetnsError> {
+    let settings = [("ipv4", "arp_notify"), ("ipv6", "ndisc_notify")];
+    netns.run(|| {
+        for (family, setting) in settings {
+            // A family that is switched off has no neighbours; and without the announcement they find out later.
+            let _ = std::fs::write(format!("/proc/sys/net/{family}/conf/{}/{setting}", link.name), "1");
+        }
     })
 }
 
