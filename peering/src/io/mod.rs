@@ -13,7 +13,6 @@
 
 mod addresses;
 mod config;
-mod conn_id;
 mod connector;
 mod frames;
 mod holder;

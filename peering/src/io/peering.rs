@@ -45,7 +45,7 @@ impl Peering {
         let mut opened = Opened::open(&config.state_dir)?;
         let identity = Arc::new(Identity::from_secret(&opened.secret)?);
         let credentials = Credentials::new(identity.clone());
-        let quic = Quic::bind(credentials, &identity, random()?, config.listen, config.port)?;
+        let quic = Quic::bind(credentials, &identity, config.listen, config.port)?;
         let local_addr = quic.local_addr().map_err(|source| BindError::Io { port: config.port, source })?;
         let mesh = opened.mesh(&config, local_addr.port())?;
         let (events, told) = mpsc::unbounded_channel();

@@ -13,13 +13,13 @@ use quinn::{
     ClientConfig, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, Runtime,
     ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::sleep;
 
 use engine::types::PeerId;
 
-use super::conn_id::{ConnIdSource, ConnIds};
 use super::holder::udp_port_holder;
 use super::reason;
 use super::screen::{Counts, Screen};
@@ -86,21 +86,22 @@ impl Quic {
     pub(super) fn bind(
         credentials: Credentials,
         identity: &Identity,
-        seed: [u8; 32],
         listen: Option<IpAddr>,
         port: u16,
     ) -> Result<Self, BindError> {
         let refused = |error: io::Error| refused(error, listen, port);
         let socket = open(listen, port).map_err(refused)?;
         let runtime = Arc::new(TokioRuntime);
-        let ids = ConnIds::new(derived(identity, "connection ids"));
+        let [a, b, c, d, e, f, g, h, ..] = derived(identity, "connection ids");
+        let ids_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let inner = runtime.wrap_udp_socket(socket).map_err(refused)?;
         let counts = Arc::<Counts>::default();
-        let screen = Arc::new(Screen::new(inner, ids.clone(), counts.clone()));
+        let screen =
+            Arc::new(Screen::new(inner, HashedConnectionIdGenerator::from_key(ids_key), counts.clone()));
         let socket = Arc::downgrade(&screen);
         let transport = Arc::new(transport());
         let server = server_config(&credentials, transport.clone())?;
-        let config = endpoint_config(identity, ids, seed);
+        let config = endpoint_config(identity, ids_key);
         let endpoint =
             Endpoint::new_with_abstract_socket(config, Some(server), screen, runtime).map_err(refused)?;
         Ok(Quic { endpoint, counts, socket, credentials: Arc::new(credentials), transport, listen })
@@ -193,10 +194,12 @@ fn refused(error: io::Error, listen: Option<IpAddr>, port: u16) -> BindError {
     }
 }
 
-fn endpoint_config(identity: &Identity, ids: ConnIds, seed: [u8; 32]) -> EndpointConfig {
+/// Packets of a connection from before a restart are known by the keys, which are the same at every start: they are
+/// answered with a stateless reset (RFC 9000 section 10.3), so that the peer learns of the restart at its next keep-alive.
+fn endpoint_config(identity: &Identity, ids_key: u64) -> EndpointConfig {
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &derived(identity, "stateless reset"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
-    config.cid_generator(move || Box::new(ConnIdSource::new(ids.clone(), seed)));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids_key)));
     config.supported_versions(vec![1]);
     // Packets without the fixed bit are none of ours (RFC 9287 would allow them).
     config.grease_quic_bit(false);

@@ -1,6 +1,7 @@
 //! The UDP socket of peering, with a look at what comes in: datagrams that cannot be QUIC for this host are
-//! counted, and spoilt so that nothing is answered to them.
+//! counted. They are passed on all the same: QUIC drops them, and finds the stateless resets among them.
 
+use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,16 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
-
-use super::conn_id::{CID_LEN, ConnIds};
+use quinn::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, UdpPoller};
+use quinn_proto::HashedConnectionIdGenerator;
 
 /// How many datagrams came in on the port of peering.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PortCounters {
     /// All of them.
     pub received: u64,
-    /// Those that are no QUIC packet, or none for a connection of this host: garbage, scans, leftovers.
+    /// Those that are no QUIC packet, or none for a connection of this host: garbage, scans, leftovers, and
+    /// the resets that a restarted host answers with.
     pub foreign: u64,
 }
 
@@ -39,67 +40,59 @@ impl Counts {
 }
 
 /// A socket that counts.
-#[derive(Debug)]
 pub(super) struct Screen {
     inner: Arc<dyn AsyncUdpSocket>,
-    ids: ConnIds,
+    ids: HashedConnectionIdGenerator,
     counts: Arc<Counts>,
 }
 
+impl fmt::Debug for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
 impl Screen {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, ids: ConnIds, counts: Arc<Counts>) -> Self {
+    /// `ids` recognizes the connection ids of this host.
+    pub(super) fn new(
+        inner: Arc<dyn AsyncUdpSocket>,
+        ids: HashedConnectionIdGenerator,
+        counts: Arc<Counts>,
+    ) -> Self {
         Screen { inner, ids, counts }
     }
 
     /// One receive may hold several datagrams of equal length, the last one shorter.
-    fn screen(&self, bytes: &mut [u8], stride: usize) {
-        for datagram in bytes.chunks_mut(stride.max(1)) {
+    fn count(&self, bytes: &[u8], stride: usize) {
+        for datagram in bytes.chunks(stride.max(1)) {
             self.counts.received.fetch_add(1, Ordering::Relaxed);
-            let origin = self.origin(datagram);
-            if origin != Origin::Peer {
+            if !self.may_be_ours(datagram) {
                 self.counts.foreign.fetch_add(1, Ordering::Relaxed);
-            }
-            if origin == Origin::Foreign {
-                // Without the fixed bit QUIC drops it, quietly.
-                datagram[0] = 0;
             }
         }
     }
 
     /// RFC 9000 section 17: the fixed bit is set; a long header names a version and two connection ids, a
     /// short one an id that we gave out.
-    fn origin(&self, datagram: &[u8]) -> Origin {
+    fn may_be_ours(&self, datagram: &[u8]) -> bool {
         match datagram {
-            [first, rest @ ..] if first & 0x80 != 0 => long_header(*first, rest),
-            [first, rest @ ..] if first & 0x40 != 0 => match rest.first_chunk::<CID_LEN>() {
-                Some(id) if self.ids.made(id) => Origin::Peer,
-                _ => Origin::Foreign,
-            },
-            _ => Origin::Foreign,
+            [first, rest @ ..] if first & 0x80 != 0 => is_long_header(*first, rest),
+            [first, rest @ ..] if first & 0x40 != 0 => {
+                let id = rest.get(..self.ids.cid_len());
+                id.is_some_and(|id| self.ids.validate(&ConnectionId::new(id)).is_ok())
+            }
+            _ => false,
         }
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Origin {
-    /// It may come from another host.
-    Peer,
-    /// It may be QUIC of a version that is not spoken here, which QUIC answers.
-    OtherVersion,
-    /// Nothing for us.
-    Foreign,
-}
-
-/// Version 0 is version negotiation, which leaves the fixed bit open; 1 is the only one that is spoken. Initial
-/// packets of any version fill 1200 bytes (RFC 9000 section 14.1).
-fn long_header(first: u8, rest: &[u8]) -> Origin {
+/// Version 0 is version negotiation, which leaves the fixed bit open; 1 is the only one that is spoken.
+fn is_long_header(first: u8, rest: &[u8]) -> bool {
     const ID_MAX: u8 = 20;
     match rest {
-        [0, 0, 0, 0, id_len, ..] if *id_len <= ID_MAX => Origin::Peer,
-        [0, 0, 0, 1, id_len, ..] if first & 0x40 != 0 && *id_len <= ID_MAX => Origin::Peer,
-        [0, 0, 0, 0 | 1, ..] => Origin::Foreign,
-        _ if rest.len() + 1 >= 1200 => Origin::OtherVersion,
-        _ => Origin::Foreign,
+        [0, 0, 0, 0, id_len, ..] => *id_len <= ID_MAX,
+        [0, 0, 0, 1, id_len, ..] => first & 0x40 != 0 && *id_len <= ID_MAX,
+        _ => false,
     }
 }
 
@@ -119,8 +112,8 @@ impl AsyncUdpSocket for Screen {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let received = std::task::ready!(self.inner.poll_recv(cx, bufs, meta))?;
-        for (buf, meta) in bufs.iter_mut().zip(meta.iter()).take(received) {
-            self.screen(&mut buf[..meta.len], meta.stride);
+        for (buf, meta) in bufs.iter().zip(meta.iter()).take(received) {
+            self.count(&buf[..meta.len], meta.stride);
         }
         Poll::Ready(Ok(received))
     }

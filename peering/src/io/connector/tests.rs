@@ -25,9 +25,13 @@ impl Host {
     }
 
     fn with(seed: u8, alpn: &[u8], listen: Option<IpAddr>) -> Self {
+        Self::at(seed, alpn, listen, 0)
+    }
+
+    fn at(seed: u8, alpn: &[u8], listen: Option<IpAddr>, port: u16) -> Self {
         let identity = Arc::new(Identity::generate([seed; 32]).unwrap());
         let credentials = Credentials::new(identity.clone()).with_alpn(alpn);
-        let quic = Quic::bind(credentials, &identity, [seed; 32], listen, 0).unwrap();
+        let quic = Quic::bind(credentials, &identity, listen, port).unwrap();
         let (tell, inbox) = mpsc::channel(16);
         let connector = Connector::new(quic.clone(), tell);
         tokio::spawn(connector.clone().accept());
@@ -201,13 +205,12 @@ async fn a_port_in_use_names_its_holder() {
     let a = Host::new(1);
     let credentials = Credentials::new(a.identity.clone());
     let listen = Some(Ipv4Addr::LOCALHOST.into());
-    let error =
-        Quic::bind(credentials, &a.identity, [1; 32], listen, a.addr().port()).unwrap_err().to_string();
+    let error = Quic::bind(credentials, &a.identity, listen, a.addr().port()).unwrap_err().to_string();
     assert!(error.contains(&format!("UDP port {} is in use by ", a.addr().port())), "{error}");
     assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
     let credentials = Credentials::new(a.identity.clone());
     let elsewhere = Some("192.0.2.1".parse().unwrap());
-    let error = Quic::bind(credentials, &a.identity, [1; 32], elsewhere, 0).unwrap_err().to_string();
+    let error = Quic::bind(credentials, &a.identity, elsewhere, 0).unwrap_err().to_string();
     assert_eq!(error, "192.0.2.1 is not an address of this host");
 }
 
@@ -263,6 +266,39 @@ async fn truncated_handshakes_do_no_harm() {
             event = b.next() => welcomed |= matches!(event, WireEvent::Established { .. }),
         }
     }
+}
+
+#[tokio::test]
+async fn a_host_that_died_and_came_back_says_so_at_the_next_keep_alive() {
+    let (born, birth) = tokio::sync::oneshot::channel();
+    let (kill, death) = tokio::sync::oneshot::channel::<()>();
+    let life = std::thread::spawn(|| {
+        let life = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        life.block_on(async {
+            let _ = born.send(Host::new(2));
+            let _ = death.await;
+        });
+        // As a crash ends it: the tasks do not run any more, and no packet tells of it.
+        life.shutdown_background();
+    });
+    let (mut a, mut b) = (Host::new(1), birth.await.unwrap());
+    let port = b.addr().port();
+    a.dial(DialId(1), b.target());
+    let _link = a.established().await.3;
+    let back = b.established().await.3;
+    kill.send(()).unwrap();
+    life.join().unwrap();
+    drop((b, back));
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let listen = IpAddr::from(Ipv4Addr::LOCALHOST);
+    while std::net::UdpSocket::bind((listen, port)).is_err() {
+        assert!(Instant::now() < deadline, "the port is not free");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let _again = Host::at(2, b"meshnet", Some(listen), port);
+    let start = Instant::now();
+    assert_eq!(a.closed().await, "the host was restarted");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
