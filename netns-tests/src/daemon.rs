@@ -177,6 +177,23 @@ impl Host {
         if is_alive(pid) { bail!("process {pid} survives SIGKILL") } else { Ok(()) }
     }
 
+    /// The processor time the daemon has used so far, and the memory it holds, in bytes (proc(5)).
+    pub fn usage(&self) -> Result<(Duration, u64)> {
+        let pid = self.daemon_pid().ok_or_else(|| anyhow!("no daemon runs on {}", self.name()))?;
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?
+            .flatten()
+            .map(|task| task.path().join("schedstat"));
+        let nanoseconds = |path: PathBuf| -> Option<u64> {
+            std::fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+        };
+        let busy = tasks.filter_map(nanoseconds).sum();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kib: u64 = resident.ok_or_else(|| anyhow!("no VmRSS in {status}"))?.trim().parse()?;
+        Ok((Duration::from_nanos(busy), kib * 1024))
+    }
+
     /// The process id of the daemon: the oldest process in this namespace that runs the binary under test.
     pub fn daemon_pid(&self) -> Option<u32> {
         let binary = meshnet_binary().and_then(|path| Ok(path.canonicalize()?)).ok()?;

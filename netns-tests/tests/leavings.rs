@@ -1,5 +1,7 @@
 //! Detach, stop, the death of a container and the loss of a host leave what is promised: no more, no less.
 
+use std::path::PathBuf;
+
 use netns_tests::{
     Attached, Container, Host, IperfServer, Result, Topology, Transport, ensure, secs, wait_for, wait_until,
 };
@@ -32,10 +34,7 @@ fn stop_leaves_the_containers_as_they_are_and_nothing_of_the_daemon() -> Result<
     let before = routes(&web)?;
     net.host(0).stop()?;
     ensure!(net.host(0).daemon_pid().is_none(), "a process stays");
-    let files: Vec<_> = std::fs::read_dir(net.host(0).run_dir())
-        .map(|all| all.flatten().map(|e| e.path()).collect())
-        .unwrap_or_default();
-    ensure!(files.is_empty(), "files stay in the run directory: {files:?}");
+    ensure!(leftover_files(net.host(0)).is_empty(), "files stay: {:?}", leftover_files(net.host(0)));
     for container in [&web, &sibling] {
         ensure!(container.namespace().ports()? == [container.ifname.clone()], "the interface does not stay");
         let addresses = container.namespace().ip(&format!("-brief address show dev {}", container.ifname))?;
@@ -171,4 +170,10 @@ fn state_of(host: &Host, nickname: &str) -> Option<String> {
 fn unclaimed(host: &Host) -> Result<usize> {
     let status = wait_until("status answers", secs(2), || host.status())?;
     Ok(status.pointer("/dataplane/unclaimed").and_then(|list| list.as_array()).map_or(0, Vec::len))
+}
+
+/// What is in the run directory, but for logs.
+fn leftover_files(host: &Host) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(host.run_dir()).into_iter().flatten().flatten().map(|entry| entry.path());
+    files.filter(|path| path.extension().is_none_or(|end| end != "log")).collect()
 }
