@@ -89,11 +89,11 @@ fn an_address_that_cannot_be_had() -> Result<()> {
             let args = attach(address);
             refused(host, &args.each_ref().map(String::as_str), code, words)
         };
-        refused("192.168.7.7", "outside_range", &["192.168.7.7", "10.32.0.0/12"])?;
-        refused("10.48.0.1", "outside_range", &["10.48.0.1"])?;
-        refused("10.32.0.0", "reserved_address", &["network"])?;
-        refused("10.47.255.255", "reserved_address", &["broadcast"])?;
-        refused("10.32.0.1", "reserved_address", &["gateway"])?;
+        refused("192.168.7.7", "address_outside_range", &["192.168.7.7", "10.32.0.0/12"])?;
+        refused("10.48.0.1", "address_outside_range", &["10.48.0.1"])?;
+        refused("10.32.0.0", "address_reserved", &["network"])?;
+        refused("10.47.255.255", "address_reserved", &["broadcast"])?;
+        refused("10.32.0.1", "address_reserved", &["gateway"])?;
     }
     for host in net.all() {
         let args = ["attach", &reference, "--name", "other", "--ip", &used];
