@@ -10,6 +10,10 @@ use crate::netns::Namespace;
 use crate::process::{Process, Tool};
 use crate::wait::wait_for;
 
+/// The kernel hands over a block of packets when it is full or a second old (`to_ms` of pcap(3)); what it
+/// still holds when tcpdump ends is lost.
+const RETIRE: Duration = Duration::from_millis(1200);
+
 /// A capture under way.
 #[derive(Debug)]
 pub struct Capture {
@@ -34,12 +38,16 @@ impl Capture {
 
     /// Ends it and returns the packets as `tcpdump -vv` shows them.
     pub fn stop(self) -> Result<String> {
-        // tcpdump takes what the kernel still holds only while it runs.
-        std::thread::sleep(Duration::from_millis(300));
+        self.stop_with("-vv")
+    }
+
+    /// Ends it and returns the packets as tcpdump shows them with these options.
+    pub fn stop_with(self, options: &str) -> Result<String> {
+        std::thread::sleep(RETIRE);
         self.process.interrupt()?;
         let file = self.file.to_string_lossy().into_owned();
         let text =
-            Tool::new("tcpdump").args(["-nn", "-vv", "-r", &file]).limit(Duration::from_secs(120)).run()?;
+            Tool::new("tcpdump").args(["-nn", options, "-r", &file]).limit(Duration::from_secs(120)).run()?;
         // Best effort: the directory goes with the topology.
         let _ = std::fs::remove_file(&self.file);
         Ok(text)

@@ -9,7 +9,10 @@ use serde_json::Value;
 use crate::container::Addressed;
 use crate::netns::Namespace;
 use crate::process::{Process, Tool};
-use crate::wait::wait_for;
+use crate::wait::{Stopwatch, pause, wait_for};
+
+/// How long a server may be busy with a stream that has ended for its client.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// What a stream carries.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -66,7 +69,7 @@ impl IperfServer {
         self.process.pid()
     }
 
-    /// Starts a stream to it from `namespace` that lasts this long.
+    /// Starts a stream to it from `namespace` that lasts this long, in whole seconds.
     pub fn stream_from(
         &self,
         namespace: &Namespace,
@@ -84,13 +87,17 @@ impl IperfServer {
         time: Duration,
         more: &str,
     ) -> Result<IperfStream> {
-        let line =
-            format!("-c {} -J -i 0.5 -t {} {} {more}", self.address, time.as_secs_f64(), transport.options());
+        let line = format!(
+            "-c {} -J -i 0.5 -t {} {} {more}",
+            self.address,
+            time.as_secs_f64().ceil(),
+            transport.options()
+        );
         let process = Tool::new("iperf3").words(&line).inside(namespace).start()?;
         Ok(IperfStream { process, limit: time + Duration::from_secs(20) })
     }
 
-    /// Runs a whole stream of this length.
+    /// Runs a whole stream of this length. A server takes a moment to be done with the one before.
     pub fn measure(
         &self,
         namespace: &Namespace,
@@ -98,7 +105,15 @@ impl IperfServer {
         time: Duration,
         more: &str,
     ) -> Result<IperfReport> {
-        self.stream_with(namespace, transport, time, more)?.finish()
+        let clock = Stopwatch::start();
+        loop {
+            match self.stream_with(namespace, transport, time, more)?.finish() {
+                Err(error) if error.to_string().contains("server is busy") && clock.elapsed() < BUSY => {
+                    pause(Duration::from_millis(50));
+                }
+                done => return done,
+            }
+        }
     }
 }
 

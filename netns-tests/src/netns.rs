@@ -22,6 +22,15 @@ const SYSCTLS: [(&str, &str); 6] = [
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 
+/// Sends the hex lines of its input as frames: packet(7) needs an address structure that no safe Rust
+/// makes, and Debian has no system without Perl. 17 is `AF_PACKET`, 3 `SOCK_RAW`, 768 `ETH_P_ALL` in
+/// network order.
+const SEND_FRAMES: &str = r#"
+    socket(my $out, 17, 3, 768) or die "socket: $!";
+    bind($out, pack("S n l S C C a8", 17, 3, $ARGV[0], 0, 0, 6, "")) or die "bind: $!";
+    while (<STDIN>) { chomp; defined(send($out, pack("H*", $_), 0)) or die "send: $!"; }
+"#;
+
 /// A way into a network namespace. Holds no descriptor, so it does not keep the namespace alive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Namespace {
@@ -113,6 +122,22 @@ impl Namespace {
             datagrams.iter().try_for_each(|datagram| socket.send_to(datagram, to).map(drop))
         })?
         .with_context(|| format!("cannot send to {to}"))
+    }
+
+    /// Sends whole Ethernet frames out of an interface, as they are.
+    pub fn send_frames(&self, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+        let text = self.ip(&format!("-json link show dev {interface}"))?;
+        let rows: serde_json::Value = serde_json::from_str(&text)?;
+        let index = rows.pointer("/0/ifindex").and_then(serde_json::Value::as_u64);
+        let index = index.ok_or_else(|| anyhow!("no ifindex in {text}"))?.to_string();
+        let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let lines: Vec<_> = frames.iter().map(hex).collect();
+        Tool::new("perl")
+            .args(["-e", SEND_FRAMES, &index])
+            .input(lines.join("\n"))
+            .inside(self)
+            .run()
+            .map(drop)
     }
 
     /// Sends this many empty datagrams to a broadcast address, as fast as it goes.

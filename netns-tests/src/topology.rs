@@ -15,7 +15,7 @@ use crate::wire::Wire;
 pub(crate) const UNDERLAY: &str = "eth0";
 
 /// What the tests call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("ping", "iputils-ping"),
@@ -23,6 +23,7 @@ const TOOLS: [(&str, &str); 7] = [
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
+    ("perl", "perl-base"),
 ];
 
 /// Hosts and the wires between them. Two hosts are joined by one veth, more by a bridge.

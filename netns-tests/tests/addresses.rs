@@ -52,7 +52,7 @@ fn an_address_asked_for_is_had_wherever_its_owner_is() -> Result<()> {
     net.host(0).launch(&[])?;
     net.host(1).launch(&["node01"])?;
     let web = net.host(0).attach("web")?;
-    net.host(1).attach("db")?;
+    let _db = net.host(1).attach("db")?;
     // Two ends of the range: whoever owns them, both hosts can have them.
     for (index, address) in [(0, "10.32.200.1"), (1, "10.47.200.1"), (0, "10.47.200.2"), (1, "10.32.200.2")] {
         let container = Container::new(&format!("c{index}-{}", address.replace('.', "-")))?;

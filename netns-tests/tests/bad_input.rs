@@ -182,20 +182,41 @@ fn garbage() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn tagged_frames_pass() -> Result<()> {
+fn tagged_frames_pass_with_their_tags() -> Result<()> {
     let pair = Pair::new("802.1Q")?;
-    for (container, address) in [(&pair.web, "198.51.100.1/24"), (&pair.db, "198.51.100.2/24")] {
-        let inside = container.namespace();
-        inside.ip(&format!("link add link {} name tagged mtu 1446 type vlan id 10", container.ifname))?;
-        inside.ip(&format!("address add {address} dev tagged"))?;
-        inside.ip("link set dev tagged up")?;
-    }
-    let tagged = IpAddr::from([198, 51, 100, 2]);
-    pair.web.ping(&tagged)?;
-    pair.web.ping_whole(&tagged, 1418)?;
-    let server = IperfServer::start(pair.db.namespace(), &tagged)?;
-    let report = server.measure(pair.web.namespace(), Transport::TCP, secs(1), "")?;
-    ensure!(report.bits_per_second()? > 5e6, "{} bit/s over 802.1Q", report.bits_per_second()?);
+    let frame = icmp_echo(
+        (octets(&pair.db.mac)?, v4(&pair.db)?),
+        (octets(&pair.web.mac)?, v4(&pair.web)?),
+        &[0; MARK],
+    );
+    let (addresses, packet) = (&frame[..12], &frame[12..]);
+    let once = [addresses, &[0x81, 0x00, 0x00, 10], packet].concat();
+    let twice = [addresses, &[0x88, 0xa8, 0x00, 20, 0x81, 0x00, 0x00, 10], packet].concat();
+    let capture = Capture::start(pair.db.namespace(), &pair.db.ifname, "", pair.net.directory())?;
+    pair.web.namespace().send_frames(&pair.web.ifname, &[once, twice])?;
+    let text = capture.stop_with("-e")?;
+    let seen = |words: &[&str]| text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    ensure!(seen(&["802.1Q (0x8100)", "vlan 10,"]), "one tag: {text}");
+    ensure!(seen(&["802.1Q-QinQ (0x88a8)", "vlan 20,", "vlan 10,"]), "two tags: {text}");
+    pair.is_well()
+}
+
+#[test]
+fn impossible_frames_from_a_container_are_counted() -> Result<()> {
+    let pair = Pair::new("a container that sends nonsense")?;
+    let (web, db) = (octets(&pair.web.mac)?, octets(&pair.db.mac)?);
+    let from_web = |reason: &str, frame: Vec<u8>| {
+        let before = pair.net.host(0).dropped(reason)?;
+        pair.web.namespace().send_frames(&pair.web.ifname, &[frame])?;
+        wait_until(&format!("{reason} is counted"), secs(3), || {
+            ensure!(pair.net.host(0).dropped(reason)? > before, "{:?}", pair.net.host(0).drops());
+            Ok(())
+        })
+    };
+    from_web("group_source", ethernet(db, [0xff; 6], 0x0800, &[0; 60]))?;
+    from_web("gateway_source", ethernet(db, [0x02, 0x6d, 0x65, 0, 0, 1], 0x0800, &[0; 60]))?;
+    from_web("hairpin_same_port", ethernet(web, web, 0x0800, &[0; 60]))?;
+    from_web("truncated_tag", ethernet(db, web, 0x8100, &[0]))?;
     pair.is_well()
 }
 

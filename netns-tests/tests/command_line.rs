@@ -39,7 +39,7 @@ fn json_has_the_fixed_names() -> Result<()> {
     net.host(0).launch(&[])?;
     net.host(1).launch(&["node01"])?;
     let web = net.host(0).attach("web")?;
-    net.host(1).attach("db")?;
+    let _db = net.host(1).attach("db")?;
     net.wait_converged(secs(5))?;
     let endpoint = ["container", "network", "name", "address", "addresses", "mac", "ifname"];
     has(&web.told, &endpoint)?;
@@ -130,7 +130,7 @@ fn vteps_are_listed_as_declared() -> Result<()> {
 fn attaching_is_quick() -> Result<()> {
     let net = Topology::new("attach takes less than a tenth of a second")?.hosts(2)?;
     net.host(0).launch(&[])?;
-    net.host(0).attach("first")?;
+    let _first = net.host(0).attach("first")?;
     let mut times = Vec::new();
     for number in 0..9 {
         let container = Container::new(&format!("c{number}"))?;

@@ -111,16 +111,6 @@ fn connect_replace_leaves_only_the_new_targets() -> Result<()> {
 }
 
 #[test]
-fn targets_are_kept_over_a_restart() -> Result<()> {
-    let net = Topology::new("targets are state")?.hosts(2)?;
-    net.host(0).launch(&["192.0.2.99", "node02"])?;
-    net.host(0).kill_dead()?;
-    net.host(0).launch(&[])?;
-    target(net.host(0), "192.0.2.99")?;
-    target(net.host(0), "192.0.2.2").map(drop)
-}
-
-#[test]
 fn two_founded_clusters_do_not_mix() -> Result<()> {
     let net = Topology::new("two clusters")?.hosts(2)?;
     net.host(0).launch(&[])?;

@@ -136,7 +136,7 @@ fn torn_state_is_set_aside() -> Result<()> {
     let net = hosts()?;
     let host = net.host(0);
     host.launch(&[])?;
-    host.attach("web")?;
+    let _web = host.attach("web")?;
     host.stop()?;
     for entry in std::fs::read_dir(host.state_dir())?.flatten() {
         // The key is the host itself: without it there is nothing to go on with.
@@ -176,7 +176,7 @@ fn in_the_foreground_it_tells_systemd_and_ends_on_sigterm() -> Result<()> {
         let count = socket.recv(&mut buffer)?;
         told.push_str(&String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()));
     }
-    host.attach("web")?;
+    let _web = host.attach("web")?;
     daemon.signal(nix::sys::signal::Signal::SIGTERM)?;
     ensure!(daemon.wait(secs(10))?.code == Some(0), "SIGTERM is a good end");
     wait_for("no socket stays", secs(1), || !host.run_dir().join("meshnet.sock").exists()).map(drop)
