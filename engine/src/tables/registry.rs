@@ -1,7 +1,7 @@
 //! The control side of the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,11 +29,12 @@ pub struct Registry {
 }
 
 /// What the snapshot lacks.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Dirty {
+    networks: bool,
     ports: bool,
     remotes: bool,
-    networks: bool,
+    sources: bool,
 }
 
 #[derive(Default, Debug)]
@@ -45,6 +46,8 @@ struct NetworkState {
     learned: Arc<Learned>,
     /// None when claims or ports changed since.
     pins: Option<Arc<Pins>>,
+    /// None when anything changed since.
+    built: Option<Arc<Network>>,
 }
 
 #[derive(PartialEq, Eq, Default, Debug)]
@@ -87,21 +90,18 @@ impl Registry {
             Update::SetNetwork { vni, mtu } => self.set_network(vni, mtu),
             Update::RemoveNetwork { vni } => self.remove_network(vni),
             Update::SetPeer { peer, candidates, networks } => self.set_peer(peer, candidates, networks),
-            Update::RemovePeer { peer } => self.dirty.remotes |= self.peers.remove(&peer).is_some(),
+            Update::RemovePeer { peer } => self.remove_peer(peer),
             Update::AddVtep { vni, addr } => self.add_vtep(vni, canonical(addr)),
             Update::RemoveVtep { vni, addr } => self.remove_vtep(vni, canonical(addr)),
             Update::Pin { vni, mac, claim, location, addrs } => {
                 let network = self.networks.entry(vni).or_default();
                 if network.claims.insert(mac, claim, location, addrs) {
-                    network.pins = None;
-                    self.dirty.networks = true;
+                    self.pins_changed(vni);
                 }
             }
             Update::Unpin { vni, mac, peer } => {
-                let Some(network) = self.networks.get_mut(&vni) else { return };
-                if network.claims.remove(mac, peer) {
-                    network.pins = None;
-                    self.dirty.networks = true;
+                if self.networks.get_mut(&vni).is_some_and(|network| network.claims.remove(mac, peer)) {
+                    self.pins_changed(vni);
                 }
             }
         }
@@ -109,41 +109,51 @@ impl Registry {
 
     fn set_network(&mut self, vni: Vni, mtu: u16) {
         let network = self.networks.entry(vni).or_default();
-        if network.mtu != Some(mtu) {
-            network.mtu = Some(mtu);
-            // Who may send depends on the networks there are.
-            self.dirty.remotes = true;
+        // Who may send depends on the networks there are.
+        self.dirty.sources |= network.mtu.is_none();
+        if network.mtu.replace(mtu) != Some(mtu) {
+            self.network_changed(vni);
         }
     }
 
     fn remove_network(&mut self, vni: Vni) {
         let Some(network) = self.networks.remove(&vni) else { return };
         network.vteps.iter().for_each(|addr| self.release_vtep(addr));
-        self.dirty.remotes = true;
+        self.dirty = Dirty { networks: true, remotes: true, sources: true, ..self.dirty };
     }
 
     fn set_peer(&mut self, peer: PeerId, candidates: Vec<SocketAddr>, networks: Vec<Vni>) {
         let candidates: Vec<_> = candidates.into_iter().map(canonical).collect();
-        let path = self.peers.get(&peer).and_then(|held| held.path).filter(|path| candidates.contains(path));
+        let held = self.peers.get(&peer);
+        let path = held.and_then(|held| held.path).filter(|path| candidates.contains(path));
         let state = PeerState { candidates, networks: networks.into_iter().collect(), path };
-        if self.peers.get(&peer) != Some(&state) {
+        if held != Some(&state) {
+            self.remove_peer(peer);
             self.remotes.intern(RemoteKey::Peer(peer));
             self.peers.insert(peer, state);
-            self.dirty.remotes = true;
+            self.peer_changed(peer);
+            self.dirty.sources = true;
         }
+    }
+
+    fn remove_peer(&mut self, peer: PeerId) {
+        self.peer_changed(peer);
+        self.dirty.sources |= self.peers.remove(&peer).is_some();
     }
 
     fn add_vtep(&mut self, vni: Vni, addr: SocketAddr) {
         if self.networks.entry(vni).or_default().vteps.insert(addr) {
             self.remotes.intern(RemoteKey::Vtep(addr));
-            self.dirty.remotes = true;
+            self.network_changed(vni);
+            self.dirty = Dirty { remotes: true, sources: true, ..self.dirty };
         }
     }
 
     fn remove_vtep(&mut self, vni: Vni, addr: SocketAddr) {
         if self.networks.get_mut(&vni).is_some_and(|network| network.vteps.remove(&addr)) {
             self.release_vtep(&addr);
-            self.dirty.remotes = true;
+            self.network_changed(vni);
+            self.dirty = Dirty { remotes: true, sources: true, ..self.dirty };
         }
     }
 
@@ -156,8 +166,9 @@ impl Registry {
 
     /// A port is open on the network `vni`. A port that is known keeps its number, also when it changed networks.
     pub fn add_port(&mut self, port: PortId, vni: Vni) -> PortIndex {
-        if self.port_networks.insert(port, vni) != Some(vni) {
-            self.ports_changed();
+        let before = self.port_networks.insert(port, vni);
+        if before != Some(vni) {
+            self.ports_changed(before.into_iter().chain([vni]));
         }
         PortIndex(self.ports.intern(port))
     }
@@ -165,39 +176,74 @@ impl Registry {
     /// A port is closed. Pins to it drop what they get until it is back.
     pub fn remove_port(&mut self, port: PortId) {
         if self.ports.release(&port) {
-            self.port_networks.remove(&port);
-            self.ports_changed();
+            let before = self.port_networks.remove(&port);
+            self.ports_changed(before.into_iter());
         }
-    }
-
-    fn ports_changed(&mut self) {
-        self.dirty.ports = true;
-        self.networks.values_mut().for_each(|network| network.pins = None);
     }
 
     /// Which address of a peer carries its frames; none when no candidate answers. Unknown peers are ignored.
     pub fn set_path(&mut self, peer: PeerId, path: Option<SocketAddr>) {
         let path = path.map(canonical);
-        if let Some(state) = self.peers.get_mut(&peer)
-            && state.path != path
-        {
-            state.path = path;
-            self.dirty.remotes = true;
+        let Some(state) = self.peers.get_mut(&peer).filter(|state| state.path != path) else { return };
+        let before = std::mem::replace(&mut state.path, path);
+        // Whose an address is depends on paths only where several peers name it, or none does.
+        let moved = before.into_iter().chain(path);
+        let unclear = moved.into_iter().any(|addr| self.claimants_of(addr.ip()) != 1);
+        self.dirty.sources |= unclear;
+        self.peer_changed(peer);
+    }
+
+    /// How many peers have `ip` among their candidates.
+    fn claimants_of(&self, ip: IpAddr) -> usize {
+        self.peers.values().filter(|peer| peer.candidates.iter().any(|addr| addr.ip() == ip)).count()
+    }
+
+    fn peer_changed(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(&peer) else { return };
+        for vni in &state.networks {
+            if let Some(network) = self.networks.get_mut(vni) {
+                network.built = None;
+            }
+        }
+        self.dirty = Dirty { networks: true, remotes: true, ..self.dirty };
+    }
+
+    fn network_changed(&mut self, vni: Vni) {
+        if let Some(network) = self.networks.get_mut(&vni) {
+            network.built = None;
+            self.dirty.networks = true;
         }
     }
 
-    /// The tables as they now are. Cheap when nothing changed; what did not change is shared with the last ones.
+    fn pins_changed(&mut self, vni: Vni) {
+        if let Some(network) = self.networks.get_mut(&vni) {
+            network.pins = None;
+        }
+        self.network_changed(vni);
+    }
+
+    fn ports_changed(&mut self, networks: impl Iterator<Item = Vni>) {
+        self.dirty.ports = true;
+        networks.for_each(|vni| self.pins_changed(vni));
+    }
+
+    /// The tables as they now are. What did not change is shared with the last ones; nothing is built when nothing
+    /// changed. Call it once for a burst of changes, not for each.
     pub fn tables(&mut self) -> Arc<Tables> {
         let dirty = std::mem::take(&mut self.dirty);
-        if dirty.ports || dirty.remotes || dirty.networks {
+        if dirty != Dirty::default() {
             let mut next = Tables::clone(&self.current);
-            // Pins may give numbers to peers that nothing else was said of, so they come first.
-            next.networks = self.build_networks();
+            // Pins may give numbers to peers that nothing else was said of, so networks come first.
+            if dirty.networks {
+                next.networks = self.build_networks();
+            }
             if dirty.ports {
                 next.ports = self.build_ports();
             }
             if dirty.remotes || next.remotes.len() != self.remotes.keys().len() {
                 next.remotes = self.build_remotes();
+            }
+            if dirty.sources {
                 next.sources = Arc::new(self.build_sources());
             }
             self.current = Arc::new(next);
@@ -218,6 +264,19 @@ impl Registry {
     }
 
     fn build_networks(&mut self) -> super::Map<Vni, Arc<Network>> {
+        self.build_pins();
+        let built = |(&vni, state): (&Vni, &NetworkState)| {
+            let build = |mtu| Arc::new(self.build_network(vni, state, mtu));
+            Some((vni, state.built.clone().or_else(|| state.mtu.map(build))?))
+        };
+        let networks: super::Map<_, _> = self.networks.iter().filter_map(built).collect();
+        for (vni, state) in &mut self.networks {
+            state.built = networks.get(vni).cloned();
+        }
+        networks
+    }
+
+    fn build_pins(&mut self) {
         let (ports, remotes) = (&self.ports, &mut self.remotes);
         for network in self.networks.values_mut().filter(|network| network.pins.is_none()) {
             let resolve = |location| match location {
@@ -228,8 +287,6 @@ impl Registry {
             };
             network.pins = Some(Arc::new(network.claims.winners(resolve)));
         }
-        let present = self.networks.iter().filter_map(|(&vni, state)| Some((vni, state, state.mtu?)));
-        present.map(|(vni, state, mtu)| (vni, Arc::new(self.build_network(vni, state, mtu)))).collect()
     }
 
     fn build_network(&self, vni: Vni, state: &NetworkState, mtu: u16) -> Network {

@@ -193,6 +193,46 @@ fn what_did_not_change_is_shared() {
     let pins = |tables: &Tables| Arc::clone(&tables.networks[&NET].pins);
     assert!(Arc::ptr_eq(&pins(&before), &pins(&after)));
     assert!(Arc::ptr_eq(&before.ports, &after.ports));
+    assert!(Arc::ptr_eq(&before.sources, &after.sources));
+    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450 });
+    let network = |tables: &Tables| Arc::clone(&tables.networks[&NET]);
+    assert!(Arc::ptr_eq(&network(&after), &network(&registry.tables())));
+}
+
+/// However the registry got there, its tables say the same as those of one that was told all at once.
+#[test]
+fn the_way_does_not_matter() {
+    let told = |updates: &[Update], each: bool| {
+        let mut registry = registry();
+        for update in updates {
+            registry.apply(update.clone());
+            registry.add_port(port(1), NET);
+            registry.set_path(peer(1), Some(addr(1)));
+            if each {
+                registry.tables();
+            }
+        }
+        let tables = registry.tables();
+        let network = tables.network(NET).unwrap();
+        let senders: Vec<_> = (1..20).map(|host| tables.source(addr(host).ip(), NET)).collect();
+        (flood_addrs(&tables, NET), network.pins().get(MAC), network.ports().to_vec(), senders)
+    };
+    let updates = [
+        set_peer(1, &[1, 2], &[NET]),
+        pin(1, 1, Location::Peer(peer(1))),
+        set_peer(2, &[1, 3], &[NET]),
+        Update::AddVtep { vni: NET, addr: addr(9) },
+        set_peer(1, &[1], &[vni(7)]),
+        pin(2, 2, Location::Port(port(1))),
+        set_peer(1, &[4, 1], &[vni(7), NET]),
+        Update::RemovePeer { peer: peer(2) },
+        Update::RemoveVtep { vni: NET, addr: addr(9) },
+        Update::AddVtep { vni: NET, addr: addr(1) },
+        Update::SetNetwork { vni: NET, mtu: 1418 },
+    ];
+    for count in 1..=updates.len() {
+        assert_eq!(told(&updates[..count], true), told(&updates[..count], false), "{count} updates");
+    }
 }
 
 #[test]
