@@ -72,6 +72,20 @@ impl Membership {
         }
     }
 
+    /// Tells `peer` that it is suspected, if it is, so that it can deny it. The suspicion may be older than the
+    /// news of it, which are told only a few times.
+    pub fn confront(&mut self, peer: PeerId) {
+        let known = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);
+        let Some(suspect) = known.filter(|member| member.state() == State::Suspect) else { return };
+        // An old incarnation of this host says nothing about it; the message is only about the other.
+        let (src, dst) = (self.foca.identity().clone(), suspect.id().clone());
+        let header = foca::Header { src, src_incarnation: 0, dst, message: foca::Message::Gossip };
+        let one_update = 1_u16.to_be_bytes();
+        if let (Ok(header), Ok(update)) = (postcard::to_allocvec(&header), postcard::to_allocvec(suspect)) {
+            self.datagrams.push_back((peer, [&header[..], &one_update, &update].concat()));
+        }
+    }
+
     /// A datagram came from `from`. One that does not say so itself is dropped.
     pub fn handle_datagram(&mut self, now: Instant, from: PeerId, bytes: &[u8]) {
         let honest = postcard::take_from_bytes::<foca::Header<MemberId>>(bytes)
@@ -327,6 +341,22 @@ mod tests {
         pair.hosts[1].1.leave(pair.now);
         pair.run(Duration::from_millis(50));
         assert_eq!(pair.states()[0], PeerState::Down);
+    }
+
+    #[test]
+    fn a_suspicion_of_a_live_host_ends_when_it_is_told() {
+        let mut pair = Pair::new();
+        pair.hosts[0].1.announce(pair.now, PeerId([2; 16]));
+        pair.run(Duration::from_secs(1));
+        pair.cut = true;
+        let suspects = |pair: &Pair| pair.states()[0] == PeerState::Suspect;
+        while !suspects(&pair) {
+            pair.run(Duration::from_millis(50));
+        }
+        pair.cut = false;
+        pair.hosts[0].1.confront(PeerId([2; 16]));
+        pair.run(Duration::from_millis(100));
+        assert_eq!(pair.states()[0], PeerState::Alive);
     }
 
     #[test]

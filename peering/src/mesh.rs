@@ -95,6 +95,7 @@ pub struct Mesh {
     states: BTreeMap<PeerId, PeerState>,
     told_targets: Option<Vec<TargetRecord>>,
     records_hash: Option<StateHash>,
+    writing_addresses: Option<Vec<u8>>,
     next_tick: Instant,
     malformed: u64,
     stopped: bool,
@@ -135,6 +136,7 @@ impl Mesh {
             states: BTreeMap::new(),
             told_targets: None,
             records_hash: None,
+            writing_addresses: None,
             next_tick: now,
             malformed: 0,
             stopped: false,
@@ -159,6 +161,9 @@ impl Mesh {
         if self.topology.handle_established(now, conn, peer, dial, remote) {
             self.budgets.insert(conn, Budget::new(now));
             self.say_hello(conn);
+        } else {
+            // One target less is unresolved: a founding may wait for just that.
+            self.refresh_own_host();
         }
         self.settle();
     }
@@ -242,7 +247,8 @@ impl Mesh {
     /// The state to be written to disk, if it is time; [`Self::handle_persisted`] must follow before any output is
     /// taken.
     pub fn poll_persist(&mut self) -> Option<Vec<u8>> {
-        if !self.ipam.is_dirty() && !self.outbox.is_write_due(self.now) {
+        let due = self.outbox.is_write_due(self.now) || self.ipam.is_dirty();
+        if self.outbox.is_writing() || !due {
             return None;
         }
         let bytes = self.save()?;
@@ -262,7 +268,9 @@ impl Mesh {
             }
             Err(_) => {}
         }
-        self.ipam.handle_persisted(self.now, result);
+        if result.is_err() || self.addresses_are_written() {
+            self.ipam.handle_persisted(self.now, result);
+        }
         self.settle();
     }
 

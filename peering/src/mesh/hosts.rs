@@ -17,7 +17,8 @@ impl Mesh {
     pub(super) fn apply(&mut self, record: &Arc<Record>) {
         let signer = record.signer();
         match (record.kind(), record.body()) {
-            (kind::HOST, Body::Host(host)) if signer != self.me => self.apply_host(signer, host),
+            (kind::HOST, Body::Host(host)) if signer == self.me => self.ipam.set_host(self.now, signer, host),
+            (kind::HOST, Body::Host(host)) => self.apply_host(signer, host),
             (kind::ENDPOINT, _) if record.deleted() => self.apply_no_endpoint(signer, record.key()),
             (kind::ENDPOINT, Body::Endpoint(endpoint)) => self.apply_endpoint(signer, endpoint),
             (kind::VTEP, _) => self.apply_vtep(record.key(), !record.deleted()),
@@ -169,18 +170,20 @@ impl Mesh {
         }
     }
 
-    /// Suspicion makes no event: it is looked up once a second, with whom to knock at again.
+    /// Suspicion makes no event: it is looked up once a second. Whoever can be reached and is not taken for alive is
+    /// knocked at.
     pub(super) fn look_at_members(&mut self) {
         for (peer, state) in self.membership.states() {
             if self.states.get(&peer) != Some(&state) {
                 self.set_state(peer, state);
             }
         }
-        let strangers = self.topology.connected().into_iter();
-        let strangers: Vec<PeerId> =
-            strangers.filter(|peer| self.membership.state(*peer) == PeerState::Down).collect();
-        for peer in strangers {
-            self.membership.announce(self.now, peer);
+        for peer in self.topology.connected() {
+            match self.membership.state(peer) {
+                PeerState::Alive => {}
+                PeerState::Suspect => self.membership.confront(peer),
+                PeerState::Down => self.membership.announce(self.now, peer),
+            }
         }
     }
 

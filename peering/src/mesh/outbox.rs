@@ -60,8 +60,12 @@ impl Outbox {
 
     /// True when the state should be written now.
     pub(super) fn is_write_due(&self, now: Instant) -> bool {
-        let due = self.lazy.is_some_and(|due| due <= now);
-        self.writing.is_none() && (due || self.generation > self.written)
+        self.generation > self.written || self.lazy.is_some_and(|due| due <= now)
+    }
+
+    /// True while the disk is busy.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.is_some()
     }
 
     /// When [`Self::is_write_due`] changes by itself.

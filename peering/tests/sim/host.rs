@@ -38,6 +38,10 @@ pub struct Host {
     pub launch: Launch,
     pub disk: Option<Vec<u8>>,
     pub disk_fails: bool,
+    /// How long a write takes.
+    pub disk_time: Duration,
+    /// What is being written, and until when.
+    saving: Option<(Instant, Vec<u8>)>,
     conns: u64,
     pub answers: BTreeMap<RequestId, Answer>,
     pub events: Vec<MeshEvent>,
@@ -56,6 +60,8 @@ impl Host {
             launch: Launch::targets(&[]),
             disk: None,
             disk_fails: false,
+            disk_time: Duration::ZERO,
+            saving: None,
             conns: 0,
             answers: BTreeMap::new(),
             events: Vec::new(),
@@ -98,9 +104,14 @@ impl Host {
             Some(Mesh::new(config, self.disk.as_deref(), now).expect("the disk holds what was written"));
     }
 
-    pub fn crash(&mut self, lose_disk: bool) {
+    /// `written`: what was on its way to the disk arrived there.
+    pub fn crash(&mut self, lose_disk: bool, written: bool) {
         self.mesh = None;
         self.asked.clear();
+        let saving = self.saving.take().filter(|_| written && !self.disk_fails);
+        if let Some((_, bytes)) = saving {
+            self.disk = Some(bytes);
+        }
         if lose_disk {
             self.disk = None;
         }
@@ -125,33 +136,42 @@ impl Host {
     }
 
     pub fn due(&self) -> Option<Instant> {
-        self.mesh.as_ref().and_then(Mesh::poll_timeout)
+        let saved = self.saving.as_ref().map(|(at, _)| *at);
+        self.mesh.as_ref().and_then(Mesh::poll_timeout).into_iter().chain(saved).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.finish_write(now);
         if let Some(mesh) = &mut self.mesh {
             mesh.handle_timeout(now);
         }
     }
 
-    /// The next output, after the disk.
+    fn finish_write(&mut self, now: Instant) {
+        let Some((_, bytes)) = self.saving.take_if(|(at, _)| *at <= now) else { return };
+        let result = if self.disk_fails { Err("the disk is full".to_owned()) } else { Ok(()) };
+        if result.is_ok() {
+            self.disk = Some(bytes);
+        }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_persisted(result);
+        }
+    }
+
+    /// The next output; none while the disk is busy.
     pub fn poll(&mut self, now: Instant) -> Option<Output> {
-        let _ = now;
-        let mesh = self.mesh.as_mut()?;
-        loop {
-            if let Some(bytes) = mesh.poll_persist() {
-                let result = if self.disk_fails { Err("the disk is full".to_owned()) } else { Ok(()) };
-                if result.is_ok() {
-                    self.disk = Some(bytes);
-                }
-                mesh.handle_persisted(result);
-                continue;
-            }
+        while self.saving.is_none() {
+            let mesh = self.mesh.as_mut()?;
             while let Some(event) = mesh.poll_event() {
                 self.events.push(event);
             }
-            return mesh.poll_output();
+            match mesh.poll_persist() {
+                Some(bytes) => self.saving = Some((now + self.disk_time, bytes)),
+                None => return mesh.poll_output(),
+            }
+            self.finish_write(now);
         }
+        None
     }
 
     pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
@@ -172,6 +192,11 @@ impl Host {
             }
         }
         self.answers.insert(request, result);
+    }
+
+    /// True while a request of this life has no answer.
+    pub fn waits_for(&self, request: RequestId) -> bool {
+        self.asked.contains_key(&request)
     }
 
     pub fn detach(&mut self, now: Instant, request: RequestId) {

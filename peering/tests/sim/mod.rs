@@ -133,7 +133,8 @@ impl World {
     /// The process is killed, or the power fails; the disk stays unless `lose_disk`.
     pub fn crash(&mut self, number: usize, lose_disk: bool) {
         self.note(&format!("crash {number} lose_disk={lose_disk}"));
-        self.hosts[number].crash(lose_disk);
+        let written = self.rng.random();
+        self.hosts[number].crash(lose_disk, written);
         let idle = self.now + IDLE;
         for pair in self.wires.abandon(self.now, number) {
             self.schedule(idle, Event::Idle { pair });
@@ -154,7 +155,7 @@ impl World {
         let now = self.now;
         self.hosts[number].mesh.as_mut().expect("it runs").stop(now);
         self.pump(number);
-        self.hosts[number].mesh = None;
+        self.hosts[number].crash(false, true);
     }
 
     /// Nothing goes from one host to the other any more; the other way is another call.
