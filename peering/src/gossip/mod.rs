@@ -10,8 +10,12 @@
 
 mod digest;
 mod hash;
+mod read;
 mod record;
 mod store;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use digest::{Digest, Line, MAX_DIGEST, MAX_PULL};
 pub use hash::{StateHash, state_hash};

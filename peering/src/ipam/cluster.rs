@@ -82,6 +82,7 @@ impl Ipam {
             network.grants.clear();
         }
         self.asking.clear();
+        self.founding.give_way(now);
         self.dirty = true;
         self.outputs.push_back(IpamOutput::Cluster { cluster: None, founded: false });
         let message = format!("the unused cluster {cluster} was given up for another one");
@@ -102,7 +103,7 @@ impl Ipam {
             hash.update(id.0);
             hash.update(network.range.to_string());
             hash.update((network.units.runs().len() as u64).to_le_bytes());
-            network.units.hash(&mut hash);
+            network.units.feed(&mut hash);
         }
         StateHash(hash.finalize().into())
     }

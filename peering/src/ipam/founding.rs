@@ -44,6 +44,9 @@ const NEED: Duration = Duration::from_secs(10);
 /// How long nobody is asked after a host said that it belongs to a cluster: its units are on their way.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long nobody is asked after an own cluster was given up for another one.
+const JOINING: Duration = Duration::from_secs(10);
+
 /// What one host knows about the founding.
 pub(super) struct Founding {
     own: PeerId,
@@ -214,6 +217,13 @@ impl Founding {
         self.need_until = None;
         self.paused_until = None;
         self.round = None;
+    }
+
+    /// This host gave a cluster up for one that it met: whose units are on their way.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        self.found = false;
+        self.round = None;
+        self.paused_until = Some(now + JOINING);
     }
 
     /// Whom the founding waits for: hosts without a fresh answer, and names at which nobody answered.

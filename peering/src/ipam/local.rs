@@ -27,6 +27,8 @@ pub(super) struct Holding {
     pub(super) port: PortId,
     /// Its name for people.
     pub(super) holder: String,
+    /// The number of the claim, if another host asked.
+    pub(super) claim: u64,
 }
 
 /// Addresses that endpoint records of any host show: taken, whoever owns their units.
@@ -165,6 +167,14 @@ impl Local {
             self.free(addr);
         }
         own
+    }
+
+    /// Frees what a claim of another host got.
+    pub(super) fn release_claim(&mut self, peer: PeerId, claim: u64) -> bool {
+        let held = self.held.iter().filter(|(_, holding)| (holding.peer, holding.claim) == (peer, claim));
+        let addrs: Vec<IpAddr> = held.map(|(&addr, _)| addr).collect();
+        addrs.iter().for_each(|&addr| self.free(addr));
+        !addrs.is_empty()
     }
 
     fn free(&mut self, addr: IpAddr) {

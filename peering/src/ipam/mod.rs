@@ -11,6 +11,7 @@
 //! One state machine: commands, messages and `now` go in; what must be on disk ([`Ipam::save`], while
 //! [`Ipam::is_dirty`]), then outputs come out. An output is only taken when the state it rests on is stored.
 
+mod claim;
 mod cluster;
 mod founding;
 mod local;
@@ -114,6 +115,8 @@ pub struct Ipam {
     claim_timers: BTreeMap<u64, Instant>,
     /// Until when each network counts as needing an address without a request.
     wanted: BTreeMap<NetworkId, Instant>,
+    /// When claims of other hosts are looked at again; none while there is nothing to look at.
+    audit_at: Option<Instant>,
     outputs: VecDeque<IpamOutput>,
 }
 
@@ -146,6 +149,7 @@ impl Ipam {
             asking: BTreeMap::new(),
             claim_timers: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            audit_at: None,
             outputs: VecDeque::new(),
         }
     }
@@ -221,7 +225,13 @@ impl Ipam {
         let founding = self.founding.next_timeout().filter(|_| self.state.cluster.is_none());
         let asking = self.asking.values().map(Asking::next_timeout);
         let claims = self.claim_timers.values().copied();
-        founding.into_iter().chain(asking).chain(claims).chain(self.wanted.values().copied()).min()
+        founding
+            .into_iter()
+            .chain(asking)
+            .chain(claims)
+            .chain(self.wanted.values().copied())
+            .chain(self.audit_at)
+            .min()
     }
 
     /// The moment told by [`Self::poll_timeout`] has come, or passed.
@@ -239,7 +249,7 @@ impl Ipam {
             Message::Answer(answer) => self.founding.handle_answer(now, from, answer),
             Message::SpaceRequest(request) => self.handle_space_request(from, request),
             Message::SpaceAnswer(answer) => self.handle_space_answer(now, from, &answer),
-            Message::ClaimRequest(request) => self.handle_claim_request(from, request),
+            Message::ClaimRequest(request) => self.handle_claim_request(from, &request),
             Message::ClaimAnswer(answer) => self.handle_claim_answer(now, from, answer),
             Message::Release(release) => self.handle_release(from, release),
             Message::Released(release) => self.handle_released(from, &release),
@@ -254,6 +264,7 @@ impl Ipam {
         self.serve_pending(now);
         self.ask_for_space(now);
         self.tell_owners(now);
+        self.audit_claims(now);
         self.note_met();
     }
 

@@ -1,6 +1,7 @@
 //! The giving side: units for hosts that ask for space, addresses of own units for ports elsewhere.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use engine::types::PeerId;
 
@@ -10,6 +11,9 @@ use super::{Ipam, IpamOutput};
 use crate::proto::{
     ClaimAnswer, ClaimRefusal, ClaimRequest, Message, Release, Run, SpaceAnswer, SpaceRequest,
 };
+
+/// How often a claim without an endpoint is looked at again.
+const AUDIT: Duration = Duration::from_secs(30);
 
 impl Ipam {
     /// Gives at most half of the free units, and never so much that the asker has more than this host.
@@ -39,9 +43,9 @@ impl Ipam {
     }
 
     /// Allocates an address of an own unit for a port of another host.
-    pub(super) fn handle_claim_request(&mut self, from: PeerId, request: ClaimRequest) {
-        let ClaimRequest { id, network, addr, port, .. } = request;
-        let result = self.allocate_for(from, &request);
+    pub(super) fn handle_claim_request(&mut self, from: PeerId, request: &ClaimRequest) {
+        let ClaimRequest { id, network, addr, port, .. } = *request;
+        let result = self.allocate_for(from, request);
         let lost = result == Err(ClaimRefusal::NotOwner);
         self.send(from, Message::ClaimAnswer(ClaimAnswer { id, network, port, result }));
         let known = addr.and_then(|addr| self.fact_about(network, addr));
@@ -51,16 +55,16 @@ impl Ipam {
     }
 
     fn allocate_for(&mut self, from: PeerId, request: &ClaimRequest) -> Result<IpAddr, ClaimRefusal> {
-        let ClaimRequest { network, addr, port, holder, .. } = request;
+        let ClaimRequest { id, network, addr, port, holder } = request;
         let taken = self.taken.entry(*network).or_default();
         let network = self.state.networks.get_mut(network).ok_or(ClaimRefusal::NotOwner)?;
         let own = self.own;
         let (local, view) = network.parts(own, taken);
         let given = local.of(from, *port);
         let addr = match addr {
-            None if !given.is_empty() => return Ok(given[0]),
+            None if !given.is_empty() => given[0],
             None => local.next_free(&view).ok_or(ClaimRefusal::Full)?,
-            Some(addr) if given.contains(addr) => return Ok(*addr),
+            Some(addr) if given.contains(addr) => *addr,
             Some(addr) => {
                 let unit = view.pool.unit_of(*addr).and_then(|unit| view.units.get(unit));
                 unit.filter(|run| run.owner == own).ok_or(ClaimRefusal::NotOwner)?;
@@ -72,7 +76,7 @@ impl Ipam {
                 *addr
             }
         };
-        local.hold(addr, Holding { peer: from, port: *port, holder: holder.clone() });
+        local.hold(addr, Holding { peer: from, port: *port, holder: holder.clone(), claim: *id });
         self.dirty = true;
         Ok(addr)
     }
@@ -83,16 +87,40 @@ impl Ipam {
         Some(network.table(id, vec![*run]))
     }
 
-    /// Frees an address of an own unit; confirmed also if it was free.
+    /// Frees what a claim got; confirmed also if it was free.
     pub(super) fn handle_release(&mut self, from: PeerId, release: Release) {
-        let Release { network, addr, port } = release;
-        if let Some(network) = self.state.networks.get_mut(&network) {
-            self.dirty |= match addr {
-                Some(addr) => network.local.release_one(addr, from, port),
-                None => network.local.release(from, port),
-            };
+        if let Some(network) = self.state.networks.get_mut(&release.network) {
+            self.dirty |= network.local.release_claim(from, release.id);
         }
         self.send(from, Message::Released(release));
+    }
+
+    /// Now and then repeats the answers to claims whose endpoints no record shows. A host that does not know
+    /// of its claim any more answers with a release: nothing stays allocated because a message was lost.
+    pub(super) fn audit_claims(&mut self, now: Instant) {
+        let mut answers = Vec::new();
+        for (&network, pool) in &self.state.networks {
+            let taken = self.taken.get(&network);
+            let shown = |addr: &IpAddr, holding: &Holding| {
+                taken
+                    .and_then(|taken| taken.get(addr))
+                    .is_some_and(|t| t.contains_key(&(holding.peer, holding.port)))
+            };
+            let claims = pool.local.all().filter(|(addr, h)| h.peer != self.own && !shown(addr, h));
+            answers.extend(claims.map(|(&addr, h)| {
+                (h.peer, ClaimAnswer { id: h.claim, network, port: h.port, result: Ok(addr) })
+            }));
+        }
+        if answers.is_empty() {
+            self.audit_at = None;
+        } else if self.audit_at.is_none_or(|at| at <= now) {
+            // The first time only starts the clock: most endpoints show up within it.
+            let due = self.audit_at.replace(now + AUDIT).is_some();
+            answers.retain(|(peer, _)| due && !self.is_down(*peer));
+            for (peer, answer) in answers {
+                self.send(peer, Message::ClaimAnswer(answer));
+            }
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Units {
     }
 
     /// Feeds the canonical form to a hash.
-    pub fn hash(&self, hash: &mut Blake2s256) {
+    pub fn feed(&self, hash: &mut Blake2s256) {
         for run in &self.runs {
             hash.update(run.first.to_le_bytes());
             hash.update(run.last.to_le_bytes());

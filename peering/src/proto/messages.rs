@@ -186,17 +186,14 @@ pub enum ClaimRefusal {
     },
 }
 
-/// An address that its holder does not use any more.
+/// What a claim got is not used any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Release {
     /// The network.
     #[serde(with = "plain")]
     pub network: NetworkId,
-    /// The address; none: every address of the port.
-    pub addr: Option<IpAddr>,
-    /// The port that had it.
-    #[serde(with = "plain")]
-    pub port: PortId,
+    /// The asker's number of the claim.
+    pub id: u64,
 }
 
 impl Hello {

@@ -1,0 +1,156 @@
+//! What this host writes: its own records under its clock, and shared ones above what it has seen.
+
+use std::sync::Arc;
+
+use engine::types::PortId;
+use serde::Serialize;
+
+use super::record::{Class, Draft, Record, Slot, kind};
+use super::store::{Merge, RecordStore};
+use crate::identity::Identity;
+use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, VtepRecord};
+
+impl RecordStore {
+    /// Says what this host is. None: nothing changed.
+    pub fn put_host(&mut self, identity: &Identity, host: &HostRecord) -> Option<Arc<Record>> {
+        self.put(identity, kind::HOST, Class::Owner, &[], &encode(host))
+    }
+
+    /// Says what an endpoint of this host is. None: nothing changed.
+    pub fn put_endpoint(&mut self, identity: &Identity, endpoint: &EndpointRecord) -> Option<Arc<Record>> {
+        self.put(identity, kind::ENDPOINT, Class::Owner, &endpoint.port.0, &encode(endpoint))
+    }
+
+    /// Says that an endpoint of this host is gone. None: there was none.
+    pub fn delete_endpoint(&mut self, identity: &Identity, port: PortId) -> Option<Arc<Record>> {
+        let slot = Slot::of(Class::Owner, kind::ENDPOINT, self.own, &port.0);
+        let gone = match self.records.get(&slot)?.body() {
+            Body::Endpoint(endpoint) => encode(&endpoint.gone()),
+            _ => Vec::new(),
+        };
+        self.delete(identity, kind::ENDPOINT, Class::Owner, &port.0, &gone)
+    }
+
+    /// Declares an external VXLAN endpoint. None: it is declared.
+    pub fn put_vtep(&mut self, identity: &Identity, vtep: &VtepRecord) -> Option<Arc<Record>> {
+        self.put(identity, kind::VTEP, Class::Shared, &vtep.key(), &encode(vtep))
+    }
+
+    /// Removes an external VXLAN endpoint. None: it was not declared.
+    pub fn delete_vtep(&mut self, identity: &Identity, vtep: &VtepRecord) -> Option<Arc<Record>> {
+        self.delete(identity, kind::VTEP, Class::Shared, &vtep.key(), &[])
+    }
+
+    /// Says what a network is. None: nothing changed.
+    pub fn put_network(&mut self, identity: &Identity, network: &NetworkRecord) -> Option<Arc<Record>> {
+        self.put(identity, kind::NETWORK, Class::Shared, &network.network.0, &encode(network))
+    }
+
+    /// A record of this host that it does not know, or knows in an older version.
+    pub(super) fn remember_own(&mut self, record: Record, known: bool) -> Merge {
+        let seen = record.stamp();
+        if (seen.major, seen.minor) > (self.incarnation, self.sequence) {
+            self.incarnation = seen.major.saturating_add(1);
+            self.sequence = 0;
+            self.rewrite = true;
+        }
+        let record = Arc::new(record);
+        if record.deleted() && !known {
+            self.keep(record.clone());
+            return Merge::Accepted { record, previous: None };
+        }
+        self.overtaken.insert(record.slot(), record);
+        Merge::Overtaken
+    }
+
+    /// Writes this host's records again, above everything that was seen of it: what it has stays, what it
+    /// does not have becomes a tombstone. Returns what must be pushed; nothing unless [`Merge::Overtaken`].
+    pub fn reassert(&mut self, identity: &Identity) -> Vec<Arc<Record>> {
+        let overtaken = std::mem::take(&mut self.overtaken);
+        let mut slots: Vec<Arc<Record>> = match std::mem::take(&mut self.rewrite) {
+            true => self.own_records().cloned().collect(),
+            false => overtaken.keys().filter_map(|slot| self.records.get(slot)).cloned().collect(),
+        };
+        let strangers = overtaken.into_values().filter(|seen| !self.records.contains_key(&seen.slot()));
+        slots.extend(strangers.collect::<Vec<_>>());
+        slots.iter().filter_map(|record| self.write_again(identity, record)).collect()
+    }
+
+    fn write_again(&mut self, identity: &Identity, record: &Record) -> Option<Arc<Record>> {
+        let known = self.records.contains_key(&record.slot());
+        let deleted = record.deleted() || !known;
+        let gone = match record.body() {
+            Body::Endpoint(endpoint) if deleted => encode(&endpoint.gone()),
+            _ if deleted => Vec::new(),
+            _ => record.payload().to_vec(),
+        };
+        let (kind, version) = (record.kind(), record.version());
+        self.write(identity, Writing { kind, version, class: Class::Owner, deleted }, record.key(), &gone)
+    }
+
+    fn put(
+        &mut self,
+        identity: &Identity,
+        kind: u16,
+        class: Class,
+        key: &[u8],
+        payload: &[u8],
+    ) -> Option<Arc<Record>> {
+        let held = self.records.get(&Slot::of(class, kind, self.own, key));
+        if held.is_some_and(|held| !held.deleted() && held.payload() == payload) {
+            return None;
+        }
+        self.write(identity, Writing { kind, version: kind::VERSION, class, deleted: false }, key, payload)
+    }
+
+    fn delete(
+        &mut self,
+        identity: &Identity,
+        kind: u16,
+        class: Class,
+        key: &[u8],
+        payload: &[u8],
+    ) -> Option<Arc<Record>> {
+        let held = self.records.get(&Slot::of(class, kind, self.own, key));
+        held.filter(|held| !held.deleted())?;
+        self.write(identity, Writing { kind, version: kind::VERSION, class, deleted: true }, key, payload)
+    }
+
+    fn write(
+        &mut self,
+        identity: &Identity,
+        what: Writing,
+        key: &[u8],
+        payload: &[u8],
+    ) -> Option<Arc<Record>> {
+        let Writing { kind, version, class, deleted } = what;
+        let (major, minor) = match class {
+            Class::Owner => (self.incarnation, self.sequence.saturating_add(1)),
+            Class::Shared => (self.next_counter(kind, key), 0),
+        };
+        let draft = Draft { kind, version, class, deleted, major, minor, key, payload };
+        let record = draft.sign(identity).ok()?;
+        if class == Class::Owner {
+            self.sequence = minor;
+        }
+        self.keep(record.clone());
+        Some(record)
+    }
+
+    fn next_counter(&self, kind: u16, key: &[u8]) -> u64 {
+        let held = self.records.get(&Slot::of(Class::Shared, kind, self.own, key));
+        held.map_or(1, |held| held.stamp().major.saturating_add(1))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Writing {
+    kind: u16,
+    version: u16,
+    class: Class,
+    deleted: bool,
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, Vec::new()).unwrap_or_default()
+}

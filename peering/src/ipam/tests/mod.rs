@@ -1,0 +1,7 @@
+//! Addresses on several hosts under one clock: a small world with loss, repetition, disorder and crashes.
+
+mod allocation;
+mod founding;
+mod rules;
+mod units;
+mod world;
