@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use hosts::{Host, config, endpoint, ip, request, within};
 use peering::io::Peering;
-use peering::mesh::{PeerState, Target, TargetState};
+use peering::mesh::{AllocError, PeerState, Target, TargetState};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -82,4 +82,24 @@ async fn a_waiting_request_can_be_given_up() {
     a.peering.connect(Vec::new(), true).await;
     let got = timeout(Duration::from_secs(5), a.peering.allocate(request(&a, 2))).await.unwrap().unwrap();
     assert_eq!(got[0].to_string(), "10.32.0.2/12", "what was given up took an address");
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_refused_until_it_can() {
+    let a = Host::start(1, &[]).await;
+    let within_5s =
+        async |port| timeout(Duration::from_secs(5), a.peering.allocate(request(&a, port))).await.unwrap();
+    within_5s(1).await.unwrap();
+    // A directory is in the way of the file, for root too.
+    let beside = a.dir.path().join("state.new");
+    std::fs::create_dir(&beside).unwrap();
+    let refused = within_5s(2).await.unwrap_err();
+    assert!(matches!(refused, AllocError::StoreFailed { .. }), "{refused}");
+    assert!(
+        refused.to_string().contains(&format!("cannot write {}: is a directory", beside.display())),
+        "{refused}"
+    );
+    assert_eq!(a.status().await.peer_id, a.id().to_string());
+    std::fs::remove_dir(&beside).unwrap();
+    within_5s(3).await.unwrap();
 }
