@@ -80,3 +80,52 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A daemon that gives every question the same answer.
+    fn daemon(run_dir: &Path, status: &str, body: &str) -> Client {
+        let listener = UnixListener::bind(run_dir.join(SOCKET)).unwrap();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Client::new(run_dir)
+    }
+
+    #[tokio::test]
+    async fn answers_and_failures_come_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody: Failure = Client::new(dir.path()).get::<u32>("/x").await.unwrap_err();
+        assert_eq!(nobody.code, code::NOT_RUNNING);
+        assert!(nobody.to_string().contains("meshnet launch"));
+        assert_eq!(daemon(dir.path(), "200 OK", "7").get::<u32>("/x").await, Ok(7));
+
+        let dir = tempfile::tempdir().unwrap();
+        let failure = Failure::new(code::NAME_IN_USE, "taken").hint("choose another");
+        let client = daemon(dir.path(), "409 Conflict", &failure.json());
+        assert_eq!(client.post::<u32>("/x", &1).await, Err(failure));
+
+        let dir = tempfile::tempdir().unwrap();
+        let client = daemon(dir.path(), "500 Internal Server Error", "oops");
+        assert_eq!(client.get::<u32>("/x").await.unwrap_err().code, code::INTERNAL);
+    }
+
+    #[tokio::test]
+    async fn a_socket_nobody_listens_on_is_no_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
+        let failure = Client::new(dir.path()).get::<u32>("/x").await.unwrap_err();
+        assert_eq!(failure.code, code::NOT_RUNNING);
+    }
+}

@@ -50,11 +50,12 @@ fn foreground(common: &Common, args: LaunchArgs) -> Result<ExitCode, Failure> {
     });
     match done {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(failure) => {
+        // Whoever waits prints it, and the log has it too; without anybody it is printed here.
+        Err(failure) if launcher.failed(&failure) => {
             tracing::error!(code = %failure.code, "{failure}");
-            // Whoever waits prints it; else it is printed here.
-            if launcher.failed(&failure) { Ok(ExitCode::FAILURE) } else { Err(failure) }
+            Ok(ExitCode::FAILURE)
         }
+        Err(failure) => Err(failure),
     }
 }
 

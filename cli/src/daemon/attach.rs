@@ -1,4 +1,4 @@
-//! Ports come and go: attach, detach, and what both share with a container that starts or ends.
+//! Attach and detach.
 //!
 //! A port is made in steps, and whatever step fails, or whoever loses patience, the ones before it are undone:
 //! reserved, addresses, intent on disk, device, engine, endpoint record.
@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
-use engine::io::device::{self, Device, DeviceError, PortSpec};
-use engine::io::netns::Netns;
 use engine::types::{MacAddr, NetworkId, PeerId, PortId};
-use peering::mesh::{AllocError, AllocRequest, Endpoint};
+use peering::mesh::{AllocError, AllocRequest};
 use tokio::sync::oneshot;
 
 use super::containers::{self, Found};
+use super::devices::endpoint;
 use super::ports::{Intent, Source};
 use super::{Daemon, Network};
 use crate::failure::{Failure, code};
@@ -233,89 +232,6 @@ impl Daemon {
         };
         self.ports().all().find(same).cloned()
     }
-
-    /// Makes the device of a port in a namespace and gives it to the engine. Under the daemon's turn.
-    pub(super) async fn make_device(
-        self: &Arc<Self>,
-        mut intent: Intent,
-        netns: Netns,
-    ) -> Result<Intent, Failure> {
-        let spec = spec(&intent, self.engine.workers());
-        let made = self.blocking(move |_| device::create(&spec, &netns)).await?;
-        let device = made.map_err(|e| device_failure(&e))?;
-        intent.ifname = Some(device.ifname.clone());
-        self.open_device(device, &intent)?;
-        Ok(intent)
-    }
-
-    /// Gives a device to the engine: frames flow afterwards.
-    pub(super) fn open_device(&self, device: Device, intent: &Intent) -> Result<(), Failure> {
-        let added = self.engine.add_device(device, intent.vni);
-        added.map_err(|e| Failure::new(code::DEVICE_FAILED, format!("the port cannot be served: {e}")))?;
-        self.opened().insert(intent.port);
-        Ok(())
-    }
-
-    /// Makes sure that a known port is open in the namespace its container has now. Under the daemon's turn.
-    pub(super) async fn start_port(
-        self: &Arc<Self>,
-        intent: Intent,
-        netns: &Netns,
-    ) -> Result<Intent, Failure> {
-        let here = intent.netns_id() == netns.id();
-        if here && intent.running && self.opened().contains(&intent.port) {
-            return Ok(intent);
-        }
-        if !here {
-            self.destroy_device(&intent, None).await;
-        }
-        let id = netns.id();
-        let next = Intent { netns: (id.dev, id.ino), running: true, ..intent };
-        self.keep(next.clone()).await?;
-        let intent = self.make_device(next, netns.clone()).await?;
-        self.peering.put_endpoint(endpoint(&intent)).await;
-        tracing::info!(container = intent.container, port = %intent.port, "started");
-        Ok(intent)
-    }
-
-    /// Closes the port of a Docker container that does not run; record and address stay. Under the daemon's turn.
-    pub(super) async fn stop_port(self: &Arc<Self>, intent: Intent) -> Result<(), Failure> {
-        self.destroy_device(&intent, None).await;
-        if !intent.running {
-            return Ok(());
-        }
-        let intent = Intent { running: false, ..intent };
-        self.keep(intent.clone()).await?;
-        self.peering.put_endpoint(endpoint(&intent)).await;
-        tracing::info!(container = intent.container, port = %intent.port, "stopped");
-        Ok(())
-    }
-
-    /// Removes all there is of a port: record, device, intent, address. Under the daemon's turn.
-    pub(super) async fn remove_port(self: &Arc<Self>, intent: &Intent, netns: Option<Netns>) {
-        self.peering.remove_endpoint(intent.port).await;
-        self.destroy_device(intent, netns).await;
-        if let Err(failure) = self.forget(intent.port).await {
-            tracing::error!(port = %intent.port, "a removed port stays in the store: {failure}");
-        }
-        self.peering.release(intent.port).await;
-    }
-
-    /// Closes and deletes the device of a port, if it has one.
-    async fn destroy_device(self: &Arc<Self>, intent: &Intent, netns: Option<Netns>) {
-        self.engine.remove_device(intent.port);
-        self.opened().remove(&intent.port);
-        let intent = intent.clone();
-        let destroyed = self.blocking(move |_| {
-            let netns = netns.or_else(|| intent.present_netns()).or_else(|| Netns::find(intent.netns_id()));
-            netns.map_or(Ok(()), |netns| device::destroy(&netns, intent.port))
-        });
-        match destroyed.await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => tracing::warn!("an interface could not be removed: {e}"),
-            Err(failure) => tracing::warn!("an interface could not be removed: {failure}"),
-        }
-    }
 }
 
 /// An attached container asked for again: what was given must be what it has.
@@ -375,52 +291,12 @@ fn left() -> Failure {
     Failure::new(code::CANCELLED, "the container was detached, or the caller left, before it was attached")
 }
 
-fn device_failure(error: &DeviceError) -> Failure {
-    match error {
-        DeviceError::NameInUse { ifname } => {
-            Failure::new(code::IFNAME_IN_USE, format!("the container has an interface {ifname} already"))
-                .hint("choose another name with --ifname, or none to be given one")
-        }
-        other => Failure::new(code::DEVICE_FAILED, other.to_string()),
-    }
-}
-
 /// The MAC address of a port that was given none.
 fn mac_of(peer: PeerId, port: PortId) -> MacAddr {
     let hash = Blake2s256::new().chain_update(peer.0).chain_update(port.0).finalize();
     let mut octets = [0; 6];
     octets.copy_from_slice(&hash[..6]);
     MacAddr::local(octets)
-}
-
-/// What the engine's device needs to know of a port.
-pub(super) fn spec(intent: &Intent, queues: usize) -> PortSpec {
-    PortSpec {
-        port: intent.port,
-        mac: intent.mac,
-        addresses: intent.addresses.clone(),
-        mtu: intent.mtu,
-        ifname: intent.ifname.clone(),
-        queues,
-    }
-}
-
-/// What all hosts are told of a port.
-pub(super) fn endpoint(intent: &Intent) -> Endpoint {
-    Endpoint {
-        port: intent.port,
-        network: intent.network,
-        name: intent.name.clone(),
-        container: intent.container.clone(),
-        mac: intent.mac,
-        addresses: intent.addresses.clone(),
-        ifname: intent.ifname.clone().unwrap_or_default(),
-        running: intent.running,
-        docker_id: match &intent.source {
-            Source::Docker { id } => Some(id.clone()),
-            Source::Process { .. } | Source::File { .. } => None,
-        },
-    }
 }
 
 /// What people are told of a port.

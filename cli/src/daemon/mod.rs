@@ -12,6 +12,7 @@
 mod api;
 mod attach;
 mod containers;
+mod devices;
 mod follow;
 pub(crate) mod lock;
 mod ports;
@@ -82,6 +83,26 @@ fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Daemon {
+    fn new(hello: Hello, own: NetnsId, engine: Engine, peering: Peering, ports: Ports) -> Self {
+        Daemon {
+            hello,
+            own,
+            engine,
+            peering,
+            docker: Docker::from_env(),
+            ports: Mutex::new(ports),
+            opened: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            settling: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            networks: watch::Sender::default(),
+            paths: Mutex::default(),
+            told: Mutex::default(),
+            ready: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
     fn ports(&self) -> MutexGuard<'_, Ports> {
         lock_of(&self.ports)
     }

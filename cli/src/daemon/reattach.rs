@@ -9,7 +9,7 @@ use engine::io::device::{self, Device, DeviceError};
 use engine::types::{PortId, Vni};
 
 use super::Daemon;
-use super::attach::{endpoint, spec};
+use super::devices::{endpoint, spec};
 use super::ports::{Intent, Source};
 use crate::failure::{Failure, code};
 

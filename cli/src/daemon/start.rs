@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::io::engine::{self as data_plane, Engine, EngineConfig};
@@ -13,7 +13,6 @@ use nix::unistd::geteuid;
 use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
 
 use super::lock::{Holder, Lock};
 use super::ports::Ports;
@@ -21,7 +20,6 @@ use super::ready::{self, Launcher};
 use super::{Daemon, api, follow, reattach, wiring};
 use crate::args::LaunchArgs;
 use crate::client::Client;
-use crate::docker::Docker;
 use crate::failure::{Failure, code};
 use crate::shape::Hello;
 
@@ -112,64 +110,14 @@ fn running(run_dir: &Path, pid: Option<u32>) -> Failure {
 }
 
 async fn serve(options: Options, launcher: &mut Launcher, mut signals: Signals) -> Result<(), Failure> {
-    let listener_dir = options.run_dir.clone();
-    let state_dir = options.launch.state_dir.clone();
-    make_dir(&state_dir, STATE_DIR_MODE)?;
-    let own = Netns::current().map_err(Failure::internal)?.id();
-    let hello_nickname = options.launch.nickname.clone().unwrap_or_else(host_name);
-    let (peering, mesh_events) = Peering::start(peering_config(&options.launch, &hello_nickname))
-        .await
-        .map_err(|e| peering_failure(&e))?;
-    let engine_config = EngineConfig {
-        workers: workers(&options.launch),
-        listen: options.launch.listen,
-        data_port: options.launch.data_port,
-        seed: rand::random(),
-    };
-    let (engine, engine_events) = Engine::start(&engine_config).map_err(|e| engine_failure(&e))?;
-    let (ports, aside) = Ports::load(&state_dir).map_err(|e| state_failure(&e))?;
-    let hello = Hello {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        peer_id: peering.peer_id().to_string(),
-        nickname: hello_nickname,
-        pid: std::process::id(),
-    };
-    let daemon = Arc::new(Daemon {
-        hello,
-        own,
-        engine,
-        peering,
-        docker: Docker::from_env(),
-        ports: Mutex::new(ports),
-        opened: Mutex::default(),
-        turn: tokio::sync::Mutex::default(),
-        settling: tokio::sync::Mutex::default(),
-        changed: Notify::new(),
-        networks: watch::Sender::default(),
-        paths: Mutex::default(),
-        told: Mutex::default(),
-        ready: AtomicBool::new(false),
-        stopping: watch::Sender::new(false),
-    });
-    if let Some(aside) = aside {
-        let place = aside.display();
-        daemon.tell(
-            "store_set_aside",
-            format!("the ports of the last daemon cannot be read; the file is kept as {place}"),
-        );
-    }
-    tokio::spawn(wiring::run(Arc::clone(&daemon), mesh_events, engine_events));
+    let daemon = begin(options.launch).await?;
     reattach::reattach(&daemon).await?;
-    let listener = listen(&listener_dir)?;
+    let listener = listen(&options.run_dir)?;
     tokio::spawn(api::serve(Arc::clone(&daemon), listener));
     tokio::spawn(follow::docker(Arc::clone(&daemon)));
     daemon.ready.store(true, Ordering::Relaxed);
-    tracing::info!(
-        peer = daemon.hello.peer_id,
-        nickname = daemon.hello.nickname,
-        version = daemon.hello.version,
-        "ready"
-    );
+    let Hello { version, peer_id, nickname, .. } = &daemon.hello;
+    tracing::info!(peer = peer_id, nickname, version, "ready");
     if launcher.ready(&daemon.hello).is_err() {
         tracing::warn!("whoever launched this daemon has gone away: stopping");
         daemon.stop();
@@ -181,6 +129,31 @@ async fn serve(options: Options, launcher: &mut Launcher, mut signals: Signals) 
     }
     end(&daemon).await;
     Ok(())
+}
+
+/// Starts both planes and wires them. The data plane first: a host that cannot carry frames shall not show itself.
+async fn begin(launch: LaunchArgs) -> Result<Arc<Daemon>, Failure> {
+    make_dir(&launch.state_dir, STATE_DIR_MODE)?;
+    let own = Netns::current().map_err(Failure::internal)?.id();
+    let nickname = launch.nickname.clone().unwrap_or_else(host_name);
+    let (engine, engine_events) = Engine::start(&engine_config(&launch)).map_err(|e| engine_failure(&e))?;
+    let (ports, aside) = Ports::load(&launch.state_dir).map_err(|e| state_failure(&e))?;
+    let started = Peering::start(peering_config(&launch, &nickname)).await;
+    let (peering, mesh_events) = started.map_err(|e| peering_failure(&e))?;
+    let hello = Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        peer_id: peering.peer_id().to_string(),
+        nickname,
+        pid: std::process::id(),
+    };
+    let daemon = Arc::new(Daemon::new(hello, own, engine, peering, ports));
+    if let Some(aside) = aside {
+        let place = aside.display();
+        let message = format!("the ports of the last daemon cannot be read; the file is kept as {place}");
+        daemon.tell("store_set_aside", message);
+    }
+    tokio::spawn(wiring::run(Arc::clone(&daemon), mesh_events, engine_events));
+    Ok(daemon)
 }
 
 /// Leaves: no new ports, no device half made, and the others are told.
@@ -232,6 +205,15 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+fn engine_config(args: &LaunchArgs) -> EngineConfig {
+    EngineConfig {
+        workers: workers(args),
+        listen: args.listen,
+        data_port: args.data_port,
+        seed: rand::random(),
     }
 }
 

@@ -149,7 +149,7 @@ mod tests {
     use engine::types::{Claim, Vni};
     use peering::mesh::{EndpointView, HostView};
 
-    use super::super::attach::endpoint;
+    use super::super::devices::endpoint;
     use super::super::ports::tests::intent;
     use super::*;
 
