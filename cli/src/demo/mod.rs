@@ -286,7 +286,7 @@ impl<'a> Demo<'a> {
         self.stop.check()?;
         let at = self.start.elapsed();
         self.console.progress(what)?;
-        let (value, outcome) = act(self).with_context(|| format!("{what}: failed"))?;
+        let (value, outcome) = act(self).with_context(|| what.to_owned())?;
         let took_s = (self.start.elapsed() - at).as_secs_f64();
         let host = host.map(str::to_owned);
         let step = Step { at_s: at.as_secs_f64(), took_s, host, what: what.to_owned(), outcome };

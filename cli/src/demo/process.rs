@@ -52,9 +52,10 @@ impl Process {
         let mut command = this_program()?;
         command.args(["demo", "--enter"]).arg(descriptor_path(netns)).arg("--").args(words);
         command.stdin(Stdio::null()).stdout(output.out).stderr(output.errors);
-        if let Some(socket) = output.notify {
-            command.env("NOTIFY_SOCKET", socket);
-        }
+        match output.notify {
+            Some(socket) => command.env("NOTIFY_SOCKET", socket),
+            None => command.env_remove("NOTIFY_SOCKET"),
+        };
         let child = command.spawn().context("cannot start a process of the demo")?;
         Ok(Self { child })
     }
@@ -178,7 +179,7 @@ pub(crate) fn enter(path: &Path, words: &[OsString]) -> Result<ExitCode> {
 fn this_program() -> Result<Command> {
     let path = std::env::current_exe().context("cannot find this executable")?;
     let mut command = Command::new(path);
-    command.arg0("meshnet").process_group(0).env_remove("NOTIFY_SOCKET");
+    command.arg0("meshnet").process_group(0);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MESHNET_") {
             command.env_remove(name);
@@ -216,7 +217,7 @@ fn wait_until_ready(process: &mut Process, socket: &UnixDatagram, stop: &Stop) -
 
 /// The last lines of a log.
 fn tail(path: &Path) -> String {
-    const LINES: usize = 10;
+    const LINES: usize = 3;
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
@@ -230,7 +231,7 @@ mod tests {
     fn the_tail_of_a_log_is_its_last_lines() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), (1..=20).map(|n| format!("{n}\n")).collect::<String>()).unwrap();
-        assert_eq!(tail(file.path()).lines().collect::<Vec<_>>()[..2], ["11", "12"]);
+        assert_eq!(tail(file.path()).lines().collect::<Vec<_>>()[..2], ["18", "19"]);
         assert_eq!(tail(Path::new("/no/such/log")), "");
     }
 
