@@ -77,7 +77,10 @@ fn run(commands: &Receiver<Command>, mut on_death: impl FnMut(NetnsId)) {
         }
         let unseen = |(netns, witness): (&NetnsId, &PathBuf)| (id(witness) != Some(*netns)).then_some(*netns);
         let mut lost: BTreeSet<NetnsId> = watched.iter().filter_map(unseen).collect();
-        search(&mut lost, |netns, witness| _ = watched.insert(netns, witness));
+        // Twice, because a process that ends and leaves a child may escape a reading of the list.
+        for _ in 0..2 {
+            search(&mut lost, |netns, witness| _ = watched.insert(netns, witness));
+        }
         for netns in lost {
             watched.remove(&netns);
             on_death(netns);

@@ -352,6 +352,10 @@ mod tests {
         let bytes: Vec<u8> = (0..50_300u32).map(|i| (i / 1000) as u8 | 0x08).collect();
         let parts: Vec<IoSlice<'_>> = bytes.chunks(700).map(IoSlice::new).collect();
         let target = "127.0.0.1:4789".parse().unwrap();
+        let big = Transmit { to: target, parts: &parts, segment_size: Some(1000) };
+        let small = [IoSlice::new(&[0x08; 60])];
+        let small = Transmit { to: target, parts: &small, segment_size: None };
+        from.send_batch(&[small, big, big, small], |index, e| panic!("{index}: {e}"));
         assert_eq!(from.send(target, &parts, Some(1000)).unwrap(), bytes.len());
         let mut buffer = vec![0; 65_536];
         let got: Vec<Vec<u8>> = std::iter::from_fn(|| {
@@ -359,7 +363,8 @@ mod tests {
             Some(buffer[..received.len as usize].to_vec())
         })
         .collect();
-        assert_eq!(got, bytes.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        let (one, many) = (vec![vec![0x08; 60]], bytes.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert_eq!(got, [one.clone(), many.clone(), many.clone(), one, many].concat());
         assert!(!from.segmentation() && to.segmentation());
         let offloads = from.offloads();
         assert_eq!((offloads.granted, offloads.refused[0].0), (vec!["udp_gro"], "udp_segment"));
