@@ -14,9 +14,10 @@ use crate::wire::virtio::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHead
 pub(super) enum Inner {
     /// A whole TCP segment or UDP datagram.
     Flow(Headers),
-    /// A fragment: its ports may be elsewhere. The place of its addresses.
-    Fragment(Addresses),
-    /// Anything else, and what contradicts itself.
+    /// A part of some flow between two addresses that does not say of which: a fragment, or a transport header that
+    /// contradicts itself.
+    Piece(Addresses),
+    /// Anything else.
     Other,
 }
 
@@ -56,23 +57,36 @@ impl Inner {
 
     fn parse_ipv4(l3: usize, packet: &[u8]) -> Option<Inner> {
         let ip = Ipv4::parse(packet)?;
+        let addresses = Addresses { start: l3 as u16 + 12, len: 8 };
         if ip.is_fragment() {
-            return Some(Inner::Fragment(Addresses { start: l3 as u16 + 12, len: 8 }));
+            return Some(Inner::Piece(addresses));
         }
-        Headers::parse(l3, ip.header_len(), packet.get(..ip.total_len())?, ip.protocol(), false)
+        let headers =
+            Headers::parse(l3, ip.header_len(), packet.get(..ip.total_len())?, ip.protocol(), false);
+        Some(Self::of(headers, ip.protocol(), addresses))
     }
 
     fn parse_ipv6(l3: usize, packet: &[u8]) -> Option<Inner> {
         let ip = Ipv6::parse(packet)?;
+        let addresses = Addresses { start: l3 as u16 + 8, len: 32 };
         if ip.is_fragment() {
-            return Some(Inner::Fragment(Addresses { start: l3 as u16 + 8, len: 32 }));
+            return Some(Inner::Piece(addresses));
         }
-        Headers::parse(l3, ip.header_len(), packet.get(..ip.total_len())?, ip.protocol(), true)
+        let headers = Headers::parse(l3, ip.header_len(), packet.get(..ip.total_len())?, ip.protocol(), true);
+        Some(Self::of(headers, ip.protocol(), addresses))
+    }
+
+    fn of(headers: Option<Headers>, protocol: u8, addresses: Addresses) -> Inner {
+        match headers {
+            Some(headers) => Inner::Flow(headers),
+            None if matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL) => Inner::Piece(addresses),
+            None => Inner::Other,
+        }
     }
 }
 
 impl Headers {
-    fn parse(l3: usize, l3_len: usize, packet: &[u8], protocol: u8, v6: bool) -> Option<Inner> {
+    fn parse(l3: usize, l3_len: usize, packet: &[u8], protocol: u8, v6: bool) -> Option<Headers> {
         let transport = packet.get(l3_len..)?;
         let (tcp, l4_len) = match protocol {
             tcp::PROTOCOL => (true, Tcp::parse(transport)?.header_len()),
@@ -81,7 +95,7 @@ impl Headers {
         };
         let l4 = l3 + l3_len;
         let plain = l3 == ether::LEN && l3_len == if v6 { ipv6::LEN } else { ipv4::LEN };
-        Some(Inner::Flow(Headers {
+        Some(Headers {
             l3: l3 as u16,
             l4: u16::try_from(l4).ok()?,
             payload: u16::try_from(l4 + l4_len).ok()?,
@@ -89,7 +103,7 @@ impl Headers {
             v6,
             tcp,
             plain,
-        }))
+        })
     }
 
     /// Length of the payload in bytes.

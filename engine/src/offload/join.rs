@@ -13,8 +13,8 @@
 //! - A checksum field that holds the sum of the pseudo-header alone counts as right: a kernel VTEP on a virtual
 //!   underlay leaves it so, also in oversize super-frames, which go on whole.
 //! - The order within a flow is kept, whatever comes between. A frame's place is that of the first of its
-//!   super-frame; what cannot be joined ends the super-frame of its flow, and a fragment those of all flows between
-//!   its two addresses.
+//!   super-frame. What cannot be joined ends the super-frame of its flow; a fragment, or what has no sound transport
+//!   header, ends those of all flows between its two addresses.
 
 mod flow;
 
@@ -149,8 +149,8 @@ impl Joiner {
                 }
                 self.push_flow(arena, &candidate, part.frame);
             }
-            Inner::Fragment(_) | Inner::Other if oversize => return Err(DropReason::TooBig),
-            Inner::Fragment(addresses) => {
+            Inner::Piece(_) | Inner::Other if oversize => return Err(DropReason::TooBig),
+            Inner::Piece(addresses) => {
                 self.flows.close_between(arena, addresses.of(frame));
                 self.pass(from, vni, VnetHeader::default(), part.frame);
             }
