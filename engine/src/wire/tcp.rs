@@ -74,12 +74,14 @@ impl<'a> Tcp<'a> {
     }
 
     /// Whether another segment of the same flow says the same in all but its sequence number and the flags that
-    /// may end a super-frame (PSH, FIN): acknowledgement, window, options, other flags and reserved bits.
+    /// may end a super-frame (PSH, FIN): acknowledgement, window, urgent pointer, options, other flags and reserved
+    /// bits.
     pub fn agrees(&self, other: &Tcp<'_>) -> bool {
         let flags = self.raw.flags ^ other.raw.flags;
         self.raw.ack == other.raw.ack
             && self.raw.window == other.raw.window
             && self.raw.offset == other.raw.offset
+            && self.raw.urgent == other.raw.urgent
             && flags & !(PSH | FIN) == 0
             && self.options == other.options
     }
