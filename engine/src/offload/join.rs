@@ -243,33 +243,35 @@ impl Joiner {
     ) -> Result<Intake, DropReason> {
         let (headers, frame) = (&candidate.headers, candidate.frame);
         let size = self.oversize_segment(headers, part.gso_size, mtu).ok_or(DropReason::TooBig)?;
-        let partial = headers.is_partial(frame);
-        if !headers.ip_is_intact(frame)
-            || !headers.may_repeat(frame)
-            || !(partial || headers.is_intact(frame))
-        {
+        // A partial checksum is what the kernel is to be given; a whole one is verified and replaced.
+        let rewritten = if headers.is_partial(frame) { 0 } else { usize::from(headers.payload) };
+        if !candidate.is_intact() || !headers.may_repeat(frame) || rewritten > MAX_HEAD {
             return Err(DropReason::TooBig);
         }
-        let head = usize::from(headers.payload);
-        if !partial && head > MAX_HEAD {
-            return Err(DropReason::TooBig);
-        }
-        if !partial && self.heads.len() + head > MAX_HEADS {
+        if self.heads.len() + rewritten > MAX_HEADS {
             return Ok(Intake::Full);
         }
         if let Some(at) = self.flows.find(arena, candidate) {
             self.flows.close(at);
         }
-        let end = part.frame.start + headers.end;
-        self.pass(candidate.from, candidate.vni, headers.segmented(size), part.frame.start..end);
-        if !partial && let (Some(joined), Some(bytes)) = (self.joined.last_mut(), frame.get(..head)) {
-            joined.head = append_head(&mut self.heads, bytes);
-            joined.body = Body::One(part.frame.start + head as u32..end);
-            let transport_len = headers.end as usize - usize::from(headers.l4);
-            let copy = self.heads.get_mut(joined.head.start as usize..).unwrap_or_default();
-            put_pseudo_sum(copy, headers, transport_len);
+        let range = part.frame.start..part.frame.start + headers.end;
+        self.pass(candidate.from, candidate.vni, headers.segmented(size), range);
+        if rewritten > 0 {
+            self.rewrite_last(candidate);
         }
         Ok(Intake::Taken)
+    }
+
+    /// Gives the last frame a head with a partial checksum.
+    fn rewrite_last(&mut self, candidate: &Candidate<'_>) {
+        let headers = &candidate.headers;
+        let Some(joined) = self.joined.last_mut() else { return };
+        let Body::One(range) = &mut joined.body else { return };
+        range.start += u32::from(headers.payload);
+        let bytes = candidate.frame.get(..usize::from(headers.payload)).unwrap_or_default();
+        joined.head = append_head(&mut self.heads, bytes);
+        let copy = self.heads.get_mut(joined.head.start as usize..).unwrap_or_default();
+        put_pseudo_sum(copy, headers, headers.end as usize - usize::from(headers.l4));
     }
 
     /// Bytes of payload in each segment of an oversize frame; none when devices would not take it, or when nobody
