@@ -175,11 +175,9 @@ impl Schedule {
         let answered = |world: &World| asked.iter().all(|request| world.answer(*request).is_some());
         let took = self.world.run_until(Duration::from_secs(10), answered);
         let open: Vec<_> = asked.iter().filter(|request| self.world.answer(**request).is_none()).collect();
-        assert!(
-            took.is_some(),
-            "seed {}: no answer to {open:?}: {:?}",
-            self.world.seed,
-            self.world.status(0).ipam
-        );
+        if took.is_none() {
+            self.world.tell_all();
+        }
+        assert!(took.is_some(), "seed {}: no answer to {open:?}", self.world.seed);
     }
 }

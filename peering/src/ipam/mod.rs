@@ -203,7 +203,13 @@ impl Ipam {
     }
 
     fn roll_back(&mut self, reason: &str) {
-        self.state = self.stored.clone();
+        let known = std::mem::replace(&mut self.state, self.stored.clone()).networks;
+        for (id, Network { name, range, .. }) in known {
+            // A network that was never written is still one: only its facts and allocations are undone.
+            if let Ok(fresh) = Network::new(name, range) {
+                self.state.networks.entry(id).or_insert(fresh);
+            }
+        }
         let outputs = std::mem::take(&mut self.outputs);
         self.outputs = outputs.into_iter().filter_map(|output| refused(output, reason)).collect();
         for pending in std::mem::take(&mut self.pending) {

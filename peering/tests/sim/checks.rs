@@ -71,27 +71,31 @@ impl World {
     pub fn assert_agreement_within(&mut self, limit: Duration) -> Duration {
         let took = self.run_until(limit, World::agree);
         took.unwrap_or_else(|| {
-            for number in self.running() {
-                let s = self.status(number);
-                println!("{} {} cluster {:?}", s.nickname, &s.state_hash[..8], s.cluster_id);
-                for peer in &s.peers {
-                    println!("   {} {:?}", peer.nickname, peer.state);
-                }
-                for c in s.connections.iter().chain(&s.targets) {
-                    println!("   {} {:?} {:?} {:?}", c.target, c.state, c.reason, c.next_try_s);
-                }
-                for i in &s.ipam {
-                    println!("   {:?}", i);
-                }
-                for e in &s.events {
-                    println!("   {:.3} ago {}: {}", e.age_s, e.kind, e.message);
-                }
-            }
+            self.tell_all();
             panic!(
                 "seed {}: no agreement {limit:?} after the last fault, at {:?}",
                 self.seed,
                 self.elapsed()
             );
         })
+    }
+
+    /// What every host thinks, for people.
+    pub fn tell_all(&self) {
+        for number in self.running() {
+            let status = self.status(number);
+            println!(
+                "{} {} {} cluster {:?}",
+                status.nickname,
+                status.peer_id,
+                &status.state_hash[..8],
+                status.cluster_id
+            );
+            status.peers.iter().for_each(|peer| println!("   peer {} {:?}", peer.nickname, peer.state));
+            status.targets.iter().for_each(|target| println!("   target {target:?}"));
+            status.connections.iter().for_each(|connection| println!("   connection {connection:?}"));
+            status.ipam.iter().for_each(|ipam| println!("   {ipam:?}"));
+            status.events.iter().for_each(|e| println!("   {:.3} ago {}: {}", e.age_s, e.kind, e.message));
+        }
     }
 }
