@@ -7,7 +7,7 @@ use engine::types::PeerId;
 use rand::Rng;
 
 use super::founding::settled_answer;
-use super::state::Network;
+use super::state::{Network, State};
 use super::units::Units;
 use super::{Ipam, IpamOutput};
 use crate::gossip::StateHash;
@@ -90,16 +90,15 @@ impl Ipam {
         self.progress(now);
     }
 
-    /// All facts, to be sent when the hashes of a round of repair differ.
+    /// All facts that are on disk, to be sent when the hashes of a round of repair differ.
     pub fn unit_tables(&self) -> Vec<UnitTable> {
-        let known = self.state.networks.iter().filter(|(_, network)| !network.units.is_empty());
-        known.map(|(id, network)| network.table(*id, network.units.runs().to_vec())).collect()
+        tables(&self.stored)
     }
 
-    /// A hash of all facts in canonical run-length form.
+    /// A hash of all facts that are on disk, in canonical run-length form.
     pub fn units_hash(&self) -> StateHash {
         let mut hash = Blake2s256::new_with_prefix(b"meshnet units 1");
-        for (id, network) in self.state.networks.iter().filter(|(_, network)| !network.units.is_empty()) {
+        for (id, network) in self.stored.networks.iter().filter(|(_, network)| !network.units.is_empty()) {
             hash.update(id.0);
             hash.update(network.range.to_string());
             hash.update((network.units.runs().len() as u64).to_le_bytes());
@@ -117,7 +116,7 @@ impl Ipam {
             return self.send(from, Message::Answer(answer));
         };
         self.send(from, Message::Answer(settled_answer(ask.round, cluster)));
-        for table in self.unit_tables() {
+        for table in tables(&self.state) {
             self.send(from, Message::Units(table));
         }
     }
@@ -151,7 +150,7 @@ impl Ipam {
         self.founding.settle();
         self.dirty = true;
         self.outputs.push_back(IpamOutput::Cluster { cluster: Some(cluster), founded: true });
-        for table in self.unit_tables() {
+        for table in tables(&self.state) {
             self.outputs.push_back(IpamOutput::Push(table));
         }
     }
@@ -221,4 +220,10 @@ impl Ipam {
         let news = network.table(table.network, news);
         self.outputs.push_back(IpamOutput::Push(news));
     }
+}
+
+/// All facts of a state, network by network.
+fn tables(state: &State) -> Vec<UnitTable> {
+    let known = state.networks.iter().filter(|(_, network)| !network.units.is_empty());
+    known.map(|(id, network)| network.table(*id, network.units.runs().to_vec())).collect()
 }
