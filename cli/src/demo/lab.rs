@@ -104,6 +104,12 @@ impl Host {
         Ok(())
     }
 
+    /// Kills the daemon and launches it again on the state it left, without naming any peer.
+    pub(crate) fn crash_and_launch(&mut self, stop: &Stop) -> Result<()> {
+        self.daemon.take().context("the host has no daemon")?.crash()?;
+        self.launch(&[], stop)
+    }
+
     /// The command that gives the container its port.
     pub(crate) fn attach_words(&self) -> Vec<String> {
         let container = format!("pid:{}", self.container.process.id());

@@ -18,6 +18,8 @@ mod wiring;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -132,13 +134,15 @@ impl<'a> Demo<'a> {
         self.launch(&mut lab)?;
         self.attach(&mut lab)?;
         self.ping(&lab)?;
+        self.survive(&mut lab)?;
         if self.args.runs > 0 {
             self.measure(&lab)?;
         }
         self.take_down(lab)?;
         let pings = self.report.pings.iter().all(Ping::complete);
+        let survived = self.report.silence_s.is_some();
         let streamed = self.args.runs == 0 || self.report.throughput.iter().any(|path| path.path == MESHNET);
-        self.report.ok = pings && streamed;
+        self.report.ok = pings && survived && streamed;
         self.report.total_s = self.start.elapsed().as_secs_f64();
         Ok(())
     }
@@ -204,6 +208,34 @@ impl<'a> Demo<'a> {
             }
             let complete = demo.report.pings.iter().filter(|ping| ping.complete()).count();
             Ok(((), format!("{complete} of {pairs} pairs without loss")))
+        })
+    }
+
+    /// Kills the daemon of the last host under pings to its container, and launches it again.
+    fn survive(&mut self, lab: &mut Lab) -> Result<()> {
+        let Some((host, others)) = lab.hosts.split_last_mut() else { return Ok(()) };
+        let (from, to) = (&others[0].container, host.container.overlay()?);
+        let (name, container) = (host.name.clone(), host.container.name.clone());
+        self.step(Some(&name), "kill -9 the daemon; meshnet launch", |demo| {
+            let over = AtomicBool::new(false);
+            let silence = thread::scope(|scope| {
+                let silence = scope.spawn(|| ping::longest_silence(&from.netns, to, &over, &demo.stop));
+                let launched = host.crash_and_launch(&demo.stop);
+                over.store(true, Ordering::Relaxed);
+                let silence = silence.join().unwrap_or_else(|_| bail!("the thread that pings panicked"));
+                launched.and(silence)
+            })?;
+            if silence > ping::SILENCE {
+                demo.report
+                    .notes
+                    .push(format!("{container} is silent since the daemon of {name} was killed"));
+                return Ok(((), format!("{container} does not answer any more")));
+            }
+            demo.report.silence_s = Some(silence.as_secs_f64());
+            Ok((
+                (),
+                format!("{container} kept its address, silent for {}", milliseconds(silence.as_secs_f64())),
+            ))
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -72,6 +73,36 @@ pub(crate) fn first_answer(
         Ok(None)
     })?
 }
+
+/// Pings `to` every few milliseconds until `over` is set and an answer has come since; the longest time without one.
+pub(crate) fn longest_silence(
+    from: &Netns,
+    to: Ipv4Addr,
+    over: &AtomicBool,
+    stop: &Stop,
+) -> Result<Duration> {
+    from.run(|| {
+        let mut pinger = Pinger::open(to)?;
+        let (mut longest, mut answered) = (Duration::ZERO, Instant::now());
+        loop {
+            let last = over.load(Ordering::Relaxed);
+            let answer = pinger.ask(SILENCE_STEP)?;
+            longest = longest.max(answered.elapsed());
+            if answer.is_some() {
+                answered = Instant::now();
+            }
+            if last && (answer.is_some() || answered.elapsed() > SILENCE) {
+                return Ok(longest);
+            }
+            stop.sleep(SILENCE_STEP)?;
+        }
+    })?
+}
+
+/// The time between two pings of [`longest_silence`], and the patience with each.
+const SILENCE_STEP: Duration = Duration::from_millis(5);
+/// After this time without an answer there will be none.
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of an echo request: 8 of header and 56 of payload, as `ping` has it.
 const REQUEST_BYTES: usize = 64;

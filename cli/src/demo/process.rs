@@ -107,6 +107,8 @@ impl Daemon {
     pub(crate) fn launch(netns: &Netns, dir: &Path, words: &[&str], stop: &Stop) -> Result<Self> {
         let (log, notify) = (dir.join("log"), dir.join("notify"));
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        // An earlier daemon of this host has left its own.
+        let _none = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify)
             .with_context(|| format!("cannot make the socket {}", notify.display()))?;
         let mut all: Vec<OsString> = ["launch", "--foreground", "--run-dir"].map(OsString::from).into();
@@ -145,6 +147,13 @@ impl Daemon {
     /// Asks it to end, without waiting.
     pub(crate) fn terminate(&self) {
         self.process.terminate();
+    }
+
+    /// Ends it as a crash would, at once and without a chance to put anything in order.
+    pub(crate) fn crash(mut self) -> Result<()> {
+        self.process.child.kill().context("cannot kill the daemon")?;
+        self.process.child.wait().context("cannot wait for the daemon's end")?;
+        Ok(())
     }
 }
 

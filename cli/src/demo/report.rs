@@ -22,6 +22,9 @@ pub(crate) struct Report {
     pub(crate) steps: Vec<Step>,
     /// One entry per ordered pair of containers.
     pub(crate) pings: Vec<Ping>,
+    /// How long a container did not answer while its host's daemon was killed and launched again; null when it did not
+    /// answer afterwards.
+    pub(crate) silence_s: Option<f64>,
     /// Throughput of the overlay and of what it is compared with; empty when it was not measured.
     pub(crate) throughput: Vec<Throughput>,
     /// The kind of wire between the hosts.
@@ -170,9 +173,13 @@ impl Drop for Console {
     }
 }
 
-/// A time for people: milliseconds below one second.
+/// A time for people: milliseconds below one second, with two digits that matter.
 pub(crate) fn milliseconds(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+    match seconds {
+        seconds if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds => format!("{seconds:.1} s"),
+    }
 }
 
 /// A duration in microseconds.
@@ -351,6 +358,7 @@ mod tests {
 
     #[test]
     fn times_are_told_in_a_fitting_unit() {
+        assert_eq!(milliseconds(0.0004), "0.4 ms");
         assert_eq!(milliseconds(0.0421), "42 ms");
         assert_eq!(milliseconds(1.25), "1.2 s");
         assert!((microseconds(Duration::from_nanos(1500)) - 1.5).abs() < 1e-9);
