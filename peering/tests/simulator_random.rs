@@ -12,7 +12,7 @@ use rand::RngExt;
 use sim::{Launch, World};
 
 /// Schedules in an ordinary run.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 200;
 /// So many tests share them, for the cores.
 const SHARES: u64 = 4;
 

@@ -225,14 +225,14 @@ impl World {
         self.now = end;
     }
 
-    /// Lets time pass until something holds, asked every 50 ms; how long it took, or nothing after `limit`.
+    /// Lets time pass until something holds, asked every 100 ms; how long it took, or nothing after `limit`.
     pub fn run_until(&mut self, limit: Duration, holds: impl Fn(&World) -> bool) -> Option<Duration> {
         let begin = self.now;
         while self.now - begin <= limit {
             if holds(self) {
                 return Some(self.now - begin);
             }
-            self.run(Duration::from_millis(50));
+            self.run(Duration::from_millis(100));
         }
         None
     }
