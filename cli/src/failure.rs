@@ -76,6 +76,8 @@ pub(crate) mod code {
     pub(crate) const NO_TUN: &str = "no_tun";
     /// Somebody else has a port that is needed.
     pub(crate) const PORT_IN_USE: &str = "port_in_use";
+    /// The address to listen on is not this host's.
+    pub(crate) const ADDRESS_NOT_LOCAL: &str = "address_not_local";
     /// The state directory cannot be read.
     pub(crate) const STATE_DIR_UNUSABLE: &str = "state_dir_unusable";
     /// The daemon could not start for another reason.

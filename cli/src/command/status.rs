@@ -86,7 +86,7 @@ fn too_late(condition: Condition, limit: Duration, last: Option<&Status>) -> Fai
     let found = match (last, condition) {
         (None, _) => "no daemon answers".to_owned(),
         (Some(_), Condition::Ready) => "it is starting".to_owned(),
-        (Some(status), Condition::Peers(_)) => format!("{} are", alive(status)),
+        (Some(status), Condition::Peers(_)) => format!("only {}", alive(status)),
         (Some(status), Condition::Ipam) => missing_space(status),
     };
     Failure::new(code::TIMEOUT, format!("{what} within {} s: {found}", limit.as_secs_f64()))

@@ -25,6 +25,8 @@ use crate::shape::Hello;
 
 /// Keys are kept there: it is the owner's alone.
 pub(crate) const STATE_DIR_MODE: u32 = 0o700;
+/// What to do about an address that is not ours.
+const LISTEN_HINT: &str = "choose an address of this host with --listen";
 /// How long a daemon that is ending may take until another starts in its place.
 const LAST_ONE: Duration = Duration::from_secs(10);
 /// How long a running daemon may take to say that it runs.
@@ -255,7 +257,7 @@ fn peering_failure(error: &StartError) -> Failure {
         StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(_) => {
             "repair the directory, or choose another with --state-dir"
         }
-        StartError::Bind(BindError::NotLocal { .. }) => "choose an address of this host with --listen",
+        StartError::Bind(BindError::NotLocal { .. }) => LISTEN_HINT,
         // The message says it.
         StartError::Bind(_) | StartError::Random => return Failure::new(error.code(), error.to_string()),
     };
@@ -267,6 +269,9 @@ fn engine_failure(error: &data_plane::StartError) -> Failure {
         data_plane::StartError::Socket(SocketError::InUse { .. }) => {
             Failure::new(code::PORT_IN_USE, error.to_string())
                 .hint("stop it, or choose another port with --data-port (the same on all hosts)")
+        }
+        data_plane::StartError::Socket(SocketError::NotLocal { .. }) => {
+            Failure::new(code::ADDRESS_NOT_LOCAL, error.to_string()).hint(LISTEN_HINT)
         }
         data_plane::StartError::Socket(_) | data_plane::StartError::System(_) => {
             Failure::new(code::START_FAILED, error.to_string())
