@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::io::device::{self, Device, DeviceError, PortSpec};
+use engine::io::device::{self, Device, DeviceError, Found, PortSpec};
 use engine::io::netns::Netns;
 use peering::mesh::Endpoint;
 
@@ -18,7 +18,7 @@ impl Daemon {
         netns: Netns,
     ) -> Result<Intent, Failure> {
         let spec = spec(&intent, self.engine.workers());
-        let made = self.blocking(move |_| device::create(&spec, &netns)).await?;
+        let made = self.blocking(move |_| create(&spec, netns)).await?;
         let device = made.map_err(|e| device_failure(&e))?;
         intent.ifname = Some(device.ifname.clone());
         self.open_device(device, &intent)?;
@@ -95,6 +95,14 @@ impl Daemon {
             Ok(Err(e)) => tracing::warn!("an interface could not be removed: {e}"),
             Err(failure) => tracing::warn!("an interface could not be removed: {failure}"),
         }
+    }
+}
+
+/// Makes the device; one that stands there already, given up earlier, is opened again.
+fn create(spec: &PortSpec, netns: Netns) -> Result<Device, DeviceError> {
+    match device::create(spec, &netns) {
+        Err(DeviceError::Exists { port, ifname }) => device::reopen(spec, &Found { port, netns, ifname }),
+        result => result,
     }
 }
 
