@@ -183,3 +183,57 @@ fn unpack(entry: u64) -> (Port, u32) {
     };
     (port, entry as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::PortId;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+    fn claim(version: u64, peer: u8) -> Claim {
+        Claim { version, peer: PeerId([peer; 16]) }
+    }
+
+    fn mac(number: usize) -> MacAddr {
+        let [a, b, ..] = number.to_le_bytes();
+        MacAddr([2, 0, 0, 0, a, b])
+    }
+
+    #[test]
+    fn an_entry_holds_a_port_and_a_second() {
+        for port in [Port::Tap(PortIndex(0)), Port::Tap(PortIndex(77)), Port::Remote(RemoteIndex(77))] {
+            assert_eq!(unpack(pack(port, u32::MAX)), (port, u32::MAX));
+        }
+    }
+
+    #[test]
+    fn a_doubly_used_address_is_that_of_the_better_claim() {
+        let mut claims = Claims::default();
+        let (here, there) = (Location::Port(PortId([1; 8])), Location::Peer(PeerId([9; 16])));
+        let addrs = vec![IpAddr::from([10, 32, 0, 1])];
+        assert!(claims.insert(mac(1), claim(1, 9), there, addrs.clone()));
+        assert!(claims.insert(mac(2), claim(2, 1), here, addrs.clone()));
+        assert!(!claims.insert(mac(2), claim(2, 1), here, addrs.clone()));
+        let pins = claims.winners(|_| None);
+        assert_eq!((pins.len(), pins.mac_of(addrs[0])), (2, Some(mac(2))));
+        assert!(claims.remove(mac(2), PeerId([1; 16])) && !claims.remove(mac(2), PeerId([1; 16])));
+        assert_eq!(claims.winners(|_| None).mac_of(addrs[0]), Some(mac(1)));
+    }
+
+    #[test]
+    fn a_full_table_learns_nobody_new_but_known_stations_move() {
+        let learned = Learned::default();
+        let (one, two) = (Port::Tap(PortIndex(1)), Port::Remote(RemoteIndex(2)));
+        (0..MAX_LEARNED + 10).for_each(|number| learned.learn(mac(number), one, 0));
+        assert_eq!(learned.len(), MAX_LEARNED);
+        assert_eq!(learned.get(mac(MAX_LEARNED + 1), 0), None);
+        learned.learn(mac(0), two, 5);
+        assert_eq!(learned.get(mac(0), 5), Some(two));
+        learned.sweep(MAX_AGE_S + 1, |_| true);
+        assert_eq!(learned.len(), 1);
+        learned.learn(MAC, one, MAX_AGE_S);
+        learned.sweep(MAX_AGE_S, |port| port == one);
+        assert_eq!((learned.get(MAC, MAX_AGE_S), learned.get(mac(0), 5)), (Some(one), None));
+    }
+}

@@ -1,4 +1,5 @@
-//! The committed fuzz corpora, replayed on the stable toolchain: what was found once is not lost.
+//! The committed fuzz corpora, replayed on the stable toolchain: what was found once is not lost. Random bytes go
+//! the same way.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may fail")]
 
 #[path = "../fuzz/src/targets.rs"]
@@ -9,6 +10,8 @@ mod targets;
 mod world;
 
 use std::path::Path;
+
+use proptest::prelude::*;
 
 fn replay(name: &str, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
@@ -41,4 +44,14 @@ fn join() {
 #[test]
 fn world_of_two_hosts() {
     replay("world", targets::world);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        targets::wire(&bytes);
+        targets::cut(&bytes);
+        targets::join(&bytes);
+        targets::world(&bytes);
+    }
 }
