@@ -26,7 +26,7 @@ const ALIGN: usize = 64;
 pub struct Slot {
     /// What the kernel said of it; checked against the length of the frame.
     pub vnet: VnetHeader,
-    /// Where the frame starts in the arena. The ten bytes before it are the header as it was read.
+    /// Where the frame starts in the arena.
     pub start: u32,
     /// Where it ends.
     pub end: u32,
@@ -41,14 +41,6 @@ impl Slot {
     /// The frame, given the arena it lies in.
     pub fn frame<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
         arena.get(self.range()).unwrap_or_default()
-    }
-
-    /// The frame and its virtio-net header as they were read: what another TAP of this host is given.
-    pub fn with_vnet<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
-        (self.start as usize)
-            .checked_sub(virtio::LEN)
-            .and_then(|at| arena.get(at..self.end as usize))
-            .unwrap_or_default()
     }
 }
 
@@ -142,7 +134,6 @@ mod tests {
         assert_eq!(batch.commit(70), Err(DropReason::TruncatedReceive));
         let slot = batch.frames()[5];
         assert_eq!(slot.frame(batch.arena()), [5; 60]);
-        assert_eq!(slot.with_vnet(batch.arena()).len(), 70);
         batch.clear();
         assert!(batch.frames().is_empty() && !batch.is_full());
     }

@@ -75,14 +75,8 @@ pub struct Tables {
     epoch: Instant,
 }
 
-/// The addresses that may send.
-#[derive(Clone, Default, Debug)]
-struct Sources {
-    /// For each address: the networks on which it may send, in order, and as whom.
-    members: Map<IpAddr, Vec<(Vni, RemoteIndex)>>,
-    /// The peer behind each candidate address.
-    peers: Map<IpAddr, PeerId>,
-}
+/// For each address that may send: the networks on which it may, in order, and as whom.
+type Sources = Map<IpAddr, Vec<(Vni, RemoteIndex)>>;
 
 impl Tables {
     /// Who a datagram for `vni` from the underlay address `ip` is from.
@@ -90,17 +84,12 @@ impl Tables {
     /// # Errors
     /// [`DropReason::UnknownSource`], [`DropReason::UnknownVni`], [`DropReason::NotOnNetwork`].
     pub fn source(&self, ip: IpAddr, vni: Vni) -> Result<RemoteIndex, DropReason> {
-        let members = self.sources.members.get(&ip.to_canonical()).ok_or(DropReason::UnknownSource)?;
+        let members = self.sources.get(&ip.to_canonical()).ok_or(DropReason::UnknownSource)?;
         match members.binary_search_by_key(&vni, |&(vni, _)| vni) {
             Ok(at) => members.get(at).map(|&(_, remote)| remote).ok_or(DropReason::NotOnNetwork),
             Err(_) if self.networks.contains_key(&vni) => Err(DropReason::NotOnNetwork),
             Err(_) => Err(DropReason::UnknownVni),
         }
-    }
-
-    /// The peer that has `ip` among its candidate addresses: whose probes are answered.
-    pub fn peer_at(&self, ip: IpAddr) -> Option<PeerId> {
-        self.sources.peers.get(&ip.to_canonical()).copied()
     }
 
     /// A network of this host.

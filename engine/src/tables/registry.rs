@@ -331,14 +331,13 @@ impl Registry {
         let candidates =
             self.peers.iter().flat_map(|(&id, peer)| peer.candidates.iter().map(move |&at| (at, id, peer)));
         for (addr, id, peer) in in_use.chain(candidates) {
-            sources.peers.entry(addr.ip()).or_insert(id);
-            let members = sources.members.entry(addr.ip()).or_default();
+            let members = sources.entry(addr.ip()).or_default();
             let present = peer.networks.iter().filter(|vni| self.is_present(**vni));
             self.admit(members, RemoteKey::Peer(id), present.copied());
         }
         for (&vni, network) in &self.networks {
             for &addr in &network.vteps {
-                let members = sources.members.entry(addr.ip()).or_default();
+                let members = sources.entry(addr.ip()).or_default();
                 self.admit(members, RemoteKey::Vtep(addr), self.is_present(vni).then_some(vni).into_iter());
             }
         }
