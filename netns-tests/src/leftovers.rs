@@ -14,11 +14,12 @@ use crate::process::{Tool, kill_all};
 pub fn sweep() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for directory in entries(&std::env::temp_dir()).into_iter().filter(|path| is_orphan(path)) {
-            remove_directory(&directory);
-        }
+        // Engines and daemons first: they would go on writing into their directories.
         for path in entries(Path::new("/run/netns")).into_iter().filter(|path| is_orphan(path)) {
             remove_namespace(&path);
+        }
+        for directory in entries(&std::env::temp_dir()).into_iter().filter(|path| is_orphan(path)) {
+            remove_directory(&directory);
         }
     });
 }
