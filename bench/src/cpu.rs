@@ -24,8 +24,8 @@ pub struct Usage {
     pub machine_s: f64,
     /// Seconds of the processes that were asked about.
     pub daemons_s: f64,
-    /// What else used the machine noticeably, for people.
-    pub foreign: Vec<String>,
+    /// What else used the machine noticeably: names of programs, and the share of one processor they used together.
+    pub foreign: BTreeMap<String, f64>,
 }
 
 /// The first line of /proc/stat, in ticks (proc(5)).
@@ -66,20 +66,20 @@ impl Snapshot {
             self.processes.get(&pid).map_or(0, |task| task.ticks.saturating_sub(before))
         };
         let wall = (self.at - earlier.at).as_secs_f64();
-        let mut foreign: Vec<(f64, &str)> = self
-            .processes
-            .iter()
-            .filter(|(pid, task)| {
-                !task.kernel && !own.contains(pid) && !self.is_ours(**pid) && !daemons.contains(pid)
-            })
-            .map(|(pid, task)| (seconds(used(*pid)) / wall, task.name.as_str()))
-            .collect();
-        let stolen = seconds(self.machine.stolen.saturating_sub(earlier.machine.stolen)) / wall;
-        foreign.push((stolen, "the hypervisor (steal)"));
+        let is_foreign = |pid, task: &Task| {
+            !task.kernel && !own.contains(&pid) && !daemons.contains(&pid) && !self.is_ours(pid)
+        };
+        let mut foreign: BTreeMap<String, f64> = BTreeMap::new();
+        for (pid, task) in self.processes.iter().filter(|(pid, task)| is_foreign(**pid, task)) {
+            *foreign.entry(task.name.clone()).or_default() += seconds(used(*pid)) / wall;
+        }
+        let stolen = seconds(self.machine.stolen.saturating_sub(earlier.machine.stolen));
+        foreign.insert("the hypervisor (steal)".to_owned(), stolen / wall);
+        foreign.retain(|_, share| *share > TOLERATED);
         Usage {
             machine_s: seconds(self.machine.busy.saturating_sub(earlier.machine.busy)),
             daemons_s: daemons.iter().map(|pid| seconds(used(*pid))).sum(),
-            foreign: describe(foreign),
+            foreign,
         }
     }
 
@@ -96,13 +96,6 @@ impl Snapshot {
         }
         false
     }
-}
-
-/// Those above the tolerated share, largest first.
-fn describe(mut shares: Vec<(f64, &str)>) -> Vec<String> {
-    shares.retain(|(share, _)| *share > TOLERATED);
-    shares.sort_by(|a, b| b.0.total_cmp(&a.0));
-    shares.iter().map(|(share, name)| format!("{name} used {:.0} % of a processor", share * 100.0)).collect()
 }
 
 fn ticks_per_second() -> f64 {
@@ -187,8 +180,8 @@ mod tests {
         let second = ticks_per_second();
         assert!((usage.machine_s - 300.0 / second).abs() < 1e-9);
         assert!((usage.daemons_s - 60.0 / second).abs() < 1e-9);
-        assert_eq!(usage.foreign.len(), 1, "{usage:?}");
-        assert!(usage.foreign[0].starts_with("cargo used"), "{usage:?}");
+        assert_eq!(usage.foreign.keys().collect::<Vec<_>>(), ["cargo"]);
+        assert!((usage.foreign["cargo"] - 80.0 / second).abs() < 1e-9);
         assert!(after.since(&before, &[d], &BTreeSet::from([s])).foreign.is_empty());
     }
 

@@ -22,8 +22,8 @@ const FEWEST_PINGS: usize = 200;
 pub struct Run {
     /// The figures.
     pub figures: BTreeMap<Quantity, f64>,
-    /// What else used the machine meanwhile.
-    pub foreign: Vec<String>,
+    /// What else used the machine meanwhile, as [`Usage`] has it.
+    pub foreign: BTreeMap<String, f64>,
 }
 
 /// Makes one run.

@@ -71,7 +71,7 @@ fn measure(wire: Wire, plan: &Plan) -> Result<WireResults> {
         for (row, run, column) in plan.runs() {
             progress(&format!("{} wire: {row}, run {} of {}, {column}", name(wire), run + 1, plan.runs));
             match load::run(row, &route(column), plan.time) {
-                Ok(result) => collector.add(row, run, column, result),
+                Ok(result) => collector.add(row, column, result),
                 Err(error) => collector.warn(format!("{row}, {column}, run {}: {error:#}", run + 1)),
             }
         }
