@@ -5,8 +5,9 @@ use netns_tests::{
     Topology, Transport, Wire, ensure, secs,
 };
 
-/// What one end may send in a second, at least: TCP that limps along on retransmissions does not get there.
-const LEAST_BITS_PER_SECOND: f64 = 100e6;
+/// What must arrive in a second at least, however busy the machine: TCP whose segments are thrown away for their
+/// checksums or sizes lives on retransmissions, and does not get there.
+const LEAST_BITS_PER_SECOND: f64 = 20e6;
 
 #[test]
 fn ping_and_tcp_both_ways_over_veth() -> Result<()> {
