@@ -11,15 +11,13 @@ use engine::types::PortId;
 
 use super::Daemon;
 use super::ports::{Intent, Source};
-use crate::docker::{Change, Container, DockerError, Events};
+use crate::docker::{Change, Container, Events};
 use crate::failure::Failure;
 
 /// The first pause before Docker is asked again after it went away.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long Docker may take to say what a container is.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Follows Docker for as long as the daemon runs, however often Docker goes and comes back.
 pub(super) async fn docker(daemon: Arc<Daemon>) {
@@ -72,7 +70,7 @@ async fn settle(daemon: &Arc<Daemon>, id: &str) {
     if !daemon.ports().all().any(is_theirs) {
         return;
     }
-    let container = match inspect(daemon, id).await {
+    let container = match daemon.docker.inspect(id).await {
         Ok(container) => container,
         Err(error) => return tracing::warn!("a container cannot be looked at: {error}"),
     };
@@ -86,15 +84,6 @@ async fn settle(daemon: &Arc<Daemon>, id: &str) {
             daemon.tell("port_lost", format!("the port of {name} could not follow its container: {failure}"));
         }
     }
-}
-
-async fn inspect(daemon: &Daemon, id: &str) -> Result<Option<Container>, String> {
-    let answer: Result<Option<Container>, DockerError> =
-        match tokio::time::timeout(PATIENCE, daemon.docker.inspect(id)).await {
-            Ok(answer) => answer,
-            Err(_) => return Err("Docker does not answer".to_owned()),
-        };
-    answer.map_err(|e| e.to_string())
 }
 
 async fn follow(daemon: &Arc<Daemon>, port: Intent, container: Option<&Container>) -> Result<(), Failure> {

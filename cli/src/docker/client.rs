@@ -1,6 +1,8 @@
 //! Questions to the Docker engine over its unix socket.
 
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
@@ -11,6 +13,8 @@ use crate::http;
 
 /// Where Docker listens unless `DOCKER_HOST` says otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// How long Docker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why Docker could not be asked.
 #[derive(Debug, Error)]
@@ -20,7 +24,7 @@ pub(crate) enum DockerError {
     Unsupported(String),
     /// The socket does not answer.
     #[error("Docker does not answer on {}: {error}", socket.display())]
-    Unreachable { socket: PathBuf, error: std::io::Error },
+    Unreachable { socket: PathBuf, error: io::Error },
     /// Docker answered with an error of its own.
     #[error("Docker answered {status}: {message}")]
     Refused { status: StatusCode, message: String },
@@ -67,9 +71,8 @@ impl Docker {
     pub(crate) async fn inspect(&self, container: &str) -> Result<Option<Container>, DockerError> {
         let socket = self.socket()?;
         let path = format!("/containers/{}/json", http::escape(container));
-        let (status, body) = http::fetch(&socket, Method::GET, &path, None)
-            .await
-            .map_err(|error| DockerError::Unreachable { socket, error })?;
+        let fetched = in_time(http::fetch(&socket, Method::GET, &path, None)).await;
+        let (status, body) = fetched.map_err(|error| DockerError::Unreachable { socket, error })?;
         match status {
             StatusCode::OK => parse_container(&body).map(Some),
             StatusCode::NOT_FOUND => Ok(None),
@@ -82,9 +85,8 @@ impl Docker {
         let socket = self.socket()?;
         let filters = r#"{"type":["container"],"event":["start","die","destroy"]}"#;
         let path = format!("/events?filters={}", http::escape(filters));
-        let response = http::send(&socket, Method::GET, &path, None)
-            .await
-            .map_err(|error| DockerError::Unreachable { socket, error })?;
+        let sent = in_time(http::send(&socket, Method::GET, &path, None)).await;
+        let response = sent.map_err(|error| DockerError::Unreachable { socket, error })?;
         match response.status() {
             StatusCode::OK => Ok(Events::new(response.into_body())),
             status => Err(DockerError::Refused { status, message: "no events".to_owned() }),
@@ -94,6 +96,11 @@ impl Docker {
     fn socket(&self) -> Result<PathBuf, DockerError> {
         self.socket.clone().map_err(DockerError::Unsupported)
     }
+}
+
+/// An engine that hangs is as good as none.
+async fn in_time<T>(answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The part of `GET /containers/{id}/json` that is read.
