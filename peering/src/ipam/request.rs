@@ -40,7 +40,7 @@ impl Ipam {
         if what.wanted.is_empty()
             && let Some(asking) = self.asking.get_mut(&what.network)
         {
-            asking.begin_again();
+            asking.begin_again(now);
         }
         let end = (0..=MAX_NAME).rev().find(|&at| what.holder.is_char_boundary(at)).unwrap_or(0);
         what.holder.truncate(end);

@@ -26,8 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The search for space in one network.
 pub(super) struct Asking {
     request: Option<Request>,
-    /// Who refused in this round, and how many single addresses it has.
-    refused: BTreeMap<PeerId, u64>,
+    /// Who refused in this round, and how many single addresses it has; none: it did not answer.
+    refused: BTreeMap<PeerId, Option<u64>>,
     next_round: Instant,
     pause: Duration,
 }
@@ -48,18 +48,22 @@ impl Asking {
         self.request.as_ref().map_or(self.next_round, |request| request.sent + ANSWER)
     }
 
-    /// Who is asked now.
-    pub(super) fn donor(&self) -> Option<PeerId> {
-        self.request.as_ref().map(|request| request.to)
+    /// Who is asked now, and who did not answer in this round.
+    pub(super) fn silent(&self) -> impl Iterator<Item = PeerId> {
+        let silent = self.refused.iter().filter(|(_, free)| free.is_none()).map(|(peer, _)| *peer);
+        silent.chain(self.request.as_ref().map(|request| request.to))
     }
 
     /// A refusal of long ago says nothing to a request of now.
-    pub(super) fn begin_again(&mut self) {
+    pub(super) fn begin_again(&mut self, now: Instant) {
         self.refused.clear();
+        self.next_round = self.next_round.min(now);
     }
 
-    pub(super) fn forget_refusal(&mut self, peer: PeerId) {
+    /// The donor is back: it may give what it could not give before.
+    pub(super) fn forget_refusal(&mut self, now: Instant, peer: PeerId) {
         self.refused.remove(&peer);
+        self.next_round = self.next_round.min(now);
     }
 
     fn pause(&mut self, now: Instant, urgent: bool) {
@@ -91,7 +95,7 @@ impl Ipam {
         }
         let mut asking = self.asking.remove(&network).unwrap_or_else(|| Asking::new(now));
         self.repeat_or_give_up(now, network, &mut asking);
-        if asking.request.is_none() && (urgent || asking.next_round <= now) {
+        if asking.request.is_none() && asking.next_round <= now {
             match self.choose_donor(network, &asking) {
                 Some(donor) => self.request_space(now, network, donor, &mut asking),
                 None if urgent => self.serve_hungry(now, network, &hungry, &mut asking),
@@ -117,7 +121,7 @@ impl Ipam {
             return;
         }
         if down || request.tries >= TRIES {
-            asking.refused.insert(request.to, 0);
+            asking.refused.insert(request.to, None);
             asking.request = None;
             return;
         }
@@ -179,11 +183,9 @@ impl Ipam {
             if self.foreign_of(network, *port, None).is_some() {
                 continue;
             }
-            let best =
-                asking.refused.iter_mut().filter(|(_, free)| **free > 0).max_by_key(|(_, free)| **free);
-            if let Some((donor, free)) = best {
+            let spare = asking.refused.iter_mut().filter_map(|(peer, free)| Some((*peer, free.as_mut()?)));
+            if let Some((donor, free)) = spare.filter(|(_, free)| **free > 0).max_by_key(|(_, free)| **free) {
                 *free -= 1;
-                let donor = *donor;
                 self.claim(now, donor, network, None, *port, holder);
             } else if self.can_tell_exhaustion(network, asking) {
                 let error = self.exhausted(network);
@@ -191,17 +193,18 @@ impl Ipam {
             }
         }
         self.serve_pending(now);
-        if asking.refused.values().all(|free| *free == 0) {
+        if asking.refused.values().all(|free| free.unwrap_or(0) == 0) {
             asking.pause(now, true);
         } else {
             asking.next_round = now + FIRST_PAUSE;
         }
     }
 
-    /// A host that owns nothing and reached nobody knows nothing: its requests wait.
+    /// While an owner that is not down keeps silent, or a host that owns nothing reached nobody, requests wait.
     fn can_tell_exhaustion(&self, network: NetworkId, asking: &Asking) -> bool {
+        let mut asked = asking.refused.iter().filter(|(peer, _)| !self.is_down(**peer)).peekable();
         let owns = self.state.networks.get(&network).is_some_and(|n| n.units.of(self.own).next().is_some());
-        owns || asking.refused.keys().any(|peer| !self.is_down(*peer))
+        (owns || asked.peek().is_some()) && asked.all(|(_, free)| free.is_some())
     }
 
     /// A donor that went down before it gave the single address it was asked for.
@@ -219,7 +222,7 @@ impl Ipam {
     /// A donor that was asked for a single address had none.
     pub(super) fn donor_is_full(&mut self, network: NetworkId, donor: PeerId) {
         if let Some(asking) = self.asking.get_mut(&network) {
-            asking.refused.insert(donor, 0);
+            asking.refused.insert(donor, Some(0));
         }
     }
 
@@ -231,7 +234,7 @@ impl Ipam {
         }
         asking.request = None;
         if answer.granted.runs.is_empty() {
-            asking.refused.insert(from, answer.free);
+            asking.refused.insert(from, Some(answer.free));
         } else {
             asking.pause = FIRST_PAUSE;
             asking.next_round = now;

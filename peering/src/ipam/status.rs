@@ -53,11 +53,11 @@ impl Ipam {
                 !self.pending.is_empty() || !self.wanted.is_empty() || self.founding.needed(now, false);
             return if needed { self.founding_waits_for(now) } else { Vec::new() };
         }
-        let donor = self.asking.get(&network).and_then(super::Asking::donor);
+        let donors = self.asking.get(&network).into_iter().flat_map(super::Asking::silent);
         let claims = self.state.foreign.values();
         let asked = claims.filter(|f| f.network == network && f.stage == super::state::Stage::Asked);
         let names: BTreeSet<String> =
-            asked.map(|foreign| foreign.owner).chain(donor).map(|peer| self.name_of(peer)).collect();
+            asked.map(|foreign| foreign.owner).chain(donors).map(|peer| self.name_of(peer)).collect();
         names.into_iter().collect()
     }
 

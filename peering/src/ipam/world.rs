@@ -35,7 +35,7 @@ impl Ipam {
             return;
         }
         if state != PeerState::Down {
-            self.asking.values_mut().for_each(|asking| asking.forget_refusal(peer));
+            self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, peer));
         }
         self.progress(now);
     }

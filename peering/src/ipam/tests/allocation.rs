@@ -8,7 +8,9 @@ use engine::types::PortId;
 use proptest::prelude::*;
 use rand::RngExt;
 
-use super::world::{World, cases, port};
+use super::world::{World, cases, id, port};
+use crate::mesh::IpamState;
+use crate::proto::Message;
 
 #[test]
 fn every_address_of_a_small_range_can_be_had_from_any_host() {
@@ -48,6 +50,23 @@ fn space_is_there_before_it_is_needed() {
     world.run(Duration::from_secs(120));
     let after: Vec<_> = world.hosts.iter().map(|host| host.ipam.units_hash()).collect();
     assert_eq!(before, after, "space at rest stays where it is");
+}
+
+#[test]
+fn a_joiner_waits_for_a_silent_owner_and_is_not_told_of_exhaustion() {
+    let mut world = World::acquainted(2, "10.9.0.0/26", 3);
+    world.address(0, port(1), &[]);
+    for table in world.hosts[0].ipam.unit_tables() {
+        let now = world.now;
+        world.hosts[1].ipam.handle_message(now, id(0), Message::Units(table));
+    }
+    world.cut.insert((0, 1));
+    let request = world.allocate(1, port(2), &[]);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.hosts[1].answers.get(&request), None);
+    assert_eq!(world.hosts[1].ipam.status(world.now)[0].state, IpamState::Waiting);
+    world.cut.clear();
+    assert!(world.answer(1, request).is_ok());
 }
 
 #[test]
