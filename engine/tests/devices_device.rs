@@ -108,8 +108,9 @@ fn next_frame(device: &Device, wanted: impl Fn(&[u8]) -> bool) -> ([u8; VNET_HEA
     result.unwrap()
 }
 
+/// An ARP packet about somebody else's address; a new port also announces its own (RFC 5227 section 2.3).
 fn is_arp(frame: &[u8]) -> bool {
-    frame[12..14] == [8, 6]
+    frame[12..14] == [8, 6] && frame[28..32] != frame[38..42]
 }
 
 /// The payload, if the frame is a UDP packet over IPv4 to port 7000.
