@@ -167,7 +167,7 @@ impl Topology {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.looked = now;
         self.close_silent(now);
-        self.close_idle(now);
+        self.trim(now);
         self.follow_targets(now);
         self.dial_targets(now);
         self.dial_links(now);

@@ -4,7 +4,7 @@ mod sim;
 
 use std::time::Duration;
 
-use peering::mesh::{PeerState, TargetState};
+use peering::mesh::{MeshEvent, PeerState, TargetState};
 use sim::{Launch, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -136,4 +136,48 @@ fn a_healed_partition_agrees_within_ten_seconds() {
         world.heal();
         world.assert_agreement();
     }
+}
+
+#[test]
+fn a_crowd_chooses_its_connections_and_still_knows_everything() {
+    let mut world = World::new(5, 22);
+    for number in 0..22 {
+        world.launch(number, Launch::targets(&[0]));
+    }
+    let took = world.assert_agreement();
+    assert!(took < 3 * SECOND, "{took:?}");
+    world.run(20 * SECOND);
+    world.crash(7, false);
+    let known =
+        |world: &World| world.running().iter().all(|&n| world.peer_state(n, 7) == Some(PeerState::Down));
+    let took = world.run_until(10 * SECOND, known);
+    assert!(took.is_some(), "the death was not known after ten seconds");
+}
+
+#[test]
+fn the_endpoints_of_a_host_that_is_down_are_suspended_and_come_back() {
+    let mut world = World::new(6, 2);
+    world.launch_all();
+    let request = world.attach(1, &[]);
+    world.run(3 * SECOND);
+    assert!(world.answer(request).is_some_and(Result::is_ok));
+    world.hosts[0].events.clear();
+    world.crash(1, false);
+    world.run(10 * SECOND);
+    let kinds = |world: &World| -> Vec<&'static str> {
+        let kind = |event: &MeshEvent| match event {
+            MeshEvent::HostUp(_) => Some("host up"),
+            MeshEvent::HostDown { .. } => Some("host down"),
+            MeshEvent::EndpointUp(_) => Some("endpoint up"),
+            MeshEvent::EndpointDown { .. } => Some("endpoint down"),
+            _ => None,
+        };
+        world.hosts[0].events.iter().filter_map(kind).collect()
+    };
+    assert_eq!(kinds(&world), ["endpoint down", "host down"]);
+    assert_eq!(world.hosts[0].mesh.as_ref().unwrap().endpoints().len(), 1, "the record stays");
+    world.hosts[0].events.clear();
+    world.restart(1);
+    world.assert_agreement();
+    assert_eq!(kinds(&world)[..2], ["host up", "endpoint up"]);
 }

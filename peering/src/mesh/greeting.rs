@@ -11,6 +11,9 @@ const OTHER_CLUSTER: &str = "other_cluster";
 /// How the reason begins when two releases do not understand each other.
 const NO_VERSION: &str = "no common protocol version";
 
+/// Peers of which something small is remembered; anybody may come with ever new ids.
+const MAX_REMEMBERED: usize = 8192;
+
 /// True for words with which a host closes a connection it will not want a moment later either.
 pub(super) fn is_refusal(reason: &str) -> bool {
     reason == OTHER_CLUSTER || reason.starts_with(NO_VERSION)
@@ -67,6 +70,9 @@ impl Mesh {
 
     /// Told once per peer, until there is a connection again.
     pub(super) fn note_refusal(&mut self, peer: PeerId, reason: &str) {
+        if self.refused.len() >= MAX_REMEMBERED {
+            self.refused.clear();
+        }
         if self.refused.insert(peer) {
             let kind = if reason == OTHER_CLUSTER { OTHER_CLUSTER } else { "peer_refused" };
             self.note(kind, format!("no peering with {peer}: {reason}"));
@@ -77,6 +83,9 @@ impl Mesh {
         self.topology.handle_greeted(self.now, conn, nonce);
         self.refused.remove(&peer);
         let Some((_, remote, _)) = self.topology.far_end(conn) else { return };
+        if self.seen.len() >= MAX_REMEMBERED {
+            self.seen.clear();
+        }
         self.seen.insert(peer, remote);
         self.refresh_own_host();
         self.introduce(conn);

@@ -1,7 +1,8 @@
 //! The peers known by their records: which of them to be connected to.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::types::PeerId;
 use rand::RngExt;
@@ -9,10 +10,17 @@ use rand::seq::IteratorRandom;
 
 use super::backoff::{Backoff, FIRST, REFUSED};
 use super::{IDLE_AFTER, SETTLED_AFTER, Topology};
-use crate::mesh::{DialId, DialTarget};
+use crate::mesh::{ConnId, DialId, DialTarget, TargetState, TargetStatus};
 
 /// At most so many attempts at peers that are down run at once.
 const DOWN_DIALS: usize = 4;
+
+/// In a crowd so many connections made on demand are kept, and more only while they are in use.
+const ON_DEMAND: usize = 8;
+const IN_USE: Duration = Duration::from_secs(2);
+
+/// What they are closed with.
+const IDLE: &str = "idle";
 
 /// A host that said of itself where it is.
 #[derive(Debug)]
@@ -73,12 +81,8 @@ impl Topology {
     }
 
     /// Both sides learn of each other at the same time: the higher id lets the lower one go first.
-    fn courtesy(&mut self, peer: PeerId) -> std::time::Duration {
-        if self.me < peer {
-            std::time::Duration::ZERO
-        } else {
-            FIRST.mul_f64(self.rng.random_range(1.0..=3.0))
-        }
+    fn courtesy(&mut self, peer: PeerId) -> Duration {
+        if self.me < peer { Duration::ZERO } else { FIRST.mul_f64(self.rng.random_range(1.0..=3.0)) }
     }
 
     fn is_busy(&self, peer: PeerId) -> bool {
@@ -119,12 +123,10 @@ impl Topology {
         up > Self::chosen_limit(up + 1)
     }
 
-    /// In a crowd every host chooses half of its connections and is chosen for the other half.
     fn chosen_missing(&self) -> usize {
-        let up = self.links.values().filter(|link| !link.down).count();
-        let own = self.conns.values().filter(|conn| conn.dialled && !conn.on_demand).count();
+        let (chosen, _) = self.dialled();
         let dials = self.links.values().filter(|link| link.dial.is_some()).count();
-        (Self::chosen_limit(up + 1) / 2).saturating_sub(own + dials)
+        self.own_share().saturating_sub(chosen.len() + dials)
     }
 
     fn unconnected(&self, now: Instant) -> (Vec<PeerId>, Vec<PeerId>) {
@@ -143,19 +145,14 @@ impl Topology {
         }
     }
 
-    pub(super) fn link_lost(
-        &mut self,
-        now: Instant,
-        peer: PeerId,
-        lasted: std::time::Duration,
-        reason: &str,
-    ) {
+    pub(super) fn link_lost(&mut self, now: Instant, peer: PeerId, lasted: Duration, reason: &str) {
         if let Some(link) = self.links.get_mut(&peer) {
             if lasted >= SETTLED_AFTER {
                 link.backoff.reset();
             }
             link.next_try = now + link.backoff.next(&mut self.rng);
-            link.reason = Some(reason.to_owned());
+            // A connection that nobody needed any more is not missed.
+            link.reason = (reason != IDLE).then(|| reason.to_owned());
         }
     }
 
@@ -166,17 +163,42 @@ impl Topology {
         }
     }
 
-    /// Connections made on demand end when nothing needed them for a while, the least used first.
-    pub(super) fn close_idle(&mut self, now: Instant) {
+    /// In a crowd, what was chosen beyond the share of this host counts as made on demand, and what was made on demand
+    /// ends: when nothing needed it for a while, or the least used when there are many.
+    pub(super) fn trim(&mut self, now: Instant) {
         if !self.is_crowd() {
             return;
         }
-        let idle = |used: Instant| now.saturating_duration_since(used) >= IDLE_AFTER;
-        let conns = self.conns.iter().filter(|(_, conn)| conn.dialled && conn.on_demand && idle(conn.used));
-        let over: Vec<_> = conns.map(|(id, _)| *id).collect();
-        for conn in over {
-            self.close(conn, "idle");
+        let (chosen, mut on_demand) = self.dialled();
+        for (_, conn) in chosen.into_iter().skip(self.own_share()) {
+            if let Some(conn) = self.conns.get_mut(&conn) {
+                conn.on_demand = true;
+            }
         }
+        on_demand.sort_unstable_by(|a, b| b.cmp(a));
+        for (rank, (used, conn)) in on_demand.into_iter().enumerate() {
+            let idle = now.saturating_duration_since(used);
+            if idle >= IDLE_AFTER || (rank >= ON_DEMAND && idle >= IN_USE) {
+                self.close(conn, IDLE);
+            }
+        }
+    }
+
+    /// The connections that this host dialled and no target asks for: chosen ones with their age, oldest first, and
+    /// those made on demand with their last use.
+    fn dialled(&self) -> (Vec<(Instant, ConnId)>, Vec<(Instant, ConnId)>) {
+        let aimed: BTreeSet<PeerId> = self.targets().filter_map(|(_, peer)| peer).collect();
+        let free = self.conns.iter().filter(|(_, conn)| conn.dialled && !aimed.contains(&conn.peer));
+        let (on_demand, chosen): (Vec<_>, Vec<_>) = free.partition(|(_, conn)| conn.on_demand);
+        let mut chosen: Vec<_> = chosen.into_iter().map(|(id, conn)| (conn.since, *id)).collect();
+        chosen.sort_unstable();
+        (chosen, on_demand.into_iter().map(|(id, conn)| (conn.used, *id)).collect())
+    }
+
+    /// In a crowd every host chooses half of its connections and is chosen for the other half.
+    fn own_share(&self) -> usize {
+        let up = self.links.values().filter(|link| !link.down).count();
+        Self::chosen_limit(up + 1) / 2
     }
 
     /// Peers that are due but over the limits wait for the mesh's own tick.
@@ -191,8 +213,7 @@ impl Topology {
         timed.map(|(_, link)| link.next_try).min()
     }
 
-    pub(super) fn link_status(&self, now: Instant) -> Vec<crate::mesh::TargetStatus> {
-        use crate::mesh::{TargetState, TargetStatus};
+    pub(super) fn link_status(&self, now: Instant) -> Vec<TargetStatus> {
         let connected = |peer: &PeerId| self.conns.values().any(|conn| conn.peer == *peer);
         let links = self.links.iter().filter(|(peer, link)| {
             !connected(peer) && (link.dial.is_some() || link.reason.is_some()) && !link.addrs.is_empty()

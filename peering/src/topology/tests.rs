@@ -172,3 +172,28 @@ fn a_peer_cannot_pile_up_connections_or_stay_silent() {
     host.wait(GREETING_MAX);
     assert_eq!(host.topology.connection_count(peer(2)), 0);
 }
+
+#[test]
+fn what_was_chosen_before_the_crowd_came_is_trimmed() {
+    let mut host = Host::new(1, &["node02"]);
+    let dial = host.dials()[0];
+    let aimed = host.establish(2, Some(dial));
+    host.topology.handle_greeted(host.now, aimed, 77);
+    let addr: SocketAddr = "10.0.0.9:6783".parse().unwrap();
+    for n in 3..=60 {
+        host.topology.set_peer(host.now, peer(n), vec![addr]);
+        let dial = {
+            host.topology.want(host.now, peer(n));
+            host.dials()[0]
+        };
+        let conn = host.establish(n, Some(dial));
+        host.topology.handle_greeted(host.now, conn, 77);
+    }
+    for _ in 0..3 {
+        host.wait(Duration::from_secs(31));
+        while let Some(dial) = host.dials().pop() {
+            host.topology.handle_dial_failed(host.now, dial, "no answer");
+        }
+    }
+    assert_eq!(host.topology.connected(), [peer(2)], "the target stays; what nobody needs goes");
+}
