@@ -18,9 +18,9 @@ use crate::mesh::PeerState;
 /// A datagram of this module is never longer, in bytes: it fits a QUIC datagram on a path of 1200 bytes.
 pub const MAX_DATAGRAM: usize = 1100;
 
-/// A suspicion that was not refuted for so long is death. With the second it takes to probe a host, and the
-/// second until the probe has failed, a death is known everywhere in less than ten seconds.
-const SUSPICION_MAX: Duration = Duration::from_secs(5);
+/// A suspicion that was not refuted for so long is death. With the one or two seconds until somebody probes a host, the
+/// second until the probe has failed, and the news, a death is known everywhere in less than ten seconds.
+const SUSPICION_MAX: Duration = Duration::from_secs(4);
 
 /// Timers that run later than this show that this host itself stood still: the time does not count against others.
 const STANDSTILL: Duration = Duration::from_millis(1500);

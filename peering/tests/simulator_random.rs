@@ -7,6 +7,8 @@
     reason = "a test, and a failing schedule says how to replay it"
 )]
 
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
+
 mod sim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -22,6 +22,9 @@ const IN_USE: Duration = Duration::from_secs(2);
 /// What they are closed with.
 const IDLE: &str = "idle";
 
+/// A connection, and when it began or was last used.
+type Timed = (Instant, ConnId);
+
 /// A host that said of itself where it is.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -186,7 +189,7 @@ impl Topology {
 
     /// The connections that this host dialled and no target asks for: chosen ones with their age, oldest first, and
     /// those made on demand with their last use.
-    fn dialled(&self) -> (Vec<(Instant, ConnId)>, Vec<(Instant, ConnId)>) {
+    fn dialled(&self) -> (Vec<Timed>, Vec<Timed>) {
         let aimed: BTreeSet<PeerId> = self.targets().filter_map(|(_, peer)| peer).collect();
         let free = self.conns.iter().filter(|(_, conn)| conn.dialled && !aimed.contains(&conn.peer));
         let (on_demand, chosen): (Vec<_>, Vec<_>) = free.partition(|(_, conn)| conn.on_demand);
