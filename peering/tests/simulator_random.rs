@@ -6,7 +6,6 @@
     clippy::expect_used,
     reason = "a test, and a failing schedule says how to replay it"
 )]
-
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
 
 mod sim;
