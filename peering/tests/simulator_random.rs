@@ -1,11 +1,6 @@
 //! Random faults, and afterwards the laws: equal state within ten seconds, no address twice, every request answered.
 //!
 //! `SIM_SEEDS=5000` runs more schedules, `SIM_SEED=17` one of them, `SIM_TRACE=1` tells what happens in it.
-#![allow(
-    clippy::print_stdout,
-    clippy::expect_used,
-    reason = "a test, and a failing schedule says how to replay it"
-)]
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
 
 mod sim;
