@@ -142,8 +142,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// Makes `count` hosts, all wires between them and a container for each.
     pub(crate) fn build(count: usize, wire: Wire, stop: &Stop) -> Result<Self> {
-        let dir =
-            tempfile::Builder::new().prefix("meshnet-demo-").tempdir().context("cannot make a directory")?;
+        let dir = directory()?;
         let mut hosts = Vec::new();
         for number in 1..=count {
             stop.check()?;
@@ -273,6 +272,34 @@ impl Baseline {
     }
 }
 
+/// What the directories of the demo are called, before the process id of the demo that made one.
+const DIRECTORY: &str = "meshnet-demo-";
+
+/// A directory for the daemons' files. Those of demos that were killed, and could not remove theirs, go first.
+fn directory() -> Result<TempDir> {
+    let parent = std::env::temp_dir();
+    for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(maker).is_some_and(|pid| !is_running(pid)) {
+            // Another demo may be about to do the same.
+            let _removed = fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{DIRECTORY}{}-", std::process::id());
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir_in(&parent)
+        .context("cannot make a directory for the demo")
+}
+
+/// The process that made the directory of this name.
+fn maker(name: &str) -> Option<u32> {
+    name.strip_prefix(DIRECTORY)?.split('-').next()?.parse().ok()
+}
+
+fn is_running(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+}
+
 /// How many of these namespaces somebody still uses.
 pub(crate) fn count_left(ids: &BTreeSet<NetnsId>) -> usize {
     Netns::all().iter().filter(|netns| ids.contains(&netns.id())).count()
@@ -304,4 +331,24 @@ fn lay(host: &Host, other: &Host, wire: Wire) -> Result<Vec<String>> {
 fn wire_note(wire: Wire, refused: &BTreeSet<String>) -> String {
     let names: Vec<&str> = refused.iter().map(String::as_str).collect();
     format!("this kernel cannot set {} on the {} wire", names.join(", "), wire.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_tells_which_demo_made_it() {
+        assert_eq!(maker("meshnet-demo-4711-aB3x9"), Some(4711));
+        assert_eq!(maker("meshnet-demo-x-aB3x9"), None);
+        assert_eq!(maker("meshnet-4711"), None);
+        assert!(is_running(std::process::id()));
+        assert!(!is_running(u32::MAX));
+    }
+
+    #[test]
+    fn the_note_names_what_the_wire_lacks() {
+        let refused = BTreeSet::from(["rx-gro".to_owned()]);
+        assert_eq!(wire_note(Wire::Nic, &refused), "this kernel cannot set rx-gro on the nic wire");
+    }
 }

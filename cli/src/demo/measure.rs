@@ -158,7 +158,7 @@ fn may_go_on(error: &io::Error) -> bool {
 }
 
 /// Seconds in which the processors of the machine were not idle, since it started (proc(5), /proc/stat).
-fn busy_seconds() -> Result<f64> {
+pub(crate) fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     let ticks = busy_ticks(&stat).context("/proc/stat has no line of all processors")?;

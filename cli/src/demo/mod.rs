@@ -41,6 +41,8 @@ const FIRST_PING: Duration = Duration::from_secs(10);
 /// The pings of the matrix.
 const PINGS: Pattern =
     Pattern { count: 10, pause: Duration::from_millis(5), patience: Duration::from_secs(1) };
+/// The share of one processor in use beyond which figures are doubtful; idle pings take a fraction of it.
+const QUIET: f64 = 0.5;
 /// The exit code of a program that ended because of a signal such as Ctrl-C (128 + SIGINT).
 const INTERRUPTED: u8 = 130;
 
@@ -246,9 +248,12 @@ impl<'a> Demo<'a> {
         paths.push(Compared::new(MESHNET, lab.overlay_route()?));
         let names: Vec<&str> = paths.iter().map(|path| path.name).collect();
         self.step(None, &format!("one TCP stream: {}", names.join(", ")), |demo| {
+            let (busy, start) = (measure::busy_seconds()?, Instant::now());
             for path in &mut paths {
                 path.ping_us = path.route.ping(&demo.stop)?;
             }
+            let busy = (measure::busy_seconds()? - busy) / start.elapsed().as_secs_f64();
+            demo.report.notes.extend((busy > QUIET).then(|| busy_note(busy)));
             for run in 1..=demo.args.runs {
                 paths.iter_mut().try_for_each(|path| demo.run_once(path, run))?;
             }
@@ -326,6 +331,13 @@ impl<'a> Demo<'a> {
         self.report.steps.push(step);
         Ok(value)
     }
+}
+
+fn busy_note(share: f64) -> String {
+    format!(
+        "something else uses {:.0} % of a processor: all figures are lower than they could be",
+        share * 100.0
+    )
 }
 
 /// One of the ways that are compared.

@@ -90,7 +90,7 @@ pub(crate) struct Throughput {
 }
 
 /// Characters kept for what a step does, so that times and outcomes stand in columns.
-const WHAT: usize = 50;
+const WHAT: usize = 56;
 
 /// Where the demo tells what it does: line by line for people, nothing before the end for scripts.
 pub(crate) struct Console {
