@@ -13,7 +13,6 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use engine::io::ethtool;
 use engine::io::netns::{Netns, NetnsId};
-use engine::types::Vni;
 use tempfile::TempDir;
 
 use super::ping::{self, Pattern};
@@ -91,7 +90,8 @@ pub(crate) struct Host {
     daemon: Option<Daemon>,
     /// The container on it.
     pub(crate) container: Container,
-    netns: Netns,
+    /// Its namespace.
+    pub(super) netns: Netns,
     dir: PathBuf,
 }
 
@@ -207,7 +207,7 @@ impl Lab {
     }
 
     /// The two hosts between which throughput is measured.
-    fn measured(&self) -> [&Host; 2] {
+    pub(super) fn measured(&self) -> [&Host; 2] {
         [&self.hosts[0], &self.hosts[1]]
     }
 }
@@ -236,39 +236,6 @@ impl Route<'_> {
     /// The median round trip in microseconds while nothing else goes on.
     pub(crate) fn ping(&self, stop: &Stop) -> Result<Option<f64>> {
         Ok(ping::series(self.from, self.to, IDLE, stop)?.median().map(microseconds))
-    }
-}
-
-/// The same with the kernel's own VXLAN, between two further containers on the two measured hosts: a bridge, a vxlan
-/// device and a veth pair for each.
-pub(crate) struct Baseline {
-    containers: [Netns; 2],
-}
-
-impl Baseline {
-    /// Its port, which the kernel used before one was assigned; the overlay has 4789.
-    const PORT: u16 = 8472;
-    const VNI: u32 = 42;
-    const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 99, 0, 1), Ipv4Addr::new(10, 99, 0, 2)];
-
-    /// Makes it.
-    pub(crate) fn build(lab: &Lab) -> Result<Self> {
-        let containers = [namespace()?, namespace()?];
-        let [first, second] = lab.measured();
-        let vni = Vni::new(Self::VNI).context("the comparison has no VNI")?;
-        for (host, remote, container, address) in [
-            (first, second, &containers[0], Self::ADDRESSES[0]),
-            (second, first, &containers[1], Self::ADDRESSES[1]),
-        ] {
-            wiring::kernel_vxlan(&host.netns, vni, Self::PORT, host.address, remote.address)?;
-            wiring::join_bridge(&host.netns, container, address)?;
-        }
-        Ok(Self { containers })
-    }
-
-    /// From the one container to the other.
-    pub(crate) fn route(&self) -> Route<'_> {
-        Route { from: &self.containers[0], receiver: &self.containers[1], to: Self::ADDRESSES[1] }
     }
 }
 
@@ -307,7 +274,7 @@ pub(crate) fn count_left(ids: &BTreeSet<NetnsId>) -> usize {
 
 /// A new namespace whose streams are not paced: the machine's default may be bbr, whose pacing makes short
 /// measurements jump, and reno is the one congestion control that every kernel has.
-fn namespace() -> Result<Netns> {
+pub(super) fn namespace() -> Result<Netns> {
     let netns = Netns::create()?;
     netns
         .run(|| fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno"))?

@@ -1,11 +1,14 @@
 //! `meshnet demo`: the overlay at work on one machine, in network namespaces, beside the kernel's own VXLAN.
 //!
-//! [`lab`] makes hosts, wires and containers; [`process`] runs real daemons and commands in them; [`ping`] and
-//! [`measure`] put traffic on; [`report`] tells. Nothing has a name on the machine: the namespaces are anonymous and
+//! [`lab`] makes hosts, wires and containers; [`process`] runs real daemons and commands in them; [`ping`],
+//! [`measure`] and [`compare`] put traffic on; [`console`] and [`report`] tell. Nothing has a name on the machine: the namespaces are anonymous and
 //! end with the processes and descriptors of the demo, however that ends.
 
 #![allow(clippy::disallowed_methods, reason = "the shell measures time and waits")]
 
+mod baseline;
+mod compare;
+mod console;
 mod lab;
 mod measure;
 mod ping;
@@ -25,24 +28,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
 
-use lab::{Baseline, Lab, Route, Wire};
-use measure::Flow;
+use compare::MESHNET;
+use console::Console;
+use lab::{Lab, Wire};
 use ping::Pattern;
-use report::{Console, Ping, Report, Step, Throughput, microseconds, milliseconds};
+use report::{Ping, Report, Step, microseconds, milliseconds};
 use stop::{Interrupted, Stop};
-
-/// Names of the paths that are compared.
-const BARE: &str = "bare wire";
-const KERNEL: &str = "kernel VXLAN";
-const MESHNET: &str = "meshnet";
 
 /// How long the first ping between two containers may take.
 const FIRST_PING: Duration = Duration::from_secs(10);
 /// The pings of the matrix.
 const PINGS: Pattern =
     Pattern { count: 10, pause: Duration::from_millis(5), patience: Duration::from_secs(1) };
-/// The share of one processor in use beyond which figures are doubtful; idle pings take a fraction of it.
-const QUIET: f64 = 0.5;
 /// The exit code of a program that ended because of a signal such as Ctrl-C (128 + SIGINT).
 const INTERRUPTED: u8 = 130;
 
@@ -145,7 +142,7 @@ impl<'a> Demo<'a> {
         let survived = self.report.silence_s.is_some();
         let streamed = self.args.runs == 0 || self.report.throughput.iter().any(|path| path.path == MESHNET);
         self.report.ok = pings && survived && streamed;
-        self.report.total_s = self.start.elapsed().as_secs_f64();
+        self.report.total_s = seconds(self.start.elapsed());
         Ok(())
     }
 
@@ -233,71 +230,12 @@ impl<'a> Demo<'a> {
                     .push(format!("{container} is silent since the daemon of {name} was killed"));
                 return Ok(((), format!("{container} does not answer any more")));
             }
-            demo.report.silence_s = Some(silence.as_secs_f64());
+            demo.report.silence_s = Some(seconds(silence));
             Ok((
                 (),
                 format!("{container} kept its address, silent for {}", milliseconds(silence.as_secs_f64())),
             ))
         })
-    }
-
-    fn measure(&mut self, lab: &Lab) -> Result<()> {
-        let baseline = self.kernel_vxlan(lab)?;
-        let mut paths = vec![Compared::new(BARE, lab.bare_route())];
-        paths.extend(baseline.as_ref().map(|baseline| Compared::new(KERNEL, baseline.route())));
-        paths.push(Compared::new(MESHNET, lab.overlay_route()?));
-        let names: Vec<&str> = paths.iter().map(|path| path.name).collect();
-        self.step(None, &format!("one TCP stream: {}", names.join(", ")), |demo| {
-            let (busy, start) = (measure::busy_seconds()?, Instant::now());
-            for path in &mut paths {
-                path.ping_us = path.route.ping(&demo.stop)?;
-            }
-            let busy = (measure::busy_seconds()? - busy) / start.elapsed().as_secs_f64();
-            demo.report.notes.extend((busy > QUIET).then(|| busy_note(busy)));
-            for run in 1..=demo.args.runs {
-                paths.iter_mut().try_for_each(|path| demo.run_once(path, run))?;
-            }
-            Ok(((), format!("{} runs of {} s each, in turns", demo.args.runs, demo.args.seconds)))
-        })?;
-        let kernel = paths.iter().find(|path| path.name == KERNEL).and_then(|path| median(&path.flows));
-        let rows = paths.iter().filter_map(|path| path.throughput(kernel.map(|flow| flow.gbit_per_s())));
-        self.report.throughput.extend(rows);
-        Ok(())
-    }
-
-    /// One run over one path. A path that fails is noted and not tried again; the others go on.
-    fn run_once(&mut self, path: &mut Compared<'_>, run: u8) -> Result<()> {
-        if path.broken {
-            return Ok(());
-        }
-        self.console.progress(&format!("TCP over {}, run {run} of {}", path.name, self.args.runs))?;
-        let time = Duration::from_secs_f64(self.args.seconds);
-        match measure::tcp(path.route.from, path.route.receiver, path.route.to, time, &self.stop) {
-            Ok(flow) => path.flows.push(flow),
-            Err(error) if error.is::<Interrupted>() => return Err(error),
-            Err(error) => {
-                path.broken = true;
-                self.report.notes.push(format!("no throughput of {}: {error:#}", path.name));
-            }
-        }
-        Ok(())
-    }
-
-    /// The comparison; a kernel without it costs a column, not the demo.
-    fn kernel_vxlan(&mut self, lab: &Lab) -> Result<Option<Baseline>> {
-        self.step(
-            None,
-            "kernel VXLAN between two of the hosts, for comparison",
-            |demo| match Baseline::build(lab) {
-                Ok(baseline) => {
-                    Ok((Some(baseline), "a bridge, a vxlan device and a container each".to_owned()))
-                }
-                Err(error) => {
-                    demo.report.notes.push(format!("no comparison with kernel VXLAN: {error:#}"));
-                    Ok((None, "not available here".to_owned()))
-                }
-            },
-        )
     }
 
     fn take_down(&mut self, lab: Lab) -> Result<()> {
@@ -324,55 +262,18 @@ impl<'a> Demo<'a> {
         let at = self.start.elapsed();
         self.console.progress(what)?;
         let (value, outcome) = act(self).with_context(|| what.to_owned())?;
-        let took_s = (self.start.elapsed() - at).as_secs_f64();
+        let took_s = seconds(self.start.elapsed() - at);
         let host = host.map(str::to_owned);
-        let step = Step { at_s: at.as_secs_f64(), took_s, host, what: what.to_owned(), outcome };
+        let step = Step { at_s: seconds(at), took_s, host, what: what.to_owned(), outcome };
         self.console.step(&step)?;
         self.report.steps.push(step);
         Ok(value)
     }
 }
 
-fn busy_note(share: f64) -> String {
-    format!(
-        "something else uses {:.0} % of a processor: all figures are lower than they could be",
-        share * 100.0
-    )
-}
-
-/// One of the ways that are compared.
-struct Compared<'a> {
-    name: &'static str,
-    route: Route<'a>,
-    ping_us: Option<f64>,
-    flows: Vec<Flow>,
-    broken: bool,
-}
-
-impl<'a> Compared<'a> {
-    fn new(name: &'static str, route: Route<'a>) -> Self {
-        Self { name, route, ping_us: None, flows: Vec::new(), broken: false }
-    }
-
-    /// Its row of the report; nothing when it did not work.
-    fn throughput(&self, kernel_gbit_per_s: Option<f64>) -> Option<Throughput> {
-        let middle = median(&self.flows).filter(|_| !self.broken)?;
-        Some(Throughput {
-            path: self.name,
-            gbit_per_s: middle.gbit_per_s(),
-            runs: self.flows.iter().map(Flow::gbit_per_s).collect(),
-            ratio_to_kernel_vxlan: kernel_gbit_per_s.map(|kernel| middle.gbit_per_s() / kernel),
-            cpu_s_per_gb: middle.cpu_s_per_gb(),
-            ping_us: self.ping_us,
-        })
-    }
-}
-
-/// The middle run by throughput (the lower of two).
-fn median(flows: &[Flow]) -> Option<Flow> {
-    let mut sorted = flows.to_vec();
-    sorted.sort_by(|a, b| a.gbit_per_s().total_cmp(&b.gbit_per_s()));
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+/// Seconds, to the microsecond.
+fn seconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -405,21 +306,5 @@ mod tests {
         assert!(parse(&["--seconds", "0"]).is_err());
         assert!(parse(&["--", "launch"]).is_err());
         assert!(parse(&["--enter", "/proc/1/fd/3", "--", "launch", "--foreground"]).is_ok());
-    }
-
-    #[test]
-    fn the_median_run_is_reported_with_its_ratio() {
-        let flow = |bytes| Flow { bytes, time: Duration::from_secs(1), cpu_seconds: 1.0 };
-        let here = engine::io::netns::Netns::current().unwrap();
-        let route = Route { from: &here, receiver: &here, to: std::net::Ipv4Addr::LOCALHOST };
-        let mut path = Compared::new(MESHNET, route);
-        assert!(path.throughput(None).is_none());
-        path.flows = vec![flow(300_000_000), flow(100_000_000), flow(200_000_000)];
-        let row = path.throughput(Some(3.2)).unwrap();
-        assert!((row.gbit_per_s - 1.6).abs() < 1e-9);
-        assert!((row.ratio_to_kernel_vxlan.unwrap() - 0.5).abs() < 1e-9);
-        assert!((row.cpu_s_per_gb - 5.0).abs() < 1e-9);
-        path.broken = true;
-        assert!(path.throughput(Some(3.2)).is_none());
     }
 }

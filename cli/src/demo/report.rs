@@ -1,6 +1,5 @@
-//! What the demo found out: as it happens, as tables, and as JSON.
+//! What the demo found out, as JSON and as tables.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -89,90 +88,6 @@ pub(crate) struct Throughput {
     pub(crate) ping_us: Option<f64>,
 }
 
-/// Characters kept for what a step does, so that times and outcomes stand in columns.
-const WHAT: usize = 56;
-
-/// Where the demo tells what it does: line by line for people, nothing before the end for scripts.
-pub(crate) struct Console {
-    out: io::Stdout,
-    style: Style,
-    /// People read along; else only the JSON at the end is written.
-    live: bool,
-    /// A line without an end stands on the terminal.
-    waiting: bool,
-}
-
-impl Console {
-    /// Standard output, decorated when it is a terminal that wants it (`NO_COLOR`, no-color.org).
-    pub(crate) fn stdout(json: bool) -> Self {
-        let out = io::stdout();
-        let plain = !out.is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let style = if plain { Style::Plain } else { Style::Terminal };
-        Self { out, style, live: !json, waiting: false }
-    }
-
-    /// The first line.
-    pub(crate) fn title(&mut self, text: &str) -> io::Result<()> {
-        let text = self.style.paint(Tone::Strong, text);
-        self.line(&format!("{text}\n"))
-    }
-
-    /// A step that is done.
-    pub(crate) fn step(&mut self, step: &Step) -> io::Result<()> {
-        let took = format!("{:>6}", milliseconds(step.took_s));
-        let at = self.style.paint(Tone::Faint, &format!("{:7.2} s", step.at_s));
-        let what = match &step.host {
-            Some(host) => format!("{host}# {}", step.what),
-            None => step.what.clone(),
-        };
-        let gap = " ".repeat(WHAT.saturating_sub(what.chars().count()));
-        let what = self.style.paint(if step.host.is_some() { Tone::Strong } else { Tone::Normal }, &what);
-        self.line(&format!("{at}  {what}{gap}  {took}  {}", self.style.paint(Tone::Good, &step.outcome)))
-    }
-
-    /// What is going on; on a terminal only, until the next line takes its place.
-    pub(crate) fn progress(&mut self, text: &str) -> io::Result<()> {
-        if !self.live || self.style == Style::Plain {
-            return Ok(());
-        }
-        self.waiting = true;
-        write!(self.out, "\r\x1b[K           {}", self.style.paint(Tone::Faint, text))?;
-        self.out.flush()
-    }
-
-    /// The tables, or the JSON, and the last line.
-    pub(crate) fn report(&mut self, report: &Report) -> io::Result<()> {
-        if !self.live {
-            serde_json::to_writer_pretty(&mut self.out, report)?;
-            return writeln!(self.out);
-        }
-        self.line(&format!("\n{}", pings(&report.pings, self.style)))?;
-        if !report.throughput.is_empty() {
-            self.line(&throughput(report, self.style))?;
-        }
-        for note in &report.notes {
-            self.line(&format!("  {} {note}", self.style.paint(Tone::Bad, "note:")))?;
-        }
-        self.line(&summary(report, self.style))
-    }
-
-    fn line(&mut self, text: &str) -> io::Result<()> {
-        if !self.live {
-            return Ok(());
-        }
-        let clear = if std::mem::take(&mut self.waiting) { "\r\x1b[K" } else { "" };
-        writeln!(self.out, "{clear}{text}")
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        if self.waiting {
-            let _nobody_reads = writeln!(self.out);
-        }
-    }
-}
-
 /// A time for people: milliseconds below one second, with two digits that matter.
 pub(crate) fn milliseconds(seconds: f64) -> String {
     match seconds {
@@ -188,7 +103,7 @@ pub(crate) fn microseconds(time: Duration) -> f64 {
 }
 
 /// The matrix of all pairs, or a count and the failures when it would not fit a screen.
-fn pings(pings: &[Ping], style: Style) -> String {
+pub(super) fn pings(pings: &[Ping], style: Style) -> String {
     const WIDEST: usize = 10;
     let names: Vec<&str> = pings
         .iter()
@@ -241,9 +156,11 @@ fn slowest(pings: &[Ping]) -> String {
     format!("  fastest {}, slowest {}\n{}", tell(answered.first()), tell(answered.last()), lost.concat())
 }
 
-fn throughput(report: &Report, style: Style) -> String {
+/// The table of all paths.
+pub(super) fn throughput(report: &Report, style: Style) -> String {
     let runs = report.throughput.iter().map(|path| path.runs.len()).max().unwrap_or(0);
-    let title = format!("One TCP stream, {} wire, median of {runs} interleaved runs", report.wire);
+    let runs = if runs == 1 { "one run".to_owned() } else { format!("median of {runs} interleaved runs") };
+    let title = format!("One TCP stream, {} wire, {runs}", report.wire);
     let full = report.throughput.iter().map(|path| path.gbit_per_s).fold(0.0, f64::max);
     let mut head = vec![
         Cell::text("path"),
@@ -278,10 +195,11 @@ fn throughput_row(path: &Throughput) -> Vec<Cell> {
 
 /// The overlay itself stands out.
 fn tone_of(path: &Throughput) -> Tone {
-    if path.path == super::MESHNET { Tone::Good } else { Tone::Normal }
+    if path.path == super::compare::MESHNET { Tone::Good } else { Tone::Normal }
 }
 
-fn summary(report: &Report, style: Style) -> String {
+/// The last line.
+pub(super) fn summary(report: &Report, style: Style) -> String {
     let sent: usize = report.pings.iter().map(|ping| ping.sent).sum();
     let received: usize = report.pings.iter().map(|ping| ping.received).sum();
     let (tone, word) = if report.ok { (Tone::Good, "done") } else { (Tone::Bad, "failed") };
@@ -315,7 +233,7 @@ mod tests {
             ok: true,
             hosts: vec!["node01".into(), "node02".into()],
             pings: vec![ping("c1", "c2", 5), ping("c2", "c1", 5)],
-            throughput: vec![path("kernel VXLAN", 9.8, 1.0), path(super::super::MESHNET, 6.9, 0.71)],
+            throughput: vec![path("kernel VXLAN", 9.8, 1.0), path(super::super::compare::MESHNET, 6.9, 0.71)],
             wire: "nic",
             total_s: 12.34,
             ..Report::default()
