@@ -10,16 +10,40 @@ mod targets;
 
 use std::path::Path;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// How many altered copies of each entry are tried, unless MESHNET_MUTATIONS says otherwise.
+const MUTATIONS: usize = 40;
+
 fn replay(name: &str, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let mut paths: Vec<_> =
         std::fs::read_dir(&corpus).expect("a corpus").map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "{} is empty", corpus.display());
-    for path in paths {
-        let data = std::fs::read(&path).unwrap();
-        let run = std::panic::catch_unwind(|| target(&data));
-        assert!(run.is_ok(), "{}", path.display());
+    let told = std::env::var("MESHNET_MUTATIONS").ok().and_then(|text| text.parse().ok());
+    for (seed, path) in paths.iter().enumerate() {
+        let mut data = std::fs::read(path).unwrap();
+        let mut rng = StdRng::seed_from_u64(seed as u64);
+        for round in 0..=told.unwrap_or(MUTATIONS) {
+            let run = std::panic::catch_unwind(|| target(&data));
+            assert!(run.is_ok(), "{} altered {round} times: {data:02x?}", path.display());
+            alter(&mut data, &mut rng);
+        }
+    }
+}
+
+/// Changes, removes, repeats or inserts a few bytes.
+fn alter(data: &mut Vec<u8>, rng: &mut StdRng) {
+    let at = rng.random_range(0..=data.len());
+    let end = (at + rng.random_range(1..4)).min(data.len());
+    match rng.random_range(0..5) {
+        0 => drop(data.drain(at..end)),
+        1 => data.insert(at, rng.random()),
+        2 => data.extend_from_within(at..end),
+        _ if at < data.len() => data[at] = rng.random(),
+        _ => {}
     }
 }
 
