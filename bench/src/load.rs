@@ -40,11 +40,13 @@ fn tcp(route: &Route, streams: u8, time: Duration) -> Result<Run> {
     let (report, usage) = iperf(route, Transport::Tcp { streams }, time)?;
     let gigabytes = report.bytes()? / 1e9;
     ensure!(gigabytes > 0.0, "no byte of the stream arrived");
-    let figures = BTreeMap::from([
+    let mut figures = BTreeMap::from([
         (Quantity::GbitPerS, report.bits_per_second()? / 1e9),
         (Quantity::CpuSPerGb, usage.machine_s / gigabytes),
-        (Quantity::DaemonsSPerGb, usage.daemons_s / gigabytes),
     ]);
+    if !route.daemons.is_empty() {
+        figures.insert(Quantity::DaemonsSPerGb, usage.daemons_s / gigabytes);
+    }
     Ok(Run { figures, foreign: usage.foreign })
 }
 
