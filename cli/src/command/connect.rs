@@ -1,14 +1,48 @@
 //! `meshnet connect`: more peers.
 
+use std::time::{Duration, Instant};
+
+use peering::mesh::{TargetState, TargetStatus};
+
 use crate::args::{ConnectArgs, Format};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render;
-use crate::shape::Targets;
+use crate::shape::{Status, Targets};
+
+/// How long the first attempts are waited for: an `attach` that follows on the other host shall find the
+/// cluster there, and not found one of its own.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
+/// How often the attempts are looked at.
+const POLL: Duration = Duration::from_millis(10);
 
 pub(super) async fn run(client: &Client, format: Format, args: &ConnectArgs) -> Result<(), Failure> {
-    let targets = args.peers.iter().map(ToString::to_string).collect();
-    let done: Targets = client.post("/connect", &Targets { targets, replace: args.replace }).await?;
+    let targets: Vec<String> = args.peers.iter().map(ToString::to_string).collect();
+    let request = Targets { targets, replace: args.replace };
+    let done: Targets = client.post("/connect", &request).await?;
+    await_first_attempts(client, &request.targets).await;
     render::answer(format, &done, |_| String::new());
     Ok(())
+}
+
+/// Returns when each of the targets is connected or has failed once, at the latest after a second: the daemon
+/// goes on trying, so nothing is wrong then.
+async fn await_first_attempts(client: &Client, wanted: &[String]) {
+    let end = Instant::now() + FIRST_ATTEMPT;
+    while Instant::now() < end {
+        let Ok(status) = client.get::<Status>("/status").await else { return };
+        let mut ours = status.targets.iter().filter(|target| wanted.contains(&target.target));
+        if ours.all(is_tried) {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn is_tried(target: &TargetStatus) -> bool {
+    match target.state {
+        TargetState::Established | TargetState::Refused => true,
+        TargetState::Waiting => target.reason.is_some(),
+        TargetState::Resolving | TargetState::Connecting => false,
+    }
 }
