@@ -113,6 +113,9 @@ pub(crate) struct LaunchArgs {
     /// Threads of the data plane [default: half of the cores, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: Option<u16>,
+    /// From how many UDP ports flows are sent, so that the underlay spreads them; 0: the data port alone
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(0..=16))]
+    pub(crate) source_ports: u16,
     /// How much is logged
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LogLevel,

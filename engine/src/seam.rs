@@ -29,6 +29,9 @@ pub enum Update {
         /// Its data addresses, best first; the first that answers a probe becomes the path. Datagrams
         /// from any of them are accepted.
         candidates: Vec<SocketAddr>,
+        /// The candidate that it does not advertise but was seen at, if there is one: an address of something that
+        /// translates, which may let only what comes from the data port through.
+        unadvertised: Option<SocketAddr>,
         /// The networks it has: where floods go to, and whose frames are accepted from it.
         networks: Vec<Vni>,
     },

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use crate::counters::DropReason;
 use crate::network::Network;
+use crate::offload::source_port::{SOURCE_PORTS, SourcePort, SourcePorts};
 use crate::packet::{Batch, MAX_FRAMES};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::{MacAddr, Vni};
@@ -55,13 +56,26 @@ pub type Reply = [u8; arp::FRAME_LEN];
 pub struct Switch {
     tables: Arc<Tables>,
     storm: Storm,
+    source_ports: SourcePorts,
     reply: Reply,
 }
 
 impl Switch {
     /// A switch that forwards by `tables`.
     pub fn new(tables: Arc<Tables>) -> Self {
-        Switch { tables, storm: Storm::default(), reply: [0; arp::FRAME_LEN] }
+        Switch {
+            tables,
+            storm: Storm::default(),
+            source_ports: SourcePorts::new(SOURCE_PORTS),
+            reply: [0; arp::FRAME_LEN],
+        }
+    }
+
+    /// The same with another number of source ports.
+    #[must_use]
+    pub fn with_source_ports(mut self, count: usize) -> Self {
+        self.source_ports = SourcePorts::new(count);
+        self
     }
 
     /// Forwards by newer tables from now on.
@@ -153,9 +167,23 @@ impl Switch {
                 _ => self.forward(now, from, vni, frame),
             };
             previous = Some((frame, verdict));
-            classes.put(slot as u16, verdict, &self.reply);
+            let source = self.source_port(now, verdict, frame);
+            classes.put(slot as u16, verdict, source, &self.reply);
         }
         classes.sort();
+    }
+
+    /// From which port the datagrams of a frame leave, if it goes to other hosts.
+    fn source_port(&mut self, now: Instant, verdict: Verdict, frame: &[u8]) -> SourcePort {
+        match verdict {
+            Verdict::Unicast(Port::Remote(to)) if self.tables.remote(to).is_none_or(|to| !to.spread) => {
+                SourcePort::DATA
+            }
+            Verdict::Unicast(Port::Remote(_)) | Verdict::Flood => {
+                self.source_ports.choose(self.tables.seconds(now), frame)
+            }
+            Verdict::Unicast(Port::Tap(_)) | Verdict::Hairpin | Verdict::Drop(_) => SourcePort::DATA,
+        }
     }
 }
 
@@ -213,7 +241,7 @@ fn answer(network: &Network, from: Port, ether: &Ether<'_>) -> Option<Reply> {
 #[derive(Debug)]
 pub struct Classes {
     unicast: Vec<Routed>,
-    floods: Vec<u16>,
+    floods: Vec<(u16, SourcePort)>,
     replies: Vec<Reply>,
     drops: Vec<(u16, DropReason)>,
 }
@@ -223,6 +251,8 @@ pub struct Classes {
 pub struct Routed {
     /// Where it goes.
     pub to: Port,
+    /// From which port its datagrams leave.
+    pub source: SourcePort,
     /// Its place in the batch.
     pub slot: u16,
 }
@@ -244,14 +274,14 @@ impl Classes {
         }
     }
 
-    /// Frames for one destination each: one group for each destination, in it the order of the batch.
-    pub fn unicast(&self) -> impl Iterator<Item = (Port, &[Routed])> + '_ {
-        let groups = self.unicast.chunk_by(|a, b| a.to == b.to);
-        groups.filter_map(|group| group.first().map(|first| (first.to, group)))
+    /// Frames for one destination each: one group for each destination and source port, in it the order of the batch.
+    pub fn unicast(&self) -> impl Iterator<Item = (Port, SourcePort, &[Routed])> + '_ {
+        let groups = self.unicast.chunk_by(|a, b| (a.to, a.source) == (b.to, b.source));
+        groups.filter_map(|group| group.first().map(|first| (first.to, first.source, group)))
     }
 
-    /// Frames for [`Switch::flood`].
-    pub fn floods(&self) -> &[u16] {
+    /// Frames for [`Switch::flood`], and from which port their datagrams leave where the remote allows it.
+    pub fn floods(&self) -> &[(u16, SourcePort)] {
         &self.floods
     }
 
@@ -272,16 +302,16 @@ impl Classes {
         self.drops.clear();
     }
 
-    fn put(&mut self, slot: u16, verdict: Verdict, reply: &Reply) {
+    fn put(&mut self, slot: u16, verdict: Verdict, source: SourcePort, reply: &Reply) {
         match verdict {
-            Verdict::Unicast(to) => self.unicast.push(Routed { to, slot }),
-            Verdict::Flood => self.floods.push(slot),
+            Verdict::Unicast(to) => self.unicast.push(Routed { to, source, slot }),
+            Verdict::Flood => self.floods.push((slot, source)),
             Verdict::Hairpin => self.replies.push(*reply),
             Verdict::Drop(reason) => self.drops.push((slot, reason)),
         }
     }
 
-    /// Brings frames for one destination together; within it the order of the batch stays.
+    /// Brings frames for one destination and source port together; within them the order of the batch stays.
     fn sort(&mut self) {
         self.unicast.sort_unstable();
     }

@@ -51,6 +51,8 @@ pub struct Remote {
     pub addr: SocketAddr,
     /// The peer, none for a VTEP.
     pub peer: Option<PeerId>,
+    /// Whether datagrams for it may leave from other ports than the data port: it is where it says it is.
+    pub spread: bool,
 }
 
 /// A port of this host.

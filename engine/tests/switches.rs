@@ -112,6 +112,7 @@ fn networks_do_not_meet() {
     world.hosts[1].registry.apply(Update::SetPeer {
         peer: peer_id(0),
         candidates: vec![addr(0)],
+        unadvertised: None,
         networks: vec![vni()],
     });
     world.receive(&Burst { from: addr(0), to: addr(1), stride: 0, bytes: bytes.clone() });

@@ -215,6 +215,7 @@ fn engine_config(args: &LaunchArgs) -> EngineConfig {
         workers: workers(args),
         listen: args.listen,
         data_port: args.data_port,
+        source_ports: usize::from(args.source_ports),
         seed: rand::random(),
     }
 }

@@ -122,6 +122,7 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
         MeshEvent::HostUp(host) => Update::SetPeer {
             peer: host.peer,
             candidates: host.candidates.clone(),
+            unadvertised: host.unadvertised,
             networks: host.networks.iter().map(|(_, vni)| *vni).collect(),
         },
         MeshEvent::HostDown { peer } => Update::RemovePeer { peer: *peer },
@@ -180,10 +181,12 @@ mod tests {
             peer: OTHER,
             nickname: "node02".into(),
             candidates: vec!["192.0.2.2:4789".parse().unwrap()],
+            unadvertised: None,
             networks: vec![(intent(1).network, Vni::MESH)],
         };
+        let candidates = host.candidates.clone();
         let expected =
-            Update::SetPeer { peer: OTHER, candidates: host.candidates.clone(), networks: vec![Vni::MESH] };
+            Update::SetPeer { peer: OTHER, candidates, unadvertised: None, networks: vec![Vni::MESH] };
         assert_eq!(update(OWN, &MeshEvent::HostUp(host)), Some(expected));
         let down = MeshEvent::HostDown { peer: OTHER };
         assert_eq!(update(OWN, &down), Some(Update::RemovePeer { peer: OTHER }));

@@ -178,7 +178,12 @@ impl Host {
         vnis.iter().for_each(|&vni| registry.apply(Update::SetNetwork { vni, mtu: MTU }));
         for other in (0..count).filter(|&other| other != own) {
             let (peer, networks) = (peer_id(other), vnis.to_vec());
-            registry.apply(Update::SetPeer { peer, candidates: vec![addr(other)], networks });
+            registry.apply(Update::SetPeer {
+                peer,
+                candidates: vec![addr(other)],
+                unadvertised: None,
+                networks,
+            });
             registry.set_path(peer, Some(addr(other)));
         }
         Host {
@@ -218,11 +223,11 @@ impl Host {
         let mut jobs: Vec<(Port, Vec<u16>)> = self
             .classes
             .unicast()
-            .map(|(to, group)| (to, group.iter().map(|routed| routed.slot).collect()))
+            .map(|(to, _, group)| (to, group.iter().map(|routed| routed.slot).collect()))
             .collect();
         let (ports, remotes) = self.switch.flood(from, vni);
         for to in ports.map(Port::Tap).chain(remotes.map(Port::Remote)) {
-            jobs.push((to, self.classes.floods().to_vec()));
+            jobs.push((to, self.classes.floods().iter().map(|&(slot, _)| slot).collect()));
         }
         for (to, slots) in jobs {
             self.outbox.clear();

@@ -26,6 +26,7 @@ use super::watch::Watcher;
 use super::worker::{Command, NewPort, PortGone, Shared, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
+use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
 use crate::seam::{Event, Update};
 use crate::tables::{PortIndex, Registry, Tables};
@@ -43,6 +44,9 @@ pub struct EngineConfig {
     pub listen: Option<IpAddr>,
     /// The UDP port, 4789 unless changed.
     pub data_port: u16,
+    /// From how many source ports each worker sends flows, at most
+    /// [`SOURCE_PORTS`](crate::offload::source_port::SOURCE_PORTS); 0 sends all from the data port.
+    pub source_ports: usize,
     /// Makes probe nonces hard to guess; from the system's generator.
     pub seed: u64,
 }
@@ -152,7 +156,8 @@ impl Engine {
         let wake = Arc::new(event_fd()?);
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for (index, socket) in sockets.into_iter().enumerate() {
-            let (end, thread) = start_worker(index, socket, &tables, &gone, &wake)?;
+            let pool = socket::pool(&socket, config.source_ports.min(SOURCE_PORTS));
+            let (end, thread) = start_worker(index, socket, pool, &tables, &gone, &wake)?;
             workers.push(end);
             threads.push(thread);
         }
@@ -259,6 +264,7 @@ impl Drop for Engine {
 fn start_worker(
     index: usize,
     socket: DataSocket,
+    pool: Vec<DataSocket>,
     tables: &Arc<ArcSwap<Tables>>,
     gone: &Sender<PortGone>,
     gone_wake: &Arc<EventFd>,
@@ -273,7 +279,7 @@ fn start_worker(
         gone: gone.clone(),
         gone_wake: Arc::clone(gone_wake),
     };
-    let worker = Worker::new(shared, socket, Coalesce { tcp: true, udp: true })?;
+    let worker = Worker::new(shared, socket, pool, Coalesce { tcp: true, udp: true })?;
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
     Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters }, thread))
 }

@@ -93,12 +93,18 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Shared, socket: DataSocket, coalesce: Coalesce) -> io::Result<Self> {
+    /// `pool` has a socket for each source port.
+    pub(super) fn new(
+        shared: Shared,
+        socket: DataSocket,
+        pool: Vec<DataSocket>,
+        coalesce: Coalesce,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&*shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
-        let switch = Switch::new(shared.tables.load_full());
-        let output = Output::new(socket, Arc::clone(&shared.counters));
+        let switch = Switch::new(shared.tables.load_full()).with_source_ports(pool.len());
+        let output = Output::new(socket, pool, Arc::clone(&shared.counters));
         Ok(Worker {
             shared,
             epoll,

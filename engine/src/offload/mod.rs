@@ -7,6 +7,7 @@ pub mod cut;
 mod headers;
 pub mod join;
 mod parts;
+pub mod source_port;
 
 /// Whether a bounded buffer took what it was offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

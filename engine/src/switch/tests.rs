@@ -42,7 +42,12 @@ impl Bed {
         let now = Instant::now();
         let mut registry = Registry::new(now);
         registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
-        registry.apply(Update::SetPeer { peer: PEER, candidates: vec![addr(1)], networks: vec![NET] });
+        registry.apply(Update::SetPeer {
+            peer: PEER,
+            candidates: vec![addr(1)],
+            unadvertised: None,
+            networks: vec![NET],
+        });
         registry.apply(Update::AddVtep { vni: NET, addr: addr(2) });
         registry.set_path(PEER, Some(addr(1)));
         let one = Port::Tap(registry.add_port(PortId([1; 8]), NET));
@@ -212,10 +217,10 @@ fn a_batch_is_sorted_by_what_is_to_be_done() {
     bed.switch.classify(bed.now, bed.one, NET, &batch, &mut classes);
     let unicast: Vec<_> = classes
         .unicast()
-        .map(|(to, group)| (to, group.iter().map(|routed| routed.slot).collect::<Vec<_>>()))
+        .map(|(to, _, group)| (to, group.iter().map(|routed| routed.slot).collect::<Vec<_>>()))
         .collect();
     assert_eq!(unicast, [(bed.two, vec![1]), (bed.peer, vec![0, 4])]);
-    assert_eq!(classes.floods(), [2]);
+    assert_eq!(classes.floods().iter().map(|&(slot, _)| slot).collect::<Vec<_>>(), [2]);
     assert_eq!(classes.drops(), [(5, DropReason::GroupSource)]);
     assert_eq!(classes.replies().len(), 1);
 }
@@ -231,4 +236,35 @@ fn a_flood_of_forged_sources_fills_only_so_much() {
     let tables = bed.registry.tables();
     assert_eq!(tables.network(NET).unwrap().learned().len(), crate::fdb::MAX_LEARNED);
     assert_eq!(bed.forward(bed.one, &frame(mac(2), mac(1))), Verdict::Unicast(bed.two));
+}
+
+#[test]
+fn frames_for_another_host_leave_from_the_port_of_their_flow() {
+    let mut bed = Bed::new();
+    bed.pin(mac(9), Location::Peer(PEER), [10, 0, 0, 9]);
+    bed.switch.set_tables(bed.registry.tables());
+    let mut batch = Batch::new();
+    for connection in [1u8, 2, 3, 1, 2, 3, 1, 2, 3] {
+        let builder = etherparse::PacketBuilder::ethernet2(mac(1).0, mac(9).0)
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 9], 64)
+            .tcp(u16::from(connection) * 1000, 80, 1, 100);
+        let mut frame = vec![0; virtio::LEN];
+        builder.write(&mut frame, &[connection; 100]).unwrap();
+        batch.room()[..frame.len()].copy_from_slice(&frame);
+        batch.commit(frame.len()).unwrap();
+    }
+    let mut classes = Classes::new();
+    bed.switch.classify(bed.now, bed.one, NET, &batch, &mut classes);
+    let mut groups: Vec<Vec<u16>> =
+        classes.unicast().map(|(_, _, group)| group.iter().map(|routed| routed.slot).collect()).collect();
+    groups.sort_unstable();
+    assert_eq!(groups, [[0, 3, 6], [1, 4, 7], [2, 5, 8]], "each connection apart and in order");
+    assert!(classes.unicast().all(|(to, source, _)| to == bed.peer && source.pooled().is_some()));
+
+    let mut plain = Switch::new(bed.registry.tables()).with_source_ports(0);
+    plain.classify(bed.now, bed.one, NET, &batch, &mut classes);
+    assert_eq!(
+        classes.unicast().map(|(_, source, group)| (source, group.len())).collect::<Vec<_>>(),
+        [(SourcePort::DATA, 9)]
+    );
 }

@@ -53,6 +53,7 @@ struct NetworkState {
 #[derive(PartialEq, Eq, Default, Debug)]
 struct PeerState {
     candidates: Vec<SocketAddr>,
+    unadvertised: Option<SocketAddr>,
     networks: BTreeSet<Vni>,
     path: Option<SocketAddr>,
 }
@@ -89,7 +90,9 @@ impl Registry {
         match update {
             Update::SetNetwork { vni, mtu } => self.set_network(vni, mtu),
             Update::RemoveNetwork { vni } => self.remove_network(vni),
-            Update::SetPeer { peer, candidates, networks } => self.set_peer(peer, candidates, networks),
+            Update::SetPeer { peer, candidates, unadvertised, networks } => {
+                self.set_peer(peer, candidates, unadvertised, networks)
+            }
             Update::RemovePeer { peer } => self.remove_peer(peer),
             Update::AddVtep { vni, addr } => self.add_vtep(vni, canonical(addr)),
             Update::RemoveVtep { vni, addr } => self.remove_vtep(vni, canonical(addr)),
@@ -122,11 +125,18 @@ impl Registry {
         self.dirty = Dirty { networks: true, remotes: true, sources: true, ..self.dirty };
     }
 
-    fn set_peer(&mut self, peer: PeerId, candidates: Vec<SocketAddr>, networks: Vec<Vni>) {
+    fn set_peer(
+        &mut self,
+        peer: PeerId,
+        candidates: Vec<SocketAddr>,
+        unadvertised: Option<SocketAddr>,
+        networks: Vec<Vni>,
+    ) {
         let candidates: Vec<_> = candidates.into_iter().map(canonical).collect();
         let held = self.peers.get(&peer);
         let path = held.and_then(|held| held.path).filter(|path| candidates.contains(path));
-        let state = PeerState { candidates, networks: networks.into_iter().collect(), path };
+        let unadvertised = unadvertised.map(canonical);
+        let state = PeerState { candidates, unadvertised, networks: networks.into_iter().collect(), path };
         if held != Some(&state) {
             self.remove_peer(peer);
             self.remotes.intern(RemoteKey::Peer(peer));
@@ -318,8 +328,12 @@ impl Registry {
 
     fn build_remotes(&self) -> Arc<[Option<Remote>]> {
         let remote = |key: &RemoteKey| match *key {
-            RemoteKey::Vtep(addr) => Some(Remote { addr, peer: None }),
-            RemoteKey::Peer(id) => Some(Remote { addr: self.peers.get(&id)?.path?, peer: Some(id) }),
+            RemoteKey::Vtep(addr) => Some(Remote { addr, peer: None, spread: true }),
+            RemoteKey::Peer(id) => {
+                let peer = self.peers.get(&id)?;
+                let addr = peer.path?;
+                Some(Remote { addr, peer: Some(id), spread: peer.unadvertised != Some(addr) })
+            }
         };
         self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()
     }

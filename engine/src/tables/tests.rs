@@ -28,7 +28,7 @@ fn addr(host: u8) -> SocketAddr {
 
 fn set_peer(number: u8, candidates: &[u8], networks: &[Vni]) -> Update {
     let candidates = candidates.iter().map(|&host| addr(host)).collect();
-    Update::SetPeer { peer: peer(number), candidates, networks: networks.to_vec() }
+    Update::SetPeer { peer: peer(number), candidates, unadvertised: None, networks: networks.to_vec() }
 }
 
 fn pin(claimant: u8, version: u64, location: Location) -> Update {
@@ -62,8 +62,25 @@ fn who_may_send_what() {
     assert_eq!(tables.source(addr(1).ip(), vni(99)), Err(DropReason::UnknownVni));
     assert_eq!(tables.source(addr(3).ip(), NET), Err(DropReason::UnknownSource));
     let of_vtep = tables.source(addr(2).ip(), vni(7)).unwrap();
-    assert_eq!(tables.remote(of_vtep), Some(&Remote { addr: addr(2), peer: None }));
+    assert_eq!(tables.remote(of_vtep), Some(&Remote { addr: addr(2), peer: None, spread: true }));
     assert_eq!(tables.source(addr(2).ip(), NET), Err(DropReason::NotOnNetwork));
+}
+
+#[test]
+fn only_who_is_where_he_says_is_sent_to_from_other_ports() {
+    let mut registry = registry();
+    registry.apply(Update::SetPeer {
+        peer: peer(1),
+        candidates: vec![addr(1), addr(11)],
+        unadvertised: Some(addr(11)),
+        networks: vec![NET],
+    });
+    let of_peer = registry.tables().source(addr(1).ip(), NET).unwrap();
+    for (path, spread) in [(1, true), (11, false), (1, true)] {
+        registry.set_path(peer(1), Some(addr(path)));
+        let remote = registry.tables().remote(of_peer).copied();
+        assert_eq!(remote, Some(Remote { addr: addr(path), peer: Some(peer(1)), spread }));
+    }
 }
 
 #[test]

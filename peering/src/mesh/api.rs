@@ -141,6 +141,8 @@ pub struct HostView {
     pub nickname: String,
     /// Its data addresses, best first.
     pub candidates: Vec<SocketAddr>,
+    /// The one among them that it does not advertise but was seen at.
+    pub unadvertised: Option<SocketAddr>,
     /// The networks it takes part in.
     pub networks: Vec<(NetworkId, Vni)>,
 }

@@ -138,10 +138,15 @@ impl Mesh {
     fn host_view(&self, peer: PeerId, host: &HostRecord) -> HostView {
         let mut candidates = host.data_addrs.clone();
         let port = candidates.first().map_or(DEFAULT_DATA_PORT, SocketAddr::port);
-        if let Some(seen) = self.seen.get(&peer) {
-            prefer(&mut candidates, SocketAddr::new(seen.ip(), port));
+        let seen = self.seen.get(&peer).map(|seen| SocketAddr::new(seen.ip(), port));
+        seen.into_iter().for_each(|seen| prefer(&mut candidates, seen));
+        HostView {
+            peer,
+            nickname: host.nickname.clone(),
+            candidates,
+            unadvertised: seen.filter(|seen| !host.data_addrs.contains(seen)),
+            networks: host.networks.clone(),
         }
-        HostView { peer, nickname: host.nickname.clone(), candidates, networks: host.networks.clone() }
     }
 
     /// Membership changed its mind.

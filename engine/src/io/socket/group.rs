@@ -125,7 +125,7 @@ fn bound_addr(socket: &Socket, asked: SocketAddr) -> SocketAddr {
 }
 
 /// An unbound socket with all its settings but the offloads.
-fn open(ip: IpAddr) -> io::Result<Socket> {
+pub(super) fn open(ip: IpAddr) -> io::Result<Socket> {
     let domain = if ip.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if ip.is_ipv6() {
@@ -147,6 +147,15 @@ fn grow(socket: &Socket, force: libc::c_int, ask: libc::c_int) -> io::Result<()>
 impl DataSocket {
     fn new(socket: Socket, ipv6: bool) -> Self {
         let refused_gro = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &ON).err();
+        DataSocket::with(socket, ipv6, refused_gro)
+    }
+
+    /// One that is never read.
+    pub(super) fn sender(socket: Socket, ipv6: bool) -> Self {
+        DataSocket::with(socket, ipv6, None)
+    }
+
+    fn with(socket: Socket, ipv6: bool, refused_gro: Option<io::Error>) -> Self {
         // Asking is enough to learn whether the kernel knows the option; 0 leaves plain sends alone.
         let refused_segmentation = set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, &OFF).err();
         DataSocket {
@@ -165,7 +174,18 @@ fn attach(socket: &Socket, mut instructions: Vec<Instruction>) -> io::Result<()>
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-fn set_option<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+/// Lets through only what the program keeps.
+pub(super) fn attach_filter(socket: &Socket, instructions: &mut [Instruction]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+pub(super) fn set_option<T>(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes of `value`, which lives through the call; where that is a program,
     // its caller keeps the instructions alive.

@@ -2,10 +2,12 @@
 //!
 //! [`bind`] makes the group; the kernel steers by the first payload byte ([`steering`]). A worker reads many
 //! datagrams with one call ([`DataSocket::recv_batch`]) and writes many with one call, as one buffer that the
-//! kernel cuts ([`DataSocket::send`]) or as separate messages ([`DataSocket::send_batch`]).
+//! kernel cuts ([`DataSocket::send`]) or as separate messages ([`DataSocket::send_batch`]). Beside the group each
+//! worker has a [`pool()`] of sockets that only send, for source ports by flow.
 
 mod group;
 mod holder;
+mod pool;
 mod receive;
 mod steering;
 mod transmit;
@@ -17,6 +19,7 @@ use std::{io, net::SocketAddr};
 
 pub use group::{SocketError, SocketGroup, bind};
 pub use holder::{Holder, port_holder};
+pub use pool::pool;
 pub use receive::{Received, RecvBatch, SLOT_LEN};
 pub use transmit::Transmit;
 

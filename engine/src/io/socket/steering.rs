@@ -40,6 +40,9 @@ const IPV6_NEXT_HEADER: u32 = IP + 6;
 const IPV6_ADDRESSES: [u32; 2] = [IP + 20, IP + 36];
 const IPV6_PORTS: u32 = IP + 40;
 
+/// The program that lets nothing through (linux/net/core/filter.c: 0 bytes are kept).
+pub(super) const DROP_ALL: [Instruction; 1] = [op(RET, 0)];
+
 /// The program for a group of `workers` data sockets, bound first, and one control socket, bound last:
 /// VXLAN goes to a worker by the flow of its frame, all else to the control socket.
 pub(super) fn program(workers: u32) -> Vec<Instruction> {
@@ -102,7 +105,7 @@ fn mix([first, second]: [u32; 2]) -> [Instruction; 5] {
     [op(LD_WORD, first), op(TAX, 0), op(LD_WORD, second), op(ALU_XOR_X, 0), op(TAX, 0)]
 }
 
-fn op(code: u16, k: u32) -> Instruction {
+const fn op(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
 }
 

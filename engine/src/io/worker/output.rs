@@ -11,6 +11,7 @@ use crate::io::tap::Tap;
 use crate::offload::Intake;
 use crate::offload::cut::{Outbox, cut};
 use crate::offload::join::{Joined, Joiner};
+use crate::offload::source_port::SourcePort;
 use crate::packet::{Batch, Slot};
 use crate::switch::{Classes, Port, Switch};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
@@ -22,10 +23,15 @@ const SEND_PIECES: usize = 2 * MAX_SEGMENTS;
 /// Pieces of one vectored write: the virtio-net header, the head, and a body for each segment.
 const WRITE_PIECES: usize = 2 + 128;
 
+/// To which host, and from which port.
+type Route = (RemoteIndex, SourcePort);
+
 /// Where a worker writes to.
 pub(super) struct Output {
     pub(super) ports: Ports,
     pub(super) socket: DataSocket,
+    /// Send only, one for each source port.
+    pool: Vec<DataSocket>,
     outbox: Outbox,
     counters: Arc<Counters>,
     /// Written since the last [`Output::finish`]: to ports, to other hosts.
@@ -45,10 +51,11 @@ pub(super) struct PortQueue {
 }
 
 impl Output {
-    pub(super) fn new(socket: DataSocket, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(socket: DataSocket, pool: Vec<DataSocket>, counters: Arc<Counters>) -> Self {
         Output {
             ports: Ports(Vec::new()),
             socket,
+            pool,
             outbox: Outbox::new(),
             counters,
             delivered: (0, 0),
@@ -66,14 +73,15 @@ impl Output {
         classes: &Classes,
     ) {
         let frames = batch.frames();
-        for slot in classes.floods().iter().filter_map(|&slot| frames.get(usize::from(slot))) {
-            self.flood(switch, from, vni, batch, slot);
+        for &(slot, source) in classes.floods() {
+            let Some(slot) = frames.get(usize::from(slot)) else { continue };
+            self.flood(switch, (from, source), vni, batch, slot);
         }
-        for (to, group) in classes.unicast() {
+        for (to, source, group) in classes.unicast() {
             let slots = group.iter().filter_map(|routed| frames.get(usize::from(routed.slot)));
             match to {
                 Port::Tap(port) => slots.for_each(|slot| self.deliver(port, batch, slot)),
-                Port::Remote(remote) => self.send(switch.tables(), remote, vni, batch, slots),
+                Port::Remote(remote) => self.send(switch.tables(), (remote, source), vni, batch, slots),
             }
         }
         if let Port::Tap(port) = from {
@@ -95,14 +103,21 @@ impl Output {
     }
 
     /// Copies a frame to every other port and every host of its network.
-    fn flood(&mut self, switch: &Switch, from: Port, vni: Vni, batch: &Batch, slot: &Slot) {
+    fn flood(
+        &mut self,
+        switch: &Switch,
+        (from, source): (Port, SourcePort),
+        vni: Vni,
+        batch: &Batch,
+        slot: &Slot,
+    ) {
         let (ports, remotes) = switch.flood(from, vni);
         ports.for_each(|port| self.deliver(port, batch, slot));
         let mut remotes = remotes.peekable();
         if remotes.peek().is_some() {
             self.outbox.clear();
             self.cut(switch.tables(), None, vni, batch, slot);
-            remotes.for_each(|remote| self.flush(switch.tables(), remote, batch));
+            remotes.for_each(|remote| self.flush(switch.tables(), (remote, source), batch));
         }
     }
 
@@ -110,7 +125,7 @@ impl Output {
     fn send<'a>(
         &mut self,
         tables: &Tables,
-        to: RemoteIndex,
+        to: Route,
         vni: Vni,
         batch: &Batch,
         slots: impl Iterator<Item = &'a Slot>,
@@ -123,7 +138,7 @@ impl Output {
     }
 
     /// Puts one frame into the outbox. A full one is sent to `to` first; a single frame always has room.
-    fn cut(&mut self, tables: &Tables, to: Option<RemoteIndex>, vni: Vni, batch: &Batch, slot: &Slot) {
+    fn cut(&mut self, tables: &Tables, to: Option<Route>, vni: Vni, batch: &Batch, slot: &Slot) {
         let Some(network) = tables.network(vni) else {
             return self.counters.dropped(DropReason::UnknownVni, 1);
         };
@@ -142,9 +157,11 @@ impl Output {
     }
 
     /// Sends the outbox to one host and leaves it as it is, for the next host of a flood.
-    fn flush(&mut self, tables: &Tables, to: RemoteIndex, batch: &Batch) {
+    fn flush(&mut self, tables: &Tables, (to, source): Route, batch: &Batch) {
         let count = self.outbox.datagrams().len() as u64;
         let Some(remote) = tables.remote(to) else { return self.counters.dropped(DropReason::NoPath, count) };
+        let pooled = source.pooled().filter(|_| remote.spread);
+        let socket = pooled.and_then(|at| self.pool.get(at)).unwrap_or(&self.socket);
         for run in self.outbox.runs(MAX_SEGMENTS, MAX_SEND_BYTES) {
             let datagrams = &self.outbox.datagrams()[run];
             let mut pieces = [IoSlice::new(&[]); SEND_PIECES];
@@ -153,7 +170,7 @@ impl Output {
                 pair.copy_from_slice(&[IoSlice::new(head), IoSlice::new(body)]);
             }
             let segment = datagrams.first().filter(|_| datagrams.len() > 1).map(|first| first.len() as u16);
-            match self.socket.send(remote.addr, &pieces[..2 * datagrams.len()], segment) {
+            match socket.send(remote.addr, &pieces[..2 * datagrams.len()], segment) {
                 Ok(bytes) => {
                     self.sent.0 += datagrams.len() as u64;
                     self.sent.1 += bytes as u64;
