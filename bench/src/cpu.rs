@@ -98,6 +98,33 @@ impl Snapshot {
     }
 }
 
+/// The processes whose parent this process is.
+pub fn children() -> BTreeSet<u32> {
+    let this = std::process::id();
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        stat.and_then(|stat| task(&stat)).is_some_and(|task| task.parent == this)
+    };
+    pids().unwrap_or_default().into_iter().filter(is_child).collect()
+}
+
+/// The most memory a process has held so far, in bytes (`VmHWM`, proc(5)); none when it is gone.
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    status_kib(pid, "VmHWM:")
+}
+
+/// The memory a process holds now, in bytes (`VmRSS`, proc(5)); none when it is gone.
+pub fn memory(pid: u32) -> Option<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+fn status_kib(pid: u32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn ticks_per_second() -> f64 {
     sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
 }
@@ -183,6 +210,14 @@ mod tests {
         assert_eq!(usage.foreign.keys().collect::<Vec<_>>(), ["cargo"]);
         assert!((usage.foreign["cargo"] - 80.0 / second).abs() < 1e-9);
         assert!(after.since(&before, &[d], &BTreeSet::from([s])).foreign.is_empty());
+    }
+
+    #[test]
+    fn a_process_has_held_at_least_what_it_holds() {
+        let this = std::process::id();
+        let now = memory(this).unwrap();
+        assert!(peak_memory(this).unwrap() >= now && now > 0);
+        assert_eq!(memory(0), None);
     }
 
     #[test]

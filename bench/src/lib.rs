@@ -2,6 +2,10 @@
 //!
 //! Absolute figures of such a run say little, since both hosts and both load generators share the processors: what
 //! counts is the ratio to the kernel's VXLAN in the same run, and processor seconds for the same payload.
+//!
+//! A [`plan`] says which rows are measured for which [`column`]s; [`session`] sets the columns up and runs each row
+//! ([`load`]) over them in turns; [`results`] has the figures, as a table and as the JSON that [`document`] makes
+//! `docs/performance.md` of.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,9 +13,16 @@
     reason = "a benchmark is all clocks, files and processes"
 )]
 
+pub mod blast;
+pub mod column;
 pub mod cpu;
+pub mod echo;
 pub mod load;
+pub mod machine;
+pub mod options;
 pub mod plan;
-pub mod report;
-pub mod rig;
+pub mod results;
+pub mod session;
 pub mod stats;
+pub mod table;
+pub mod watchdog;

@@ -3,86 +3,128 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use netns_tests::{IperfReport, IperfServer, Tool, Transport};
+use anyhow::{Result, ensure};
+use netns_tests::{IperfReport, IperfServer, Transport, pause};
 
-use crate::cpu::{Snapshot, Usage};
+use crate::blast::{self, IMIX, Pattern, SPREAD};
+use crate::column::{Lane, Route};
+use crate::cpu::{Snapshot, peak_memory};
+use crate::echo;
 use crate::plan::{Quantity, Row};
-use crate::rig::Route;
-use crate::stats::percentile;
+use crate::stats::{mean, percentile};
+use crate::watchdog;
 
-/// Bytes in the datagrams of the packet rate.
-const SMALL: u16 = 64;
-/// From one ping to the next, in seconds.
-const PING_INTERVAL_S: f64 = 0.005;
-/// Fewer pings than this say nothing about the slowest of a hundred.
-const FEWEST_PINGS: usize = 200;
+/// How much longer than its traffic a run may take.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// How long a stream runs before echoes beside it count.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Echoes from which on the slowest of a thousand says something.
+const FEWEST_FOR_P999: usize = 1000;
 
 /// What a run gave.
 pub struct Run {
     /// The figures.
-    pub figures: BTreeMap<Quantity, f64>,
-    /// What else used the machine meanwhile, as [`Usage`] has it.
+    pub figures: Figures,
+    /// What else used the machine meanwhile, as [`crate::cpu::Usage`] has it.
     pub foreign: BTreeMap<String, f64>,
 }
 
-/// Makes one run.
-pub fn run(row: Row, route: &Route, time: Duration) -> Result<Run> {
-    match row {
-        Row::Tcp1 => tcp(route, 1, time),
-        Row::Tcp4 => tcp(route, 4, time),
-        Row::Udp64 => udp(route, time),
-        Row::Ping => ping(route, time),
-    }
+/// Figures by what they are.
+pub type Figures = BTreeMap<Quantity, f64>;
+
+/// Makes one run; `own` are the daemons of all columns. Ends in time, whatever happens.
+pub fn run(row: Row, lane: &Lane, own: &BTreeSet<u32>, time: Duration) -> Result<Run> {
+    watchdog::within(time + SLACK, || {
+        let before = Snapshot::take()?;
+        let route = &lane.route;
+        let figures = match row {
+            Row::Tcp1 | Row::Local => tcp(lane, 1, "", time),
+            Row::Tcp1r => tcp(lane, 1, "-R", time),
+            Row::Tcp4 => tcp(lane, 4, "", time),
+            Row::Tcp4r => tcp(lane, 4, "-R", time),
+            Row::Udp64 => udp(route, 64, time),
+            Row::Udp1400 => udp(route, 1400, time),
+            Row::Spread64 => pattern(route, SPREAD, time),
+            Row::Imix => pattern(route, IMIX, time),
+            Row::Rtt1 => echoes(route, 1.0, time),
+            Row::Rtt100 => echoes(route, 100.0, time),
+            Row::Loaded => loaded(route, time),
+        }?;
+        let foreign = Snapshot::take()?.since(&before, &route.daemons, own).foreign;
+        Ok(Run { figures, foreign })
+    })
 }
 
-fn tcp(route: &Route, streams: u8, time: Duration) -> Result<Run> {
-    let (report, usage) = iperf(route, Transport::Tcp { streams }, time)?;
+fn tcp(lane: &Lane, streams: u8, more: &str, time: Duration) -> Result<Figures> {
+    let route = &lane.route;
+    let server = IperfServer::start(&route.end()?.namespace, &route.end()?.address)?;
+    let before = Snapshot::take()?;
+    let report = server.measure(&route.from, Transport::Tcp { streams }, time, more)?;
+    let usage = Snapshot::take()?.since(&before, &route.daemons, &BTreeSet::new());
     let gigabytes = report.bytes()? / 1e9;
     ensure!(gigabytes > 0.0, "no byte of the stream arrived");
     let mut figures = BTreeMap::from([
         (Quantity::GbitPerS, report.bits_per_second()? / 1e9),
         (Quantity::CpuSPerGb, usage.machine_s / gigabytes),
     ]);
-    if !route.daemons.is_empty() {
-        figures.insert(Quantity::DaemonsSPerGb, usage.daemons_s / gigabytes);
+    if let Some(again) = report.retransmits() {
+        figures.insert(Quantity::RetransmitsPerGb, again as f64 / gigabytes);
     }
-    Ok(Run { figures, foreign: usage.foreign })
+    if lane.daemon_hosts > 0 {
+        figures.insert(Quantity::DaemonsSPerGb, usage.daemons_s / gigabytes);
+        let peak: u64 = route.daemons.iter().filter_map(|pid| peak_memory(*pid)).sum();
+        figures.insert(Quantity::PeakMib, peak as f64 / f64::from(1 << 20) / lane.daemon_hosts as f64);
+    }
+    Ok(figures)
 }
 
-fn udp(route: &Route, time: Duration) -> Result<Run> {
-    let transport = Transport::Udp { payload_bytes: SMALL, bits_per_second: 0 };
-    let (report, usage) = iperf(route, transport, time)?;
+fn udp(route: &Route, payload_bytes: u16, time: Duration) -> Result<Figures> {
+    let transport = Transport::Udp { payload_bytes, bits_per_second: 0 };
+    let server = IperfServer::start(&route.end()?.namespace, &route.end()?.address)?;
+    let report: IperfReport = server.measure(&route.from, transport, time, "")?;
     let (sent, lost) = report.datagrams()?;
-    let kpps = (sent - lost) / report.seconds()? / 1e3;
-    Ok(Run { figures: BTreeMap::from([(Quantity::KppsDelivered, kpps)]), foreign: usage.foreign })
+    ensure!(sent > 0.0, "no datagram was sent");
+    Ok(BTreeMap::from([
+        (Quantity::KppsDelivered, (sent - lost) / report.seconds()? / 1e3),
+        (Quantity::LostPercent, lost / sent * 100.0),
+    ]))
 }
 
-fn iperf(route: &Route, transport: Transport, time: Duration) -> Result<(IperfReport, Usage)> {
-    let server = IperfServer::start(&route.receiver, &route.to)?;
-    let before = Snapshot::take()?;
-    let report = server.measure(&route.from, transport, time, "")?;
-    let usage = Snapshot::take()?.since(&before, &route.daemons, &BTreeSet::new());
-    Ok((report, usage))
+fn pattern(route: &Route, pattern: Pattern, time: Duration) -> Result<Figures> {
+    let counts = blast::blast(route, pattern, time)?;
+    ensure!(counts.received > 0, "none of {} datagrams arrived", counts.sent);
+    Ok(BTreeMap::from([
+        (Quantity::KppsDelivered, counts.kpps()),
+        (Quantity::LostPercent, counts.lost_percent()),
+    ]))
 }
 
-fn ping(route: &Route, time: Duration) -> Result<Run> {
-    let count = ((time.as_secs_f64() / PING_INTERVAL_S) as usize).max(FEWEST_PINGS);
-    let before = Snapshot::take()?;
-    let line = format!("-n -c {count} -i {PING_INTERVAL_S} {}", route.to);
-    let output = Tool::new("ping").words(&line).inside(&route.from).run()?;
-    let usage = Snapshot::take()?.since(&before, &[], &route.daemons.iter().copied().collect());
-    let trips = round_trips(&output);
-    ensure!(trips.len() * 100 >= count * 99, "only {} of {count} pings were answered", trips.len());
-    let share = |percent| percentile(&trips, percent).context("no ping was answered");
-    let figures = BTreeMap::from([(Quantity::P50Us, share(50.0)?), (Quantity::P99Us, share(99.0)?)]);
-    Ok(Run { figures, foreign: usage.foreign })
+fn echoes(route: &Route, per_second: f64, time: Duration) -> Result<Figures> {
+    let echoes = echo::measure(route, Duration::from_secs_f64(1.0 / per_second), time)?;
+    let count = echoes.trips_us.len() + echoes.lost;
+    ensure!(echoes.lost * 100 <= count, "{} of {count} echoes were lost", echoes.lost);
+    ensure!(!echoes.trips_us.is_empty(), "no echo in {time:?}");
+    Ok(trip_figures(&echoes.trips_us))
 }
 
-/// The round trips in the output of `ping`, in microseconds.
-fn round_trips(output: &str) -> Vec<f64> {
-    let milliseconds = |line: &str| line.split_once("time=")?.1.split(' ').next()?.parse::<f64>().ok();
-    output.lines().filter_map(milliseconds).map(|ms| ms * 1e3).collect()
+fn trip_figures(trips_us: &[f64]) -> Figures {
+    let shares = [(Quantity::P50Us, 50.0), (Quantity::P99Us, 99.0), (Quantity::P999Us, 99.9)];
+    let enough = |quantity: Quantity| quantity != Quantity::P999Us || trips_us.len() >= FEWEST_FOR_P999;
+    let shares = shares.into_iter().filter(|(quantity, _)| enough(*quantity));
+    let percentiles = shares.filter_map(|(quantity, share)| Some((quantity, percentile(trips_us, share)?)));
+    percentiles.chain(mean(trips_us).map(|mean| (Quantity::AvgUs, mean))).collect()
+}
+
+/// Echoes beside one TCP stream that starts before and ends after them.
+fn loaded(route: &Route, time: Duration) -> Result<Figures> {
+    let server = IperfServer::start(&route.end()?.namespace, &route.end()?.address)?;
+    let stream = server.stream_with(&route.from, Transport::TCP, time + WARM_UP * 3, "")?;
+    pause(WARM_UP);
+    let mut figures = echoes(route, 100.0, time)?;
+    figures.insert(Quantity::GbitPerS, stream.finish()?.bits_per_second()? / 1e9);
+    Ok(figures)
 }
 
 #[cfg(test)]
@@ -90,11 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trips_are_read_from_each_answer() {
-        let output = "PING 10.32.0.3 (10.32.0.3) 56(84) bytes of data.\n\
-            64 bytes from 10.32.0.3: icmp_seq=1 ttl=64 time=0.211 ms\n\
-            64 bytes from 10.32.0.3: icmp_seq=2 ttl=64 time=1.5 ms\n\
-            \n--- 10.32.0.3 ping statistics ---\n2 packets transmitted, 2 received, 0% packet loss, time 5ms\n";
-        assert_eq!(round_trips(output), [211.0, 1500.0]);
+    fn the_slowest_of_a_thousand_needs_a_thousand() {
+        let trips: Vec<f64> = (1..=1000).map(f64::from).collect();
+        let figures = trip_figures(&trips);
+        assert_eq!(figures[&Quantity::P999Us], 999.0);
+        assert_eq!(figures[&Quantity::AvgUs], 500.5);
+        let figures = trip_figures(&trips[..999]);
+        assert!(!figures.contains_key(&Quantity::P999Us) && figures.contains_key(&Quantity::P99Us));
     }
 }

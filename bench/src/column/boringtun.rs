@@ -1,0 +1,77 @@
+//! boringtun, WireGuard in userspace: its TUN device is moved into the container, the socket stays on the host.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use netns_tests::{Container, Host, Process, Tool, Topology, secs, wait_for};
+
+use super::{End, Lane, Route, move_into, pair, program};
+
+/// What WireGuard leaves of 1500 bytes (wg(8)).
+const MTU: u16 = 1420;
+
+const PORT: u16 = 51_820;
+
+/// Where it listens to be configured; shared by all network namespaces.
+const SOCKETS: &str = "/var/run/wireguard";
+
+/// Fails when it is not installed.
+pub(super) fn check() -> Result<()> {
+    let install = "cargo install boringtun-cli, and name the directory of the program in MESHNET_PEERS";
+    program("boringtun-cli", install)?;
+    program("wg", "apt-get install wireguard-tools").map(drop)
+}
+
+/// One host's end of the tunnel.
+struct Site {
+    device: String,
+    private: String,
+    public: String,
+    process: Process,
+}
+
+/// Two hosts that are each other's only peer. Threads beyond one cost more than they give on two processors.
+pub(super) fn lane(topology: Topology) -> Result<Lane> {
+    let (a, b) = (topology.host(0), topology.host(1));
+    let sites = [start(a, 1)?, start(b, 2)?];
+    configure(a, &sites[0], &sites[1], b)?;
+    configure(b, &sites[1], &sites[0], a)?;
+    let containers = pair()?;
+    let ends = vec![
+        join(a, &sites[0], &containers[0], "10.99.0.1")?,
+        join(b, &sites[1], &containers[1], "10.99.0.2")?,
+    ];
+    containers[0].ping_within(&ends[1].address, secs(20))?;
+    let daemons = sites.into_iter().map(|site| site.process).collect();
+    Ok(Lane::new(topology, Route::through(ends)).with_daemons(daemons, 2).with_containers(containers))
+}
+
+fn start(host: &Host, number: u8) -> Result<Site> {
+    // Names of interfaces have 15 characters at most; the socket's directory is common to all.
+    let device = format!("wgb{}n{number}", std::process::id());
+    let program = program("boringtun-cli", "")?;
+    let options = "--foreground --disable-drop-privileges --threads 1";
+    let process = host.tool(&program).words(options).args([&device]).start()?;
+    let socket = Path::new(SOCKETS).join(format!("{device}.sock"));
+    wait_for("boringtun listens", secs(10), || socket.exists() && host.namespace().has_interface(&device))?;
+    let private = Tool::new("wg").args(["genkey"]).run()?.trim().to_owned();
+    let public = Tool::new("wg").args(["pubkey"]).input(format!("{private}\n")).run()?.trim().to_owned();
+    Ok(Site { device, private, public, process })
+}
+
+fn configure(host: &Host, own: &Site, other: &Site, other_host: &Host) -> Result<()> {
+    let key = host.directory().join("private-key");
+    std::fs::write(&key, &own.private).context("cannot write the key")?;
+    let line = format!(
+        "set {} listen-port {PORT} private-key {} peer {} endpoint {}:{PORT} allowed-ips 0.0.0.0/0",
+        own.device,
+        key.display(),
+        other.public,
+        other_host.address()
+    );
+    host.tool("wg").words(&line).run().map(drop)
+}
+
+fn join(host: &Host, site: &Site, container: &Container, address: &str) -> Result<End> {
+    move_into(host, &site.device, container, address, MTU)
+}
