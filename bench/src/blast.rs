@@ -39,6 +39,12 @@ pub struct Pattern {
 /// 64 bytes of payload, in 8 flows to each end.
 pub const SPREAD: Pattern = Pattern { payloads: &[64], flows: 8 };
 
+/// 64 bytes of payload in one flow, 64 datagrams a call.
+pub const FLOOD64: Pattern = Pattern { payloads: &[64; 64], flows: 1 };
+
+/// 1400 bytes of payload in one flow, 64 datagrams a call.
+pub const FLOOD1400: Pattern = Pattern { payloads: &[1400; 64], flows: 1 };
+
 /// IP packets of 46, 576 and 1400 bytes, 7:4:1. The largest is less than the usual 1500, so that it fits every overlay.
 pub const IMIX: Pattern =
     Pattern { payloads: &[18, 548, 18, 18, 548, 18, 1372, 18, 548, 18, 548, 18], flows: 8 };
