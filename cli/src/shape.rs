@@ -153,36 +153,71 @@ pub(crate) struct Path {
 pub(crate) struct Dataplane {
     pub(crate) workers: Vec<Worker>,
     pub(crate) ports: Vec<Port>,
-    /// Frames dropped, by reason.
+    /// Segments and control datagrams dropped, by reason.
     pub(crate) drops: BTreeMap<String, u64>,
+    pub(crate) conservation: Conservation,
     pub(crate) offloads: Vec<Offload>,
     /// Interfaces with our alias that belong to no port of this daemon and to no running daemon.
     pub(crate) unclaimed: Vec<Unclaimed>,
 }
 
-/// What one thread of the data plane did so far.
+/// What became of every segment: `in + copies + recut = out + drops` at rest.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Conservation {
+    /// From containers and other hosts.
+    #[serde(rename = "in")]
+    pub(crate) taken: u64,
+    /// Made by floods.
+    pub(crate) copies: u64,
+    /// Made by cutting smaller than the sender asked.
+    pub(crate) recut: u64,
+    /// To containers and other hosts.
+    #[serde(rename = "out")]
+    pub(crate) given: u64,
+    pub(crate) drops: u64,
+    /// Questions whose answers went out in their place.
+    pub(crate) answered: u64,
+    /// 0 at rest: more were lost without a reason, less appeared from nowhere.
+    pub(crate) difference: i64,
+}
+
+/// What one thread of the data plane did so far.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Worker {
     /// From containers.
     pub(crate) port_frames_in: u64,
     pub(crate) port_bytes_in: u64,
+    pub(crate) port_batches_in: u64,
+    pub(crate) port_mean_batch_in: Option<f64>,
+    pub(crate) port_segments_in: u64,
     /// To containers.
     pub(crate) port_frames_out: u64,
     pub(crate) port_bytes_out: u64,
+    pub(crate) port_batches_out: u64,
+    pub(crate) port_mean_batch_out: Option<f64>,
+    pub(crate) port_segments_out: u64,
     /// From other hosts.
     pub(crate) remote_frames_in: u64,
     pub(crate) remote_bytes_in: u64,
+    pub(crate) remote_batches_in: u64,
+    pub(crate) remote_mean_batch_in: Option<f64>,
+    pub(crate) remote_segments_in: u64,
     /// To other hosts.
     pub(crate) remote_frames_out: u64,
     pub(crate) remote_bytes_out: u64,
+    pub(crate) remote_batches_out: u64,
+    pub(crate) remote_mean_batch_out: Option<f64>,
+    pub(crate) remote_segments_out: u64,
     /// Of many segments, cut into datagrams.
     pub(crate) super_frames_cut: u64,
     /// Of many datagrams, joined.
     pub(crate) super_frames_joined: u64,
+    /// Segments dropped, by reason.
+    pub(crate) drops: BTreeMap<String, u64>,
 }
 
 /// A port of this host.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Port {
     pub(crate) port: String,
     pub(crate) container: String,
@@ -193,9 +228,21 @@ pub(crate) struct Port {
     /// From the container, since the daemon started.
     pub(crate) frames_in: u64,
     pub(crate) bytes_in: u64,
+    pub(crate) batches_in: u64,
+    pub(crate) mean_batch_in: Option<f64>,
+    pub(crate) segments_in: u64,
+    pub(crate) super_frames_in: u64,
     /// To the container.
     pub(crate) frames_out: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) batches_out: u64,
+    pub(crate) mean_batch_out: Option<f64>,
+    pub(crate) segments_out: u64,
+    pub(crate) super_frames_out: u64,
+    /// Segments that its container sent and that went nowhere, and those that its device did not take, by reason.
+    pub(crate) drops: BTreeMap<String, u64>,
+    /// What the kernel granted and refused for its device; empty while it is not open.
+    pub(crate) offloads: Vec<Offload>,
 }
 
 /// An offload of the kernel, and whether it could be had.

@@ -4,6 +4,8 @@
 mod support;
 
 use engine::counters::DropReason;
+use engine::offload::join::{Coalesce, Joiner, Part};
+use engine::offload::{Intake, segments};
 use engine::wire::virtio::{self, VnetHeader};
 use engine::wire::vxlan;
 use etherparse::{NetHeaders, TransportHeader};
@@ -63,6 +65,11 @@ proptest! {
     fn a_super_frame_is_cut_and_joined_again(spec in any_spec(61_000), gso_size in 400..1600_u16) {
         let (vnet, frame) = spec.super_frame(gso_size);
         let room = usize::from(MTU) + 14 - spec.head_len();
+        prop_assert_eq!(
+            segments(&frame, &vnet),
+            spec.payload.len().div_ceil(gso_size.into()).max(1) as u64,
+            "segments as the sender counts them, whatever the room"
+        );
         if !spec.tcp && usize::from(gso_size) > room {
             prop_assert_eq!(cut_one(vnet, &frame, MTU), Err(DropReason::TooBig));
             return Ok(());
@@ -101,6 +108,7 @@ proptest! {
     ) {
         let vnet = VnetHeader { flags: gso & 1, gso_type: gso % 6, gso_size: size, csum_start: start, csum_offset: offset, hdr_len: 0 };
         let _ = cut_one(vnet, &bytes, 100);
+        prop_assert!(segments(&bytes, &vnet) >= 1);
         let _ = join_all(&[bytes.clone(), bytes], 100);
     }
 
@@ -257,10 +265,20 @@ fn an_oversize_super_frame_is_passed_on_whole() {
         assert_eq!(join_all(std::slice::from_ref(&partial), MTU), [(vnet, partial.clone(), 1)]);
         // With a whole checksum it is verified, and then handed over partial.
         assert_eq!(join_all(&[spec.frame()], MTU), [(vnet, partial.clone(), 1)]);
+        assert_eq!(wire_segments(&partial), segments(&partial, &vnet));
         let mut broken = spec.frame();
         broken[5000] ^= 1;
         assert!(join_all(&[broken], MTU).is_empty());
     }
     let datagram = Spec { tcp: false, timestamp: None, payload: payload(9000, 1), ..Spec::default() };
     assert!(join_all(&[datagram.frame()], MTU).is_empty());
+}
+
+/// What the one frame that a joiner makes of `frame` stands for.
+fn wire_segments(frame: &[u8]) -> u64 {
+    let mut joiner = Joiner::new(Coalesce { tcp: true, udp: true });
+    let part = Part { frame: 0..frame.len() as u32, gso_size: 0 };
+    assert_eq!(joiner.push(frame, remote(), vni(), MTU, part), Ok(Intake::Taken));
+    joiner.finish();
+    joiner.joined()[0].wire_segments()
 }

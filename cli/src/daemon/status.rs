@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use engine::counters::{PortTotals, Snapshot};
+use engine::counters::{self, DropReason, Snapshot};
 use engine::io::device;
-use engine::io::engine::EngineSnapshot;
+use engine::io::engine::{EngineSnapshot, PortSnapshot};
 use engine::io::netlink::{Link, Netlink};
 use engine::io::tap::Offloads;
 use engine::types::{NetworkId, PortId};
@@ -16,7 +16,9 @@ use super::Daemon;
 use super::ports::Intent;
 use super::wiring::PathState;
 use crate::failure::Failure;
-use crate::shape::{Attachment, Dataplane, Listed, Offload, Path, Peer, Port, Status, Unclaimed, Worker};
+use crate::shape::{
+    Attachment, Conservation, Dataplane, Listed, Offload, Path, Peer, Port, Status, Unclaimed, Worker,
+};
 
 /// How many events of its own the daemon remembers.
 const REMEMBERED: usize = 64;
@@ -108,17 +110,16 @@ impl Daemon {
 
     fn dataplane(&self) -> Dataplane {
         let snapshot = self.engine.snapshot();
-        let totals: BTreeMap<PortId, PortTotals> =
-            snapshot.ports.iter().map(|p| (p.port, p.totals)).collect();
+        let open: BTreeMap<PortId, &PortSnapshot> = snapshot.ports.iter().map(|p| (p.port, p)).collect();
         let ports = self.ports();
         let settled = ports.all().filter(|i| !i.addresses.is_empty());
-        let mut listed: Vec<Port> =
-            settled.map(|i| port(i, totals.get(&i.port).copied().unwrap_or_default())).collect();
+        let mut listed: Vec<Port> = settled.map(|i| port(i, open.get(&i.port).copied())).collect();
         listed.sort_by(|a, b| (&a.container, &a.network).cmp(&(&b.container, &b.network)));
         Dataplane {
             workers: snapshot.workers.iter().map(worker).collect(),
             ports: listed,
-            drops: drops(&snapshot),
+            drops: drops(snapshot.total.drops()),
+            conservation: conservation(&snapshot.forwarded),
             offloads: offloads(&snapshot),
             unclaimed: Vec::new(),
         }
@@ -173,56 +174,86 @@ fn state(running: bool) -> String {
     if running { "running" } else { "stopped" }.to_owned()
 }
 
-fn port(intent: &Intent, totals: PortTotals) -> Port {
+fn port(intent: &Intent, open: Option<&PortSnapshot>) -> Port {
+    let totals = open.map(|open| open.totals.clone()).unwrap_or_default();
+    let (sent, given) = (totals.sent, totals.given);
     Port {
         port: intent.port.to_string(),
         container: intent.container.clone(),
         network: intent.network_name.clone(),
         ifname: intent.ifname.clone().unwrap_or_default(),
         state: state(intent.running),
-        frames_in: totals.frames_in,
-        bytes_in: totals.bytes_in,
-        frames_out: totals.frames_out,
-        bytes_out: totals.bytes_out,
+        frames_in: sent.frames,
+        bytes_in: sent.bytes,
+        batches_in: sent.batches,
+        mean_batch_in: sent.mean_batch(),
+        segments_in: sent.segments,
+        super_frames_in: totals.super_frames_sent,
+        frames_out: given.frames,
+        bytes_out: given.bytes,
+        batches_out: given.batches,
+        mean_batch_out: given.mean_batch(),
+        segments_out: given.segments,
+        super_frames_out: totals.super_frames_given,
+        drops: drops(totals.drops()),
+        offloads: open.map(|open| offloads_of(&open.offloads).collect()).unwrap_or_default(),
     }
 }
 
 fn worker(counted: &Snapshot) -> Worker {
+    let Snapshot { tap_in, tap_out, underlay_in, underlay_out, .. } = counted;
     Worker {
-        port_frames_in: counted.tap_in.frames,
-        port_bytes_in: counted.tap_in.bytes,
-        port_frames_out: counted.tap_out.frames,
-        port_bytes_out: counted.tap_out.bytes,
-        remote_frames_in: counted.underlay_in.frames,
-        remote_bytes_in: counted.underlay_in.bytes,
-        remote_frames_out: counted.underlay_out.frames,
-        remote_bytes_out: counted.underlay_out.bytes,
+        port_frames_in: tap_in.frames,
+        port_bytes_in: tap_in.bytes,
+        port_batches_in: tap_in.batches,
+        port_mean_batch_in: tap_in.mean_batch(),
+        port_segments_in: tap_in.segments,
+        port_frames_out: tap_out.frames,
+        port_bytes_out: tap_out.bytes,
+        port_batches_out: tap_out.batches,
+        port_mean_batch_out: tap_out.mean_batch(),
+        port_segments_out: tap_out.segments,
+        remote_frames_in: underlay_in.frames,
+        remote_bytes_in: underlay_in.bytes,
+        remote_batches_in: underlay_in.batches,
+        remote_mean_batch_in: underlay_in.mean_batch(),
+        remote_segments_in: underlay_in.segments,
+        remote_frames_out: underlay_out.frames,
+        remote_bytes_out: underlay_out.bytes,
+        remote_batches_out: underlay_out.batches,
+        remote_mean_batch_out: underlay_out.mean_batch(),
+        remote_segments_out: underlay_out.segments,
         super_frames_cut: counted.super_frames_cut,
         super_frames_joined: counted.super_frames_joined,
+        drops: drops(counted.drops()),
     }
 }
 
-fn drops(snapshot: &EngineSnapshot) -> BTreeMap<String, u64> {
-    snapshot.total.drops().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+fn drops(counts: impl Iterator<Item = (DropReason, u64)>) -> BTreeMap<String, u64> {
+    counts.map(|(reason, count)| (reason.name().to_owned(), count)).collect()
 }
 
-/// What the kernel granted everywhere, and what it refused somewhere.
+fn conservation(forwarded: &Snapshot) -> Conservation {
+    let books = forwarded.conservation();
+    let counters::Conservation { taken, copies, recut, given, drops, answered } = books;
+    Conservation { taken, copies, recut, given, drops, answered, difference: books.difference() }
+}
+
+/// What the kernel granted and refused somewhere.
 fn offloads(snapshot: &EngineSnapshot) -> Vec<Offload> {
-    let mut all: BTreeSet<Offload> = BTreeSet::new();
     let of_ports = snapshot.ports.iter().map(|p| &p.offloads);
-    for Offloads { granted, refused } in of_ports.chain([&snapshot.socket_offloads]) {
-        all.extend(granted.iter().map(|&name| Offload {
-            name: name.to_owned(),
-            granted: true,
-            reason: None,
-        }));
-        all.extend(refused.iter().map(|(name, reason)| Offload {
-            name: (*name).to_owned(),
-            granted: false,
-            reason: Some(reason.clone()),
-        }));
-    }
+    let all: BTreeSet<Offload> = of_ports.chain([&snapshot.socket_offloads]).flat_map(offloads_of).collect();
     all.into_iter().collect()
+}
+
+fn offloads_of(offloads: &Offloads) -> impl Iterator<Item = Offload> + '_ {
+    let granted = offloads.granted.iter().map(|&name| (name, None));
+    let refused = offloads.refused.iter().map(|(name, reason)| (*name, Some(reason.clone())));
+    granted.chain(refused).map(|(name, reason)| Offload {
+        name: name.to_owned(),
+        granted: reason.is_none(),
+        reason,
+    })
 }
 
 /// Interfaces with our alias that neither this daemon nor any other has open.

@@ -1,5 +1,7 @@
 //! The text of `status`: keys aligned on the right, one block per service.
 
+mod dataplane;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -97,7 +99,7 @@ fn switch(dataplane: &Dataplane) -> String {
         .line("Service", "dataplane")
         .line("Workers", dataplane.workers.len().to_string())
         .line("Ports", counted(dataplane.ports.iter().map(|p| p.state.as_str())))
-        .line("Dropped", format!("{dropped} frames"));
+        .line("Dropped", format!("{dropped} segments"));
     let refused: Vec<&str> =
         dataplane.offloads.iter().filter(|o| !o.granted).map(|o| o.name.as_str()).collect();
     let block = if refused.is_empty() { block } else { block.line("No offload", refused.join(", ")) };
@@ -159,58 +161,7 @@ fn owners(ipam: &IpamStatus) -> String {
 
 /// `status dataplane`.
 pub(crate) fn dataplane(dataplane: &Dataplane) -> String {
-    let blocks =
-        [switch(dataplane), ports(dataplane), workers(dataplane), drops(dataplane), offloads(dataplane)];
-    let mut text = blocks.into_iter().filter(|b| !b.is_empty()).collect::<Vec<_>>().join("\n");
-    for stray in &dataplane.unclaimed {
-        let (ifname, netns, port) = (&stray.ifname, stray.netns, &stray.port);
-        let _ = writeln!(
-            text,
-            "unclaimed: {ifname} in the namespace {netns}, once port {port}: no daemon has it"
-        );
-    }
-    text
-}
-
-fn ports(dataplane: &Dataplane) -> String {
-    let mut table = Table::new(&["PORT", "CONTAINER", "NETWORK", "INTERFACE", "STATE", "IN", "OUT"]);
-    for p in &dataplane.ports {
-        let (frames_in, frames_out) = (frames(p.frames_in, p.bytes_in), frames(p.frames_out, p.bytes_out));
-        table.row([&p.port, &p.container, &p.network, &p.ifname, &p.state, &frames_in, &frames_out]);
-    }
-    if dataplane.ports.is_empty() { String::new() } else { table.to_string() }
-}
-
-fn frames(frames: u64, bytes: u64) -> String {
-    format!("{frames} frames, {bytes} bytes")
-}
-
-fn workers(dataplane: &Dataplane) -> String {
-    let mut table = Table::new(&["WORKER", "FROM PORTS", "TO PORTS", "FROM HOSTS", "TO HOSTS"]);
-    for (number, w) in dataplane.workers.iter().enumerate() {
-        table.row([
-            &number.to_string(),
-            &frames(w.port_frames_in, w.port_bytes_in),
-            &frames(w.port_frames_out, w.port_bytes_out),
-            &frames(w.remote_frames_in, w.remote_bytes_in),
-            &frames(w.remote_frames_out, w.remote_bytes_out),
-        ]);
-    }
-    table.to_string()
-}
-
-fn drops(dataplane: &Dataplane) -> String {
-    let mut table = Table::new(&["DROPPED", "REASON"]);
-    dataplane.drops.iter().for_each(|(reason, count)| table.row([&count.to_string(), reason]));
-    if dataplane.drops.is_empty() { String::new() } else { table.to_string() }
-}
-
-fn offloads(dataplane: &Dataplane) -> String {
-    let mut table = Table::new(&["OFFLOAD", "GRANTED", "REASON"]);
-    for o in &dataplane.offloads {
-        table.row([&o.name, if o.granted { "yes" } else { "no" }, o.reason.as_deref().unwrap_or_default()]);
-    }
-    if dataplane.offloads.is_empty() { String::new() } else { table.to_string() }
+    format!("{}\n{}", switch(dataplane), dataplane::tables(dataplane))
 }
 
 fn peer_state(state: PeerState) -> &'static str {

@@ -121,7 +121,9 @@ struct OpenPort {
 pub struct EngineSnapshot {
     /// One for each worker.
     pub workers: Vec<Snapshot>,
-    /// All workers and the control socket together.
+    /// All workers together.
+    pub forwarded: Snapshot,
+    /// The workers and the control socket together.
     pub total: Snapshot,
     /// One for each open port.
     pub ports: Vec<PortSnapshot>,
@@ -239,11 +241,13 @@ impl Engine {
     pub fn snapshot(&self) -> EngineSnapshot {
         let workers: Vec<Snapshot> =
             self.inner.workers.iter().map(|worker| worker.counters.snapshot()).collect();
+        let mut forwarded = Snapshot::default();
+        workers.iter().for_each(|worker| forwarded.merge(worker));
         let mut total = self.inner.counters.snapshot();
-        workers.iter().for_each(|worker| total.merge(worker));
+        total.merge(&forwarded);
         let control = self.inner.lock();
         let ports = control.ports.iter().map(|(&id, port)| port.snapshot(id)).collect();
-        EngineSnapshot { workers, total, ports, socket_offloads: self.inner.offloads.clone() }
+        EngineSnapshot { workers, forwarded, total, ports, socket_offloads: self.inner.offloads.clone() }
     }
 }
 

@@ -24,9 +24,9 @@ use nix::sys::eventfd::EventFd;
 
 use super::socket::{DataSocket, RecvBatch};
 use super::tap::Tap;
-use crate::counters::{Counters, DropReason, PortCounters, Way};
-use crate::offload::Intake;
+use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::offload::join::{Coalesce, Joiner, Part, parts};
+use crate::offload::{self, Intake};
 use crate::packet::Batch;
 use crate::switch::{Classes, Port, Switch, Verdict};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
@@ -168,7 +168,7 @@ impl Worker {
                 return self.report_gone(index, format!("its frames cannot be waited for: {error}"));
             }
         }
-        self.output.ports.insert(index, PortQueue { index, vni, tap: queue, counters });
+        self.output.ports.insert(index, PortQueue::new(index, vni, queue, counters));
     }
 
     fn close(&mut self, index: PortIndex) {
@@ -189,13 +189,13 @@ impl Worker {
     fn serve_port(&mut self, now: Instant, token: u64) {
         let Some(queue) = self.output.ports.at(token) else { return };
         let (index, vni) = (queue.index, queue.vni);
-        if let Err(error) = read_batch(&queue.tap, &mut self.batch, &self.shared.counters) {
+        if let Err(error) = read_batch(queue, &mut self.batch, &self.shared.counters) {
             return self.report_gone(index, format!("its device is gone: {error}"));
         }
-        let bytes = self.batch.frames().iter().map(|slot| slot.range().len() as u64).sum();
-        let frames = self.batch.frames().len() as u64;
-        self.shared.counters.batch(Way::TapIn, frames, bytes);
-        queue.counters.add_in(frames, bytes);
+        let (sent, super_frames) = content(&self.batch);
+        self.shared.counters.batch(Way::TapIn, sent.frames, sent.bytes);
+        self.shared.counters.segments(Way::TapIn, sent.segments);
+        queue.counters.sent(sent, super_frames);
 
         self.switch.classify(now, Port::Tap(index), vni, &self.batch, &mut self.classes);
         self.output.carry_out(&self.switch, Port::Tap(index), vni, &self.batch, &self.classes);
@@ -207,7 +207,7 @@ impl Worker {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // It concerns a datagram that was sent earlier; the socket stays good.
-            Err(_) => return self.shared.counters.dropped(DropReason::SendFailed, 1),
+            Err(_) => return self.shared.counters.refused(Way::UnderlayIn, DropReason::SendFailed),
         }
         self.joiner.clear();
         let (mut datagrams, mut bytes) = (0, 0);
@@ -234,7 +234,7 @@ impl Worker {
         });
         let (from, vni, mtu, frame) = match opened {
             Ok(opened) => opened,
-            Err(reason) => return self.shared.counters.dropped(reason, 1),
+            Err(reason) => return self.shared.counters.refused(Way::UnderlayIn, reason),
         };
         match self.joiner.push(arena, from, vni, mtu, frame.clone()) {
             Ok(Intake::Taken) => {}
@@ -242,9 +242,10 @@ impl Worker {
                 self.forward_joined(now);
                 self.joiner.clear();
                 let again = self.joiner.push(self.received.arena(), from, vni, mtu, frame);
-                again.err().into_iter().for_each(|reason| self.shared.counters.dropped(reason, 1));
+                let refuse = |reason| self.shared.counters.refused(Way::UnderlayIn, reason);
+                again.err().into_iter().for_each(refuse);
             }
-            Err(reason) => self.shared.counters.dropped(reason, 1),
+            Err(reason) => self.shared.counters.refused(Way::UnderlayIn, reason),
         }
     }
 
@@ -252,38 +253,46 @@ impl Worker {
     fn forward_joined(&mut self, now: Instant) {
         self.joiner.finish();
         let arena = self.received.arena();
+        let mut taken = 0;
         for joined in self.joiner.joined() {
+            let segments = joined.wire_segments();
+            taken += segments;
             let from = Port::Remote(joined.from);
             match self.switch.forward(now, from, joined.vni, self.joiner.start(joined, arena)) {
                 Verdict::Unicast(Port::Tap(to)) => {
                     self.output.deliver_joined(to, &self.joiner, joined, arena)
                 }
                 Verdict::Flood => {
+                    let mut destinations = 0;
                     for to in self.switch.flood(from, joined.vni).0 {
                         self.output.deliver_joined(to, &self.joiner, joined, arena);
+                        destinations += 1;
                     }
+                    self.shared.counters.flooded(segments, destinations);
                 }
                 Verdict::Unicast(Port::Remote(_)) | Verdict::Hairpin => {
-                    self.shared.counters.dropped(DropReason::SplitHorizon, u64::from(joined.segments));
+                    self.shared.counters.dropped(DropReason::SplitHorizon, segments);
                 }
-                Verdict::Drop(reason) => self.shared.counters.dropped(reason, u64::from(joined.segments)),
+                Verdict::Drop(reason) => self.shared.counters.dropped(reason, segments),
             }
             if joined.segments > 1 {
                 self.shared.counters.super_frames_joined(1);
             }
         }
+        self.shared.counters.segments(Way::UnderlayIn, taken);
         self.output.finish();
     }
 }
 
 /// Fills the batch from a queue.
-fn read_batch(tap: &Tap, batch: &mut Batch, counters: &Counters) -> io::Result<()> {
+fn read_batch(queue: &PortQueue, batch: &mut Batch, counters: &Counters) -> io::Result<()> {
     batch.clear();
     while !batch.is_full() {
-        match tap.read(batch.room()) {
+        match queue.tap.read(batch.room()) {
             Ok(len) => {
                 if let Err(reason) = batch.commit(len) {
-                    counters.dropped(reason, 1);
+                    counters.refused(Way::TapIn, reason);
+                    queue.counters.refused(reason);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -292,6 +301,20 @@ fn read_batch(tap: &Tap, batch: &mut Batch, counters: &Counters) -> io::Result<(
         }
     }
     Ok(())
+}
+
+/// What a batch holds, and how many super-frames are in it.
+fn content(batch: &Batch) -> (Traffic, u64) {
+    let mut content = Traffic { batches: 1, ..Traffic::default() };
+    let mut super_frames = 0;
+    for slot in batch.frames() {
+        let frame = slot.frame(batch.arena());
+        content.frames += 1;
+        content.bytes += frame.len() as u64;
+        content.segments += offload::segments(frame, &slot.vnet);
+        super_frames += u64::from(slot.vnet.is_super());
+    }
+    (content, super_frames)
 }
 
 /// Who sent the datagrams of one receive: they share their sender, so a network is looked up once.

@@ -77,6 +77,17 @@ pub struct Joined {
     body: Body,
 }
 
+impl Joined {
+    /// How many frames of a wire it stands for: the received ones, or the segments of a super-frame that came whole.
+    pub fn wire_segments(&self) -> u64 {
+        let payload = self.len.saturating_sub(self.vnet.hdr_len.into());
+        match (&self.body, u32::from(self.vnet.gso_size)) {
+            (Body::One(_), size @ 1..) => payload.div_ceil(size).max(1).into(),
+            _ => self.segments.into(),
+        }
+    }
+}
+
 /// Where the bodies of a frame are noted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Body {

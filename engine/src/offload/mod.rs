@@ -9,6 +9,23 @@ pub mod join;
 mod parts;
 pub mod source_port;
 
+use crate::wire::virtio::VnetHeader;
+use headers::Inner;
+
+/// How many frames of a wire the `frame` stands for, of which the kernel says `vnet`: the segments of a super-frame,
+/// or one. One too where the header contradicts the frame, which [`cut`] refuses.
+pub fn segments(frame: &[u8], vnet: &VnetHeader) -> u64 {
+    if !vnet.is_super() || vnet.gso_size == 0 {
+        return 1;
+    }
+    match Inner::parse(frame) {
+        Ok(Inner::Flow(headers)) if headers.gso_type() == vnet.kind() => {
+            headers.payload_len().div_ceil(vnet.gso_size.into()).max(1) as u64
+        }
+        _ => 1,
+    }
+}
+
 /// Whether a bounded buffer took what it was offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a full buffer took nothing: empty it and offer the frame again"]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::shape::{Offload, Path, Port, Unclaimed, Worker};
+use crate::shape::{Conservation, Offload, Path, Port, Unclaimed, Worker};
 
 fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
     Peer {
@@ -67,10 +67,10 @@ pub(crate) fn example() -> Status {
                 state: "running".into(),
                 frames_in: 3,
                 bytes_in: 300,
-                frames_out: 0,
-                bytes_out: 0,
+                ..Port::default()
             }],
             drops: [("unknown_source".to_owned(), 2)].into(),
+            conservation: Conservation::default(),
             offloads: vec![Offload { name: "uso".into(), granted: false, reason: Some("EINVAL".into()) }],
             unclaimed: vec![Unclaimed { port: "02".repeat(8), ifname: "mesh0".into(), netns: 4_026_532_000 }],
         },
@@ -105,7 +105,7 @@ fn the_overview_is_one_block_per_service() {
         Service: dataplane
         Workers: 1
           Ports: 1 (1 running)
-        Dropped: 2 frames
+        Dropped: 2 segments
      No offload: uso
       Unclaimed: 1 interfaces, see `meshnet status dataplane`
 

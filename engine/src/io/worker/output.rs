@@ -1,17 +1,18 @@
 //! The writing half of a worker: frames to local ports, datagrams to other hosts.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::slice;
-use crate::counters::{Counters, DropReason, PortCounters, Way};
+use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
 use crate::io::tap::Tap;
-use crate::offload::Intake;
 use crate::offload::cut::{Outbox, cut};
 use crate::offload::join::{Joined, Joiner};
 use crate::offload::source_port::SourcePort;
+use crate::offload::{self, Intake};
 use crate::packet::{Batch, Slot};
 use crate::switch::{Classes, Port, Switch};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
@@ -35,8 +36,10 @@ pub(super) struct Output {
     outbox: Outbox,
     counters: Arc<Counters>,
     /// Written since the last [`Output::finish`]: to ports, to other hosts.
-    delivered: (u64, u64),
-    sent: (u64, u64),
+    delivered: Traffic,
+    sent: Traffic,
+    /// How often there was a [`Output::finish`].
+    burst: u64,
 }
 
 /// One worker's queues, by port index.
@@ -48,6 +51,8 @@ pub(super) struct PortQueue {
     pub(super) vni: Vni,
     pub(super) tap: Tap,
     pub(super) counters: Arc<PortCounters>,
+    /// The burst in which it was written to last.
+    burst: Cell<u64>,
 }
 
 impl Output {
@@ -58,8 +63,9 @@ impl Output {
             pool,
             outbox: Outbox::new(),
             counters,
-            delivered: (0, 0),
-            sent: (0, 0),
+            delivered: Traffic::default(),
+            sent: Traffic::default(),
+            burst: 1,
         }
     }
 
@@ -81,25 +87,32 @@ impl Output {
             let slots = group.iter().filter_map(|routed| frames.get(usize::from(routed.slot)));
             match to {
                 Port::Tap(port) => slots.for_each(|slot| self.deliver(port, batch, slot)),
-                Port::Remote(remote) => self.send(switch.tables(), (remote, source), vni, batch, slots),
+                Port::Remote(remote) => {
+                    self.send(switch.tables(), (from, (remote, source)), vni, batch, slots)
+                }
             }
         }
         if let Port::Tap(port) = from {
             classes.replies().iter().for_each(|reply| self.answer(port, reply));
         }
-        classes.drops().iter().for_each(|&(_, reason)| self.counters.dropped(reason, 1));
+        self.counters.answered(classes.replies().len() as u64);
+        for &(slot, reason) in classes.drops() {
+            let segments = frames.get(usize::from(slot)).map_or(1, |slot| segments(batch, slot));
+            self.drop_from(from, reason, segments);
+        }
         self.finish();
     }
 
     /// Counts what was written since the last call as one batch each way.
     pub(super) fn finish(&mut self) {
-        for (way, (frames, bytes)) in [(Way::TapOut, &mut self.delivered), (Way::UnderlayOut, &mut self.sent)]
-        {
-            if *frames > 0 {
-                self.counters.batch(way, *frames, *bytes);
+        for (way, written) in [(Way::TapOut, &mut self.delivered), (Way::UnderlayOut, &mut self.sent)] {
+            if written.frames > 0 {
+                self.counters.batch(way, written.frames, written.bytes);
+                self.counters.segments(way, written.segments);
             }
-            (*frames, *bytes) = (0, 0);
+            *written = Traffic::default();
         }
+        self.burst += 1;
     }
 
     /// Copies a frame to every other port and every host of its network.
@@ -112,48 +125,75 @@ impl Output {
         slot: &Slot,
     ) {
         let (ports, remotes) = switch.flood(from, vni);
-        ports.for_each(|port| self.deliver(port, batch, slot));
+        let (mut destinations, segments) = (0, segments(batch, slot));
+        for port in ports {
+            self.deliver(port, batch, slot);
+            destinations += 1;
+        }
         let mut remotes = remotes.peekable();
         if remotes.peek().is_some() {
             self.outbox.clear();
-            self.cut(switch.tables(), None, vni, batch, slot);
-            remotes.for_each(|remote| self.flush(switch.tables(), (remote, source), batch));
+            match self.cut(switch.tables(), None, vni, batch, slot) {
+                Ok(datagrams) => {
+                    for remote in remotes {
+                        self.counters.recut(segments, datagrams);
+                        self.flush(switch.tables(), (remote, source), batch);
+                        destinations += 1;
+                    }
+                }
+                Err(reason) => {
+                    // One drop stands for all hosts.
+                    self.drop_from(from, reason, segments);
+                    destinations += 1;
+                }
+            }
         }
+        self.counters.flooded(segments, destinations);
     }
 
     /// Encapsulates frames for one host and sends them, in as few sends as their sizes allow.
     fn send<'a>(
         &mut self,
         tables: &Tables,
-        to: Route,
+        (from, to): (Port, Route),
         vni: Vni,
         batch: &Batch,
         slots: impl Iterator<Item = &'a Slot>,
     ) {
         self.outbox.clear();
         for slot in slots {
-            self.cut(tables, Some(to), vni, batch, slot);
+            match self.cut(tables, Some(to), vni, batch, slot) {
+                Ok(datagrams) => self.counters.recut(segments(batch, slot), datagrams),
+                Err(reason) => self.drop_from(from, reason, segments(batch, slot)),
+            }
         }
         self.flush(tables, to, batch);
     }
 
-    /// Puts one frame into the outbox. A full one is sent to `to` first; a single frame always has room.
-    fn cut(&mut self, tables: &Tables, to: Option<Route>, vni: Vni, batch: &Batch, slot: &Slot) {
-        let Some(network) = tables.network(vni) else {
-            return self.counters.dropped(DropReason::UnknownVni, 1);
-        };
-        let mut taken = cut(batch.arena(), slot, vni, network.mtu(), &mut self.outbox);
-        if let (Ok(Intake::Full), Some(to)) = (&taken, to) {
+    /// Puts one frame into the outbox, as so many datagrams. A full one is sent to `to` first; a single frame
+    /// always has room.
+    fn cut(
+        &mut self,
+        tables: &Tables,
+        to: Option<Route>,
+        vni: Vni,
+        batch: &Batch,
+        slot: &Slot,
+    ) -> Result<u64, DropReason> {
+        let mtu = tables.network(vni).ok_or(DropReason::UnknownVni)?.mtu();
+        let mut before = self.outbox.datagrams().len();
+        let mut taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;
+        if let (Intake::Full, Some(to)) = (taken, to) {
             self.flush(tables, to, batch);
             self.outbox.clear();
-            taken = cut(batch.arena(), slot, vni, network.mtu(), &mut self.outbox);
+            before = 0;
+            taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;
         }
-        match taken {
-            Ok(Intake::Taken) if slot.vnet.is_super() => self.counters.super_frames_cut(1),
-            Ok(Intake::Taken) => {}
-            Ok(Intake::Full) => self.counters.dropped(DropReason::SocketFull, 1),
-            Err(reason) => self.counters.dropped(reason, 1),
+        if taken == Intake::Full {
+            return Err(DropReason::SocketFull);
         }
+        self.counters.super_frames_cut(u64::from(slot.vnet.is_super()));
+        Ok((self.outbox.datagrams().len() - before) as u64)
     }
 
     /// Sends the outbox to one host and leaves it as it is, for the next host of a flood.
@@ -172,8 +212,9 @@ impl Output {
             let segment = datagrams.first().filter(|_| datagrams.len() > 1).map(|first| first.len() as u16);
             match socket.send(remote.addr, &pieces[..2 * datagrams.len()], segment) {
                 Ok(bytes) => {
-                    self.sent.0 += datagrams.len() as u64;
-                    self.sent.1 += bytes as u64;
+                    self.sent.frames += datagrams.len() as u64;
+                    self.sent.segments += datagrams.len() as u64;
+                    self.sent.bytes += bytes as u64;
                 }
                 Err(error) => self.counters.dropped(send_failure(&error), datagrams.len() as u64),
             }
@@ -183,7 +224,8 @@ impl Output {
     /// Passes a frame of the batch to another container of this host, whole, with its virtio-net header.
     fn deliver(&mut self, to: PortIndex, batch: &Batch, slot: &Slot) {
         let vnet = slot.vnet.emit();
-        self.write(to, &[IoSlice::new(&vnet), IoSlice::new(slot.frame(batch.arena()))], 1);
+        let pieces = [IoSlice::new(&vnet), IoSlice::new(slot.frame(batch.arena()))];
+        self.write(to, &pieces, segments(batch, slot));
     }
 
     /// Writes the switch's own answer to the port that asked.
@@ -203,7 +245,7 @@ impl Output {
             *piece = IoSlice::new(slice(arena, body));
         }
         let count = (2 + bodies.len()).min(WRITE_PIECES);
-        self.write(to, &pieces[..count], u64::from(joined.segments));
+        self.write(to, &pieces[..count], joined.wire_segments());
     }
 
     /// Writes one frame, which stands for `segments` frames of the wire, to a port.
@@ -214,15 +256,43 @@ impl Output {
         match queue.tap.write_vectored(pieces) {
             Ok(written) => {
                 let bytes = written.saturating_sub(virtio::LEN) as u64;
-                queue.counters.add_out(1, bytes);
-                self.delivered.0 += 1;
-                self.delivered.1 += bytes;
+                // Frames of one burst are one batch of the port.
+                let batches = u64::from(queue.burst.replace(self.burst) != self.burst);
+                queue
+                    .counters
+                    .given(Traffic { frames: 1, bytes, batches, segments }, u64::from(segments > 1));
+                self.delivered.frames += 1;
+                self.delivered.bytes += bytes;
+                self.delivered.segments += segments;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.counters.dropped(DropReason::TapFull, segments);
+            Err(error) => {
+                let reason = write_failure(&error);
+                queue.counters.dropped(reason, segments);
+                self.counters.dropped(reason, segments);
             }
-            Err(_) => self.counters.dropped(DropReason::WriteFailed, segments),
         }
+    }
+
+    /// Counts segments that came from a port and go nowhere.
+    fn drop_from(&self, from: Port, reason: DropReason, segments: u64) {
+        self.counters.dropped(reason, segments);
+        if let Port::Tap(port) = from
+            && let Some(queue) = self.ports.at(port.get() as u64)
+        {
+            queue.counters.dropped(reason, segments);
+        }
+    }
+}
+
+/// What a frame of the batch counts for.
+fn segments(batch: &Batch, slot: &Slot) -> u64 {
+    offload::segments(slot.frame(batch.arena()), &slot.vnet)
+}
+
+fn write_failure(error: &io::Error) -> DropReason {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => DropReason::TapFull,
+        _ => DropReason::WriteFailed,
     }
 }
 
@@ -230,6 +300,12 @@ fn send_failure(error: &io::Error) -> DropReason {
     match error.kind() {
         io::ErrorKind::WouldBlock => DropReason::SocketFull,
         _ => DropReason::SendFailed,
+    }
+}
+
+impl PortQueue {
+    pub(super) fn new(index: PortIndex, vni: Vni, tap: Tap, counters: Arc<PortCounters>) -> Self {
+        PortQueue { index, vni, tap, counters, burst: Cell::new(0) }
     }
 }
 

@@ -1,0 +1,185 @@
+//! The tables of `status dataplane`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::super::Table;
+use crate::shape::{Conservation, Dataplane, Offload, Port, Worker};
+
+/// All of them that are not empty, a blank line between two.
+pub(super) fn tables(dataplane: &Dataplane) -> String {
+    let tables = [
+        ports(&dataplane.ports),
+        workers(&dataplane.workers),
+        books(&dataplane.conservation),
+        drops(dataplane),
+        offloads(dataplane),
+    ];
+    let mut text = tables.into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("\n");
+    for stray in &dataplane.unclaimed {
+        let (ifname, netns, port) = (&stray.ifname, stray.netns, &stray.port);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "unclaimed: {ifname} in the namespace {netns}, once port {port}: no daemon has it"
+        );
+    }
+    text
+}
+
+/// What went one way.
+#[derive(Clone, Copy)]
+struct Flow {
+    name: &'static str,
+    frames: u64,
+    segments: u64,
+    bytes: u64,
+    batches: u64,
+    mean_batch: Option<f64>,
+    super_frames: Option<u64>,
+}
+
+impl Flow {
+    const TITLES: [&'static str; 7] =
+        ["WAY", "FRAMES", "SEGMENTS", "BYTES", "BATCHES", "MEAN BATCH", "SUPER-FRAMES"];
+
+    fn cells(&self) -> [String; 7] {
+        [
+            self.name.to_owned(),
+            self.frames.to_string(),
+            self.segments.to_string(),
+            self.bytes.to_string(),
+            self.batches.to_string(),
+            self.mean_batch.map_or_else(String::new, |mean| format!("{mean:.1}")),
+            self.super_frames.map_or_else(String::new, |frames| frames.to_string()),
+        ]
+    }
+}
+
+fn ports(ports: &[Port]) -> String {
+    let mut table = Table::new(&["PORT", "CONTAINER", "NETWORK", "INTERFACE", "STATE"]);
+    let mut flows = Table::new(&[&["CONTAINER", "INTERFACE"][..], &Flow::TITLES].concat());
+    for p in ports {
+        table.row([&p.port, &p.container, &p.network, &p.ifname, &p.state]);
+        for flow in [sent(p), given(p)] {
+            let [way, frames, segments, bytes, batches, mean, supers] = flow.cells();
+            let name = (&p.container, &p.ifname);
+            flows.row([name.0, name.1, &way, &frames, &segments, &bytes, &batches, &mean, &supers]);
+        }
+    }
+    if ports.is_empty() { String::new() } else { format!("{table}\n{flows}") }
+}
+
+fn sent(port: &Port) -> Flow {
+    Flow {
+        name: "in",
+        frames: port.frames_in,
+        segments: port.segments_in,
+        bytes: port.bytes_in,
+        batches: port.batches_in,
+        mean_batch: port.mean_batch_in,
+        super_frames: Some(port.super_frames_in),
+    }
+}
+
+fn given(port: &Port) -> Flow {
+    Flow {
+        name: "out",
+        frames: port.frames_out,
+        segments: port.segments_out,
+        bytes: port.bytes_out,
+        batches: port.batches_out,
+        mean_batch: port.mean_batch_out,
+        super_frames: Some(port.super_frames_out),
+    }
+}
+
+fn workers(workers: &[Worker]) -> String {
+    let mut table = Table::new(&[&["WORKER"][..], &Flow::TITLES].concat());
+    for (number, worker) in workers.iter().enumerate() {
+        for flow in ways(worker) {
+            let [way, frames, segments, bytes, batches, mean, supers] = flow.cells();
+            table.row([&number.to_string(), &way, &frames, &segments, &bytes, &batches, &mean, &supers]);
+        }
+    }
+    table.to_string()
+}
+
+fn ways(w: &Worker) -> [Flow; 4] {
+    [
+        Flow {
+            name: "from ports",
+            frames: w.port_frames_in,
+            segments: w.port_segments_in,
+            bytes: w.port_bytes_in,
+            batches: w.port_batches_in,
+            mean_batch: w.port_mean_batch_in,
+            super_frames: None,
+        },
+        Flow {
+            name: "to ports",
+            frames: w.port_frames_out,
+            segments: w.port_segments_out,
+            bytes: w.port_bytes_out,
+            batches: w.port_batches_out,
+            mean_batch: w.port_mean_batch_out,
+            super_frames: None,
+        },
+        Flow {
+            name: "from hosts",
+            frames: w.remote_frames_in,
+            segments: w.remote_segments_in,
+            bytes: w.remote_bytes_in,
+            batches: w.remote_batches_in,
+            mean_batch: w.remote_mean_batch_in,
+            super_frames: Some(w.super_frames_joined),
+        },
+        Flow {
+            name: "to hosts",
+            frames: w.remote_frames_out,
+            segments: w.remote_segments_out,
+            bytes: w.remote_bytes_out,
+            batches: w.remote_batches_out,
+            mean_batch: w.remote_mean_batch_out,
+            super_frames: Some(w.super_frames_cut),
+        },
+    ]
+}
+
+fn books(books: &Conservation) -> String {
+    let Conservation { taken, copies, recut, given, drops, answered, difference } = books;
+    let mut table = Table::new(&["IN", "COPIES", "RECUT", "OUT", "DROPPED", "ANSWERED", "DIFFERENCE"]);
+    let [taken, copies, recut, given, drops, answered] =
+        [taken, copies, recut, given, drops, answered].map(ToString::to_string);
+    table.row([&taken, &copies, &recut, &given, &drops, &answered, &difference.to_string()]);
+    table.to_string()
+}
+
+/// Where segments were dropped, and why. What no port is to blame for stands under the host.
+fn drops(dataplane: &Dataplane) -> String {
+    let mut table = Table::new(&["DROPPED", "REASON", "OF THESE AT PORTS"]);
+    for (reason, count) in &dataplane.drops {
+        let blamed = dataplane.ports.iter().filter_map(|p| Some((p, p.drops.get(reason)?)));
+        let blamed: Vec<String> =
+            blamed.map(|(p, count)| format!("{} {}: {count}", p.container, p.ifname)).collect();
+        table.row([&count.to_string(), reason, &blamed.join(", ")]);
+    }
+    if dataplane.drops.is_empty() { String::new() } else { table.to_string() }
+}
+
+/// Each offload once for all places that had the same answer.
+fn offloads(dataplane: &Dataplane) -> String {
+    let mut places: BTreeMap<&Offload, Vec<String>> = BTreeMap::new();
+    for port in &dataplane.ports {
+        for offload in &port.offloads {
+            places.entry(offload).or_default().push(format!("{} {}", port.container, port.ifname));
+        }
+    }
+    let mut table = Table::new(&["OFFLOAD", "GRANTED", "REASON", "WHERE"]);
+    for o in &dataplane.offloads {
+        let granted = if o.granted { "yes" } else { "no" };
+        let place = places.get(o).map_or_else(|| "underlay".to_owned(), |ports| ports.join(", "));
+        table.row([&o.name, granted, o.reason.as_deref().unwrap_or_default(), &place]);
+    }
+    if dataplane.offloads.is_empty() { String::new() } else { table.to_string() }
+}

@@ -1,0 +1,89 @@
+//! Every reason for which a frame is dropped.
+
+/// Declares the reasons once: variant, name for people and machines, meaning.
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Why a frame or a datagram was not passed on. Names are stable: `status` and scripts rely on them.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// The name in `status` and in JSON, snake_case.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DropReason::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame is shorter than an Ethernet header.
+    Runt = "runt",
+    /// The frame ends inside an 802.1Q tag.
+    TruncatedTag = "truncated_tag",
+    /// The datagram is shorter than a VXLAN header.
+    TruncatedVxlan = "truncated_vxlan",
+    /// The datagram is shorter than a probe.
+    TruncatedProbe = "truncated_probe",
+    /// The kernel had more of a datagram or frame than the buffer could hold; the rest is lost.
+    TruncatedReceive = "truncated_receive",
+    /// The source address is a group address or zero: no station has such an address.
+    GroupSource = "group_source",
+    /// The source address is the gateway's, which no station may use.
+    GatewaySource = "gateway_source",
+    /// The destination is a group address that bridges never forward (IEEE 802.1Q section 8.6.3).
+    ReservedGroup = "reserved_group",
+    /// This host has no network with this VNI.
+    UnknownVni = "unknown_vni",
+    /// The datagram comes from an address that is no peer's and no VTEP's.
+    UnknownSource = "unknown_source",
+    /// The sender is known, but takes no part in this network.
+    NotOnNetwork = "not_on_network",
+    /// A VXLAN header without the I flag (RFC 7348 section 5).
+    VxlanFlags = "vxlan_flags",
+    /// VXLAN-GPE, which may carry other things than Ethernet.
+    Gpe = "gpe",
+    /// A datagram on the data port that is neither VXLAN nor of a type this host knows.
+    NotOurs = "not_ours",
+    /// An answer to no probe of ours, or one that came too late.
+    StaleProbe = "stale_probe",
+    /// More probes than are answered in a second.
+    ProbeLimit = "probe_limit",
+    /// The frame is larger than the network's MTU and cannot be cut.
+    TooBig = "too_big",
+    /// The virtio-net header contradicts the frame.
+    BadOffload = "bad_offload",
+    /// The destination is behind the port the frame came from.
+    HairpinSamePort = "hairpin_same_port",
+    /// From one remote for another: hosts reach each other directly, nobody relays.
+    SplitHorizon = "split_horizon",
+    /// The destination is on a host to which no data path is known.
+    NoPath = "no_path",
+    /// More floods from one port than are let through.
+    StormLimit = "storm_limit",
+    /// The port is not, or no longer, on this host.
+    PortGone = "port_gone",
+    /// The device took no more frames.
+    TapFull = "tap_full",
+    /// The socket took no more datagrams.
+    SocketFull = "socket_full",
+    /// The kernel refused to send; the worker counts and goes on.
+    SendFailed = "send_failed",
+    /// The kernel refused to take a frame on a device; the worker counts and goes on.
+    WriteFailed = "write_failed",
+    /// A flood on a network where nobody else is.
+    NoReceiver = "no_receiver",
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}

@@ -1,0 +1,112 @@
+//! Nothing is lost without a reason: the books of every host balance after traffic of every kind.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use netns_tests::{
+    Attached, Host, IperfServer, Result, Topology, Transport, Value, anyhow, ensure, secs, wait_until,
+};
+
+/// Some time after the last frame.
+const REST: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_books_balance_after_all_kinds_of_traffic() -> Result<()> {
+    let net = Topology::new("two hosts, three containers")?.hosts(2)?;
+    net.host(0).launch(&["--workers", "2"])?;
+    net.host(1).launch(&["node01", "--mtu", "1450"])?;
+    let (web, app) = (net.host(0).attach("web")?, net.host(0).attach("app")?);
+    let db = net.host(1).attach("db")?;
+    web.ping(&db)?;
+    web.ping(&app)?;
+    // Super-frames cut, joined, and passed on whole; datagrams; floods to an address that nobody has.
+    for (from, to) in [(&web, &db), (&db, &app), (&web, &app)] {
+        let server = IperfServer::start(to.namespace(), to)?;
+        server.measure(from.namespace(), Transport::TCP, secs(1), "")?;
+        let udp = Transport::Udp { payload_bytes: 600, bits_per_second: 20_000_000 };
+        server.measure(from.namespace(), udp, secs(1), "")?;
+    }
+    flood(&web, 40)?;
+    for host in net.all() {
+        balanced(host)?;
+        let books = books(host)?;
+        ensure!(number(&books, "in")? > 10_000, "nothing went: {books}");
+    }
+    let (books, worker_sum) = (books(net.host(0))?, per_worker(net.host(0))?);
+    ensure!(number(&books, "copies")? >= 40, "40 floods to a port and a host: {books}");
+    ensure!(number(&books, "answered")? >= 2, "ARP was answered here: {books}");
+    ensure!(number(&books, "in")? == worker_sum, "the workers count {worker_sum}: {books}");
+    Ok(())
+}
+
+#[test]
+fn a_flood_to_nobody_and_a_full_ring_have_their_reasons() -> Result<()> {
+    let net = Topology::new("one host")?.hosts(1)?;
+    let host = net.host(0);
+    host.launch(&[])?;
+    let web = host.attach("web")?;
+    flood(&web, 10)?;
+    wait_until("the floods are counted", secs(5), || {
+        let lonely = host.dropped("no_receiver")?;
+        ensure!(lonely >= 10, "{lonely} floods had no receiver");
+        Ok(())
+    })?;
+    balanced(host)?;
+    let port = port(host, &web)?;
+    let blamed = number(&port, "segments_in")?;
+    ensure!(blamed >= 10, "the port counts its segments: {port}");
+
+    // An interface that is down takes no frames: the port that is to blame says so.
+    let app = host.attach("app")?;
+    web.ping(&app)?;
+    app.namespace().ip("link set mesh0 down")?;
+    flood(&web, 10)?;
+    wait_until("the refused frames are counted at the port", secs(5), || {
+        let port = self::port(host, &app)?;
+        let refused = number(port.get("drops").unwrap_or(&Value::Null), "write_failed").unwrap_or(0);
+        ensure!(refused >= 10, "{port}");
+        Ok(())
+    })?;
+    balanced(host)
+}
+
+/// Sends broadcasts from a container.
+fn flood(from: &Attached, frames: usize) -> Result<()> {
+    from.namespace().broadcast(SocketAddr::from(([10, 47, 255, 255], 9)), frames)
+}
+
+fn balanced(host: &Host) -> Result<()> {
+    wait_until(&format!("the books of {} balance", host.name()), REST, || {
+        let books = books(host)?;
+        let difference = books.get("difference").and_then(Value::as_i64);
+        ensure!(difference == Some(0), "{books}");
+        let [taken, copies, recut, given, drops] =
+            ["in", "copies", "recut", "out", "drops"].map(|name| number(&books, name));
+        ensure!(taken? + copies? + recut? == given? + drops?, "{books}");
+        Ok(())
+    })
+}
+
+fn books(host: &Host) -> Result<Value> {
+    let dataplane = host.run_json(&["status", "dataplane"])?;
+    dataplane.get("conservation").cloned().ok_or_else(|| anyhow!("no books in {dataplane}"))
+}
+
+fn per_worker(host: &Host) -> Result<u64> {
+    let dataplane = host.run_json(&["status", "dataplane"])?;
+    let workers = dataplane.get("workers").and_then(Value::as_array).cloned().unwrap_or_default();
+    workers.iter().map(|w| Ok(number(w, "port_segments_in")? + number(w, "remote_segments_in")?)).sum()
+}
+
+fn port(host: &Host, of: &Attached) -> Result<Value> {
+    let dataplane = host.run_json(&["status", "dataplane"])?;
+    let ports = dataplane.get("ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    let reference = of.reference();
+    let found =
+        ports.into_iter().find(|port| port.get("container").and_then(Value::as_str) == Some(&reference));
+    found.ok_or_else(|| anyhow!("no port of {reference} in {dataplane}"))
+}
+
+fn number(object: &Value, name: &str) -> Result<u64> {
+    object.get(name).and_then(Value::as_u64).ok_or_else(|| anyhow!("no number {name} in {object}"))
+}
