@@ -122,7 +122,17 @@ pub(crate) struct Status {
     /// Null until it exists.
     pub(crate) dns: Option<serde_json::Value>,
     pub(crate) dataplane: Dataplane,
+    pub(crate) control_port: ControlPort,
     pub(crate) events: Vec<EventStatus>,
+}
+
+/// What came in on the port of the control plane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ControlPort {
+    /// Datagrams.
+    pub(crate) received: u64,
+    /// Those that are no packet of a connection of this host: garbage, scans, leftovers.
+    pub(crate) foreign: u64,
 }
 
 /// Another host.
@@ -214,6 +224,11 @@ pub(crate) struct Worker {
     pub(crate) super_frames_joined: u64,
     /// Segments dropped, by reason.
     pub(crate) drops: BTreeMap<String, u64>,
+    /// Memory that datagrams waiting in its socket take, in bytes, and how much they may take.
+    pub(crate) socket_queued_bytes: u32,
+    pub(crate) socket_buffer_bytes: u32,
+    /// Datagrams for which its socket had no room.
+    pub(crate) kernel_drops: u32,
 }
 
 /// A port of this host.
@@ -243,6 +258,12 @@ pub(crate) struct Port {
     pub(crate) drops: BTreeMap<String, u64>,
     /// What the kernel granted and refused for its device; empty while it is not open.
     pub(crate) offloads: Vec<Offload>,
+    /// How many frames wait in each of its rings at most; null where the device was not looked at.
+    pub(crate) queue_length: Option<u32>,
+    /// Frames that the container sent while the ring was full; null where the device was not looked at.
+    pub(crate) kernel_drops_in: Option<u64>,
+    /// Frames for it that its kernel threw away; null where the device was not looked at.
+    pub(crate) kernel_drops_out: Option<u64>,
 }
 
 /// An offload of the kernel, and whether it could be had.

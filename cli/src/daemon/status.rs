@@ -8,6 +8,7 @@ use engine::counters::{self, DropReason, Snapshot};
 use engine::io::device;
 use engine::io::engine::{EngineSnapshot, PortSnapshot};
 use engine::io::netlink::{Link, Netlink};
+use engine::io::socket::SocketLoad;
 use engine::io::tap::Offloads;
 use engine::types::{NetworkId, PortId};
 use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
@@ -17,7 +18,8 @@ use super::ports::Intent;
 use super::wiring::PathState;
 use crate::failure::Failure;
 use crate::shape::{
-    Attachment, Conservation, Dataplane, Listed, Offload, Path, Peer, Port, Status, Unclaimed, Worker,
+    Attachment, Conservation, ControlPort, Dataplane, Listed, Offload, Path, Peer, Port, Status, Unclaimed,
+    Worker,
 };
 
 /// How many events of its own the daemon remembers.
@@ -47,6 +49,7 @@ impl Daemon {
         let mesh = self.peering.status().await;
         let mut dataplane = self.dataplane();
         if thorough {
+            self.look_at_devices(&mut dataplane).await?;
             let known: Vec<PortId> = self.ports().all().map(|i| i.port).collect();
             dataplane.unclaimed = self.blocking(move |_| unclaimed(&known)).await?;
         }
@@ -55,6 +58,7 @@ impl Daemon {
 
     fn join(&self, mesh: MeshStatus, dataplane: Dataplane) -> Status {
         let events = self.events(mesh.events);
+        let control = self.peering.port_counters();
         Status {
             version: self.hello.version.clone(),
             peer_id: mesh.peer_id,
@@ -69,6 +73,7 @@ impl Daemon {
             ipam: mesh.ipam,
             dns: None,
             dataplane,
+            control_port: ControlPort { received: control.received, foreign: control.foreign },
             events,
         }
     }
@@ -116,13 +121,33 @@ impl Daemon {
         let mut listed: Vec<Port> = settled.map(|i| port(i, open.get(&i.port).copied())).collect();
         listed.sort_by(|a, b| (&a.container, &a.network).cmp(&(&b.container, &b.network)));
         Dataplane {
-            workers: snapshot.workers.iter().map(worker).collect(),
+            workers: snapshot.workers.iter().zip(&snapshot.sockets).map(worker).collect(),
             ports: listed,
             drops: drops(snapshot.total.drops()),
             conservation: conservation(&snapshot.forwarded),
             offloads: offloads(&snapshot),
             unclaimed: Vec::new(),
         }
+    }
+
+    /// Asks the kernel about the device of each open port, in its namespace.
+    pub(super) async fn look_at_devices(self: &Arc<Self>, dataplane: &mut Dataplane) -> Result<(), Failure> {
+        let open: Vec<Intent> = {
+            let opened = self.opened();
+            self.ports().all().filter(|i| opened.contains(&i.port)).cloned().collect()
+        };
+        let links = self.blocking(move |_| {
+            let found = open.iter().filter_map(|intent| Some((intent.port.to_string(), device_of(intent)?)));
+            found.collect::<BTreeMap<String, Link>>()
+        });
+        let links = links.await?;
+        for port in &mut dataplane.ports {
+            let Some(link) = links.get(&port.port) else { continue };
+            port.queue_length = Some(link.txqueuelen);
+            port.kernel_drops_in = link.dropped.map(|dropped| dropped.sent);
+            port.kernel_drops_out = link.dropped.map(|dropped| dropped.received);
+        }
+        Ok(())
     }
 
     /// The endpoints of all hosts.
@@ -197,10 +222,13 @@ fn port(intent: &Intent, open: Option<&PortSnapshot>) -> Port {
         super_frames_out: totals.super_frames_given,
         drops: drops(totals.drops()),
         offloads: open.map(|open| offloads_of(&open.offloads).collect()).unwrap_or_default(),
+        queue_length: None,
+        kernel_drops_in: None,
+        kernel_drops_out: None,
     }
 }
 
-fn worker(counted: &Snapshot) -> Worker {
+fn worker((counted, socket): (&Snapshot, &SocketLoad)) -> Worker {
     let Snapshot { tap_in, tap_out, underlay_in, underlay_out, .. } = counted;
     Worker {
         port_frames_in: tap_in.frames,
@@ -226,6 +254,9 @@ fn worker(counted: &Snapshot) -> Worker {
         super_frames_cut: counted.super_frames_cut,
         super_frames_joined: counted.super_frames_joined,
         drops: drops(counted.drops()),
+        socket_queued_bytes: socket.queued_bytes,
+        socket_buffer_bytes: socket.buffer_bytes,
+        kernel_drops: socket.dropped,
     }
 }
 
@@ -254,6 +285,13 @@ fn offloads_of(offloads: &Offloads) -> impl Iterator<Item = Offload> + '_ {
         granted: reason.is_none(),
         reason,
     })
+}
+
+/// The device of an open port, if it is where it was made.
+fn device_of(intent: &Intent) -> Option<Link> {
+    let netlink = Netlink::open_in(&intent.present_netns()?).ok()?;
+    let link = netlink.link(intent.ifname.as_deref()?).ok().flatten()?;
+    (link.alias == Some(device::alias(intent.port))).then_some(link)
 }
 
 /// Interfaces with our alias that neither this daemon nor any other has open.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use peering::mesh::{EventStatus, IpamState, IpamStatus, OwnerStatus, PeerState, TargetState, TargetStatus};
 
 use super::Table;
-use crate::shape::{Dataplane, Peer, Status};
+use crate::shape::{ControlPort, Dataplane, Peer, Status};
 
 /// Column at which keys end.
 const KEY: usize = 15;
@@ -50,6 +50,7 @@ fn host(status: &Status) -> String {
         "off" => "off (the cluster is open: anyone who can reach port 6783 may join)".to_owned(),
         other => other.to_owned(),
     };
+    let ControlPort { received, foreign } = status.control_port;
     Block::default()
         .line("Version", &status.version)
         .line("Host", format!("{} ({})", status.peer_id, status.nickname))
@@ -60,6 +61,7 @@ fn host(status: &Status) -> String {
         .line("Targets", counted(status.targets.iter().map(|t| target_state(t.state))))
         .line("Connections", counted(status.connections.iter().map(|c| target_state(c.state))))
         .line("Peers", peer_count(&status.peers))
+        .line("Control port", format!("{received} datagrams, {foreign} of them foreign"))
         .done()
 }
 

@@ -20,7 +20,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::device::Device;
 use super::netns::NetnsId;
-use super::socket::{self, DataSocket, RecvBatch, SocketGroup};
+use super::socket::{self, DataSocket, Gauge, RecvBatch, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::watch::Watcher;
 use super::worker::{Command, NewPort, PortGone, Shared, Worker};
@@ -94,6 +94,7 @@ struct WorkerEnd {
     commands: Mutex<Sender<Command>>,
     wake: Arc<EventFd>,
     counters: Arc<Counters>,
+    gauge: Gauge,
 }
 
 /// What is changed under the lock.
@@ -127,6 +128,8 @@ pub struct EngineSnapshot {
     pub total: Snapshot,
     /// One for each open port.
     pub ports: Vec<PortSnapshot>,
+    /// The data socket of each worker, as the kernel sees it.
+    pub sockets: Vec<SocketLoad>,
     /// What the underlay socket was granted and refused.
     pub socket_offloads: Offloads,
 }
@@ -247,7 +250,11 @@ impl Engine {
         total.merge(&forwarded);
         let control = self.inner.lock();
         let ports = control.ports.iter().map(|(&id, port)| port.snapshot(id)).collect();
-        EngineSnapshot { workers, forwarded, total, ports, socket_offloads: self.inner.offloads.clone() }
+        // A kernel that does not tell leaves zeros.
+        let sockets =
+            self.inner.workers.iter().map(|worker| worker.gauge.read().unwrap_or_default()).collect();
+        let socket_offloads = self.inner.offloads.clone();
+        EngineSnapshot { workers, forwarded, total, ports, sockets, socket_offloads }
     }
 }
 
@@ -283,9 +290,10 @@ fn start_worker(
         gone: gone.clone(),
         gone_wake: Arc::clone(gone_wake),
     };
+    let gauge = socket.gauge()?;
     let worker = Worker::new(shared, socket, pool, Coalesce { tcp: true, udp: true })?;
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
-    Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters }, thread))
+    Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters, gauge }, thread))
 }
 
 /// One descriptor for each worker, and whether that worker reads it. A device with fewer queues than there are

@@ -57,10 +57,14 @@ impl Flow {
 }
 
 fn ports(ports: &[Port]) -> String {
-    let mut table = Table::new(&["PORT", "CONTAINER", "NETWORK", "INTERFACE", "STATE"]);
+    let mut table =
+        Table::new(&["PORT", "CONTAINER", "NETWORK", "INTERFACE", "STATE", "QUEUE", "KERNEL DROPS IN, OUT"]);
     let mut flows = Table::new(&[&["CONTAINER", "INTERFACE"][..], &Flow::TITLES].concat());
     for p in ports {
-        table.row([&p.port, &p.container, &p.network, &p.ifname, &p.state]);
+        let queue = p.queue_length.map_or_else(String::new, |len| len.to_string());
+        let lost = p.kernel_drops_in.zip(p.kernel_drops_out);
+        let lost = lost.map_or_else(String::new, |(sent, given)| format!("{sent}, {given}"));
+        table.row([&p.port, &p.container, &p.network, &p.ifname, &p.state, &queue, &lost]);
         for flow in [sent(p), given(p)] {
             let [way, frames, segments, bytes, batches, mean, supers] = flow.cells();
             let name = (&p.container, &p.ifname);
@@ -102,7 +106,13 @@ fn workers(workers: &[Worker]) -> String {
             table.row([&number.to_string(), &way, &frames, &segments, &bytes, &batches, &mean, &supers]);
         }
     }
-    table.to_string()
+    let mut sockets = Table::new(&["WORKER", "SOCKET QUEUE", "OF", "KERNEL DROPS"]);
+    for (number, w) in workers.iter().enumerate() {
+        let bytes = |bytes: u32| format!("{bytes} bytes");
+        let (queued, buffer) = (bytes(w.socket_queued_bytes), bytes(w.socket_buffer_bytes));
+        sockets.row([&number.to_string(), &queued, &buffer, &w.kernel_drops.to_string()]);
+    }
+    format!("{table}\n{sockets}")
 }
 
 fn ways(w: &Worker) -> [Flow; 4] {
@@ -155,7 +165,7 @@ fn books(books: &Conservation) -> String {
     table.to_string()
 }
 
-/// Where segments were dropped, and why. What no port is to blame for stands under the host.
+/// Why segments were dropped, and how many of them because of which port.
 fn drops(dataplane: &Dataplane) -> String {
     let mut table = Table::new(&["DROPPED", "REASON", "OF THESE AT PORTS"]);
     for (reason, count) in &dataplane.drops {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::shape::{Conservation, Offload, Path, Port, Unclaimed, Worker};
+use crate::shape::{Conservation, ControlPort, Offload, Path, Port, Unclaimed, Worker};
 
 fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
     Peer {
@@ -67,13 +67,22 @@ pub(crate) fn example() -> Status {
                 state: "running".into(),
                 frames_in: 3,
                 bytes_in: 300,
+                batches_in: 2,
+                mean_batch_in: Some(1.5),
+                segments_in: 40,
+                super_frames_in: 1,
+                drops: [("storm_limit".to_owned(), 5)].into(),
+                queue_length: Some(500),
+                kernel_drops_in: Some(7),
+                kernel_drops_out: Some(0),
                 ..Port::default()
             }],
-            drops: [("unknown_source".to_owned(), 2)].into(),
-            conservation: Conservation::default(),
+            drops: [("storm_limit".to_owned(), 5), ("unknown_source".to_owned(), 2)].into(),
+            conservation: Conservation { taken: 40, drops: 41, difference: -1, ..Conservation::default() },
             offloads: vec![Offload { name: "uso".into(), granted: false, reason: Some("EINVAL".into()) }],
             unclaimed: vec![Unclaimed { port: "02".repeat(8), ifname: "mesh0".into(), netns: 4_026_532_000 }],
         },
+        control_port: ControlPort { received: 9, foreign: 1 },
         events: vec![EventStatus {
             kind: "founded".into(),
             message: "a cluster was founded".into(),
@@ -95,6 +104,7 @@ fn the_overview_is_one_block_per_service() {
         Targets: 2 (1 established, 1 waiting)
     Connections: 1 (1 established)
           Peers: 2 (1 alive, 1 down)
+   Control port: 9 datagrams, 1 of them foreign
 
         Service: ipam
         Network: mesh
@@ -105,7 +115,7 @@ fn the_overview_is_one_block_per_service() {
         Service: dataplane
         Workers: 1
           Ports: 1 (1 running)
-        Dropped: 2 segments
+        Dropped: 7 segments
      No offload: uso
       Unclaimed: 1 interfaces, see `meshnet status dataplane`
 
@@ -134,7 +144,18 @@ fn tables_show_what_there_is() {
     assert!(text.contains("in 1.2 s") && text.ends_with("no such name\n"), "{text}");
     assert!(ipam(&status.ipam).contains("100.0 %"));
     let text = dataplane(&status.dataplane);
-    assert!(text.contains("unknown_source") && text.contains("3 frames, 300 bytes"), "{text}");
+    for cells in [
+        "web mesh0 in 3 40 300 2 1.5 1",
+        "web mesh0 out 0 0 0 0 - 0",
+        "mesh0 running 500 7, 0",
+        "5 storm_limit web mesh0: 5",
+        "2 unknown_source -",
+        "40 0 0 0 41 0 -1",
+        "0 from ports 3 0 300 0 - -",
+    ] {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.lines().any(|line| words(line).ends_with(cells)), "{cells:?} in {text}");
+    }
     assert!(
         text.contains("EINVAL") && text.contains("unclaimed: mesh0 in the namespace 4026532000"),
         "{text}"

@@ -24,6 +24,7 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_INFO_KIND: u16 = 1;
@@ -31,6 +32,9 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_PERSIST: u16 = 6;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
+/// Places of `rx_dropped` and `tx_dropped` in `rtnl_link_stats64`, in bytes.
+const RX_DROPPED: usize = 6 * 8;
+const TX_DROPPED: usize = 7 * 8;
 /// Length of `ifinfomsg` (linux/rtnetlink.h), which stands before the attributes.
 const IFINFOMSG_LEN: usize = 16;
 
@@ -65,6 +69,17 @@ pub struct Link {
     pub qdisc: String,
     /// Of a TUN or TAP device: how it was made.
     pub tun: Option<TunSettings>,
+    /// What it dropped; none where links are listed, which leaves that out.
+    pub dropped: Option<LinkDrops>,
+}
+
+/// Frames that the driver of a link dropped since it was made (`rtnl_link_stats64`, linux/if_link.h).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LinkDrops {
+    /// On their way into the stack; of a TAP device, frames that were written to it.
+    pub received: u64,
+    /// On their way out; of a TAP device, frames for which its ring had no room.
+    pub sent: u64,
 }
 
 /// The settings of a TUN or TAP device (`IFLA_TUN_*`, since Linux 4.20).
@@ -269,11 +284,17 @@ fn read(body: &[u8]) -> Option<Link> {
             IFLA_TXQLEN => link.txqueuelen = number(value)?,
             IFLA_GSO_MAX_SIZE => link.gso_max_size = number(value)?,
             IFLA_GSO_IPV4_MAX_SIZE => link.gso_ipv4_max_size = number(value),
+            IFLA_STATS64 => link.dropped = read_drops(value),
             IFLA_LINKINFO => read_kind(&mut link, value),
             _ => {}
         }
     }
     Some(link)
+}
+
+fn read_drops(stats: &[u8]) -> Option<LinkDrops> {
+    let read = |at: usize| stats.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
+    Some(LinkDrops { received: read(RX_DROPPED)?, sent: read(TX_DROPPED)? })
 }
 
 fn read_kind(link: &mut Link, link_info: &[u8]) {

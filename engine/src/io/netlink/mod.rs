@@ -20,7 +20,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
-pub use link::{Link, LinkChange, TunSettings, VxlanSpec};
+pub use link::{Link, LinkChange, LinkDrops, TunSettings, VxlanSpec};
 pub use route::Route;
 
 use super::netns::{Netns, NetnsError};

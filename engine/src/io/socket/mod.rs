@@ -5,6 +5,7 @@
 //! kernel cuts ([`DataSocket::send`]) or as separate messages ([`DataSocket::send_batch`]). Beside the group each
 //! worker has a [`pool()`] of sockets that only send, for source ports by flow.
 
+mod gauge;
 mod group;
 mod holder;
 mod pool;
@@ -17,6 +18,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, net::SocketAddr};
 
+pub use gauge::{Gauge, SocketLoad};
 pub use group::{SocketError, SocketGroup, bind};
 pub use holder::{Holder, port_holder};
 pub use pool::pool;
