@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::rate::Rate;
 use engine::types::MacAddr;
 use ipnet::Ipv4Net;
 use peering::mesh::Target;
@@ -173,6 +174,9 @@ pub(crate) struct AttachArgs {
     /// Name of the interface in the container [default: mesh0, or the next number that is free]
     #[arg(long, value_name = "IF", value_parser = ifname)]
     pub(crate) ifname: Option<String>,
+    /// Most it may send, and most it is given, in bits per second as `100mbit` [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) rate: Option<Rate>,
     /// How long to wait for an address, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,
@@ -284,6 +288,12 @@ fn mac(s: &str) -> Result<MacAddr, String> {
         m if m.0[..3] == [0x02, 0x6d, 0x65] => Err("02:6d:65 is kept for gateways".to_owned()),
         m => Ok(m),
     }
+}
+
+/// A rate as tc(8) writes it.
+fn rate(s: &str) -> Result<Rate, String> {
+    s.parse()
+        .map_err(|_| "expected a number and bit, kbit, mbit or gbit, as 100mbit; at least 8kbit".to_owned())
 }
 
 /// An interface name the kernel accepts (`dev_valid_name` in net/core/dev.c; 15 characters).

@@ -27,6 +27,9 @@ pub(crate) struct AttachRequest {
     pub(crate) name: Option<String>,
     pub(crate) mac: Option<String>,
     pub(crate) ifname: Option<String>,
+    /// As `100mbit`.
+    #[serde(default)]
+    pub(crate) rate: Option<String>,
     /// How long to wait for an address.
     pub(crate) timeout_s: f64,
 }
@@ -240,6 +243,9 @@ pub(crate) struct Port {
     pub(crate) ifname: String,
     /// `running` or `stopped`.
     pub(crate) state: String,
+    /// The limit in each direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rate_bits_per_second: Option<u64>,
     /// From the container, since the daemon started.
     pub(crate) frames_in: u64,
     pub(crate) bytes_in: u64,

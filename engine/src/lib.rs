@@ -18,6 +18,7 @@ pub mod network;
 pub mod offload;
 pub mod packet;
 pub mod path;
+pub mod rate;
 pub mod seam;
 pub mod switch;
 pub mod tables;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
+use engine::rate::Rate;
 use engine::types::{MacAddr, NetworkId, PeerId, PortId};
 use peering::mesh::{AllocError, AllocRequest};
 use tokio::sync::oneshot;
@@ -111,6 +112,7 @@ async fn reserve(
         mac,
         addresses: Vec::new(),
         ifname: request.ifname.clone(),
+        rate: rate_of(request)?,
         running: true,
     };
     daemon.keep(intent.clone()).await?;
@@ -234,6 +236,11 @@ impl Daemon {
     }
 }
 
+/// The rate that is asked for, if any.
+fn rate_of(request: &AttachRequest) -> Result<Option<Rate>, Failure> {
+    request.rate.as_deref().map(str::parse).transpose().map_err(Failure::internal)
+}
+
 /// An attached container asked for again: what was given must be what it has.
 fn compare(request: &AttachRequest, intent: &Intent) -> Result<(), Failure> {
     let has: Vec<IpAddr> = intent.addresses.iter().map(|a| a.addr).collect();
@@ -248,6 +255,7 @@ fn compare(request: &AttachRequest, intent: &Intent) -> Result<(), Failure> {
         () if differs(&request.name, &intent.name) => "--name",
         () if differs(&request.mac, &intent.mac.to_string()) => "--mac",
         () if differs(&request.ifname, intent.ifname.as_deref().unwrap_or_default()) => "--ifname",
+        () if request.rate.is_some() && rate_of(request)? != intent.rate => "--rate",
         () => return Ok(()),
     };
     let Intent { container, network_name, name, .. } = intent;
@@ -321,6 +329,7 @@ mod tests {
             name: None,
             mac: None,
             ifname: None,
+            rate: None,
             timeout_s: 30.0,
         }
     }
@@ -337,8 +346,9 @@ mod tests {
             AttachRequest { name: Some("db".into()), ..request() },
             AttachRequest { mac: Some("02:00:00:00:00:09".into()), ..request() },
             AttachRequest { ifname: Some("eth1".into()), ..request() },
+            AttachRequest { rate: Some("1mbit".into()), ..request() },
         ];
-        for (request, option) in different.iter().zip(["--ip", "--name", "--mac", "--ifname"]) {
+        for (request, option) in different.iter().zip(["--ip", "--name", "--mac", "--ifname", "--rate"]) {
             let failure = compare(request, &web).unwrap_err();
             assert_eq!(failure.code, code::ALREADY_ATTACHED);
             assert!(failure.message.contains(option), "{failure}");

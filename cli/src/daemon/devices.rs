@@ -27,7 +27,7 @@ impl Daemon {
 
     /// Gives a device to the engine: frames flow afterwards.
     pub(super) fn open_device(&self, device: Device, intent: &Intent) -> Result<(), Failure> {
-        let added = self.engine.add_device(device, intent.vni);
+        let added = self.engine.add_device(device, intent.vni, intent.rate);
         added.map_err(|e| Failure::new(code::DEVICE_FAILED, format!("the port cannot be served: {e}")))?;
         self.opened().insert(intent.port);
         Ok(())

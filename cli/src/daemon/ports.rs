@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use engine::rate::Rate;
 use engine::types::{IpPrefix, MacAddr, NetworkId, PortId, Vni};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -75,6 +76,8 @@ pub(crate) struct Intent {
     pub(crate) addresses: Vec<IpPrefix>,
     /// The interface in the container: as asked for, later as it is.
     pub(crate) ifname: Option<String>,
+    /// The most it may send and is given.
+    pub(crate) rate: Option<Rate>,
     /// Whether the container runs, as far as is known.
     pub(crate) running: bool,
 }
@@ -165,6 +168,9 @@ struct StoredIntent {
     mac: String,
     addresses: Vec<(IpAddr, u8)>,
     ifname: Option<String>,
+    /// In bits per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<u64>,
     running: bool,
 }
 
@@ -195,6 +201,7 @@ impl From<&Intent> for StoredIntent {
             mac: i.mac.to_string(),
             addresses: i.addresses.iter().map(|a| (a.addr, a.len)).collect(),
             ifname: i.ifname.clone(),
+            rate: i.rate.map(Rate::bits_per_second),
             running: i.running,
         }
     }
@@ -215,6 +222,7 @@ impl StoredIntent {
             mac: self.mac.parse().ok()?,
             addresses: self.addresses.into_iter().map(|(addr, len)| IpPrefix { addr, len }).collect(),
             ifname: self.ifname,
+            rate: self.rate.map(|rate| Rate::new(rate).ok_or(())).transpose().ok()?,
             running: self.running,
         })
     }
@@ -255,6 +263,7 @@ pub(crate) mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, port]),
             addresses: vec![IpPrefix { addr: "10.32.0.2".parse().unwrap(), len: 12 }],
             ifname: Some("mesh0".to_owned()),
+            rate: None,
             running: true,
         }
     }
@@ -266,6 +275,7 @@ pub(crate) mod tests {
         assert!(aside.is_none());
         let mut other = intent(2);
         other.source = Source::Process { pid: 7, start: 9 };
+        other.rate = Rate::new(100_000_000);
         let mut third = intent(3);
         third.source = Source::File { path: "/run/netns/c1".into() };
         let mut waiting = intent(4);

@@ -10,6 +10,7 @@ use engine::io::engine::{EngineSnapshot, PortSnapshot};
 use engine::io::netlink::{Link, Netlink};
 use engine::io::socket::SocketLoad;
 use engine::io::tap::Offloads;
+use engine::rate::Rate;
 use engine::types::{NetworkId, PortId};
 use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
 
@@ -208,6 +209,7 @@ fn port(intent: &Intent, open: Option<&PortSnapshot>) -> Port {
         network: intent.network_name.clone(),
         ifname: intent.ifname.clone().unwrap_or_default(),
         state: state(intent.running),
+        rate_bits_per_second: intent.rate.map(Rate::bits_per_second),
         frames_in: sent.frames,
         bytes_in: sent.bytes,
         batches_in: sent.batches,

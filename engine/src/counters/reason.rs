@@ -75,6 +75,8 @@ drop_reasons! {
     TapFull = "tap_full",
     /// The socket took no more datagrams.
     SocketFull = "socket_full",
+    /// More for a port than its rate limit lets through.
+    RateLimit = "rate_limit",
     /// The kernel refused to send; the worker counts and goes on.
     SendFailed = "send_failed",
     /// The kernel refused to take a frame on a device; the worker counts and goes on.

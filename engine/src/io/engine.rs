@@ -28,6 +28,7 @@ use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
+use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
 use crate::tables::{PortIndex, Registry, Tables};
 use crate::types::{PortId, Vni};
@@ -206,15 +207,17 @@ impl Engine {
         self.inner.publish(&mut control);
     }
 
-    /// Serves a device. Frames flow when this returns.
-    pub fn add_device(&self, device: Device, vni: Vni) -> Result<(), PortError> {
+    /// Serves a device, up to `rate` in each direction if one is given. Frames flow when this returns.
+    pub fn add_device(&self, device: Device, vni: Vni, rate: Option<Rate>) -> Result<(), PortError> {
         let queues = share_out(device.queues, self.workers()).map_err(PortError::Queues)?;
         let mut control = self.inner.lock();
         let index = control.registry.add_port(device.port, vni);
+        let limit = rate.map(|rate| Arc::new(Limit::new(rate, Instant::now())));
         let counters: Vec<_> = queues.iter().map(|_| Arc::new(PortCounters::new())).collect();
         for ((worker, (queue, reads)), counters) in self.inner.workers.iter().zip(queues).zip(&counters) {
             let counters = Arc::clone(counters);
-            worker.tell(Command::AddPort(NewPort { index, vni, queue, reads, counters }));
+            let limit = limit.clone();
+            worker.tell(Command::AddPort(NewPort { index, vni, queue, reads, counters, limit }));
         }
         let pinned = device.pins_namespace.then_some(device.netns);
         let port =

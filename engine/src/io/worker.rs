@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
 mod output;
+mod rests;
 
 use std::io;
 use std::net::IpAddr;
@@ -15,11 +16,11 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 
 use super::socket::{DataSocket, RecvBatch};
@@ -28,11 +29,13 @@ use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::offload::join::{Coalesce, Joiner, Part, parts};
 use crate::offload::{self, Intake};
 use crate::packet::Batch;
+use crate::rate::{self, Limit};
 use crate::switch::{Classes, Port, Switch, Verdict};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
 use crate::wire::vxlan;
 use output::{Output, PortQueue};
+use rests::Rests;
 
 /// Epoll token of the wake-up descriptor; ports use their index.
 const WAKE: u64 = u64::MAX;
@@ -62,6 +65,8 @@ pub(super) struct NewPort {
     /// there are workers.
     pub(super) reads: bool,
     pub(super) counters: Arc<PortCounters>,
+    /// The rate limit, shared by all workers of the port.
+    pub(super) limit: Option<Arc<Limit>>,
 }
 
 /// A worker saw that the device behind a port is gone.
@@ -90,6 +95,7 @@ pub(super) struct Worker {
     received: RecvBatch,
     joiner: Joiner,
     output: Output,
+    rests: Rests,
 }
 
 impl Worker {
@@ -114,6 +120,7 @@ impl Worker {
             received: RecvBatch::new(RECEIVES),
             joiner: Joiner::new(coalesce),
             output,
+            rests: Rests::default(),
         })
     }
 
@@ -121,13 +128,15 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let ready = match self.epoll.wait(&mut events, self.rests.timeout()) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
                 Err(error) => return tracing::error!("a worker cannot wait for frames: {error}"),
             };
             self.refresh_tables();
             let now = Instant::now();
+            self.output.now = now;
+            self.wake_rested(now);
             for event in events.iter().take(ready) {
                 match event.data() {
                     WAKE if self.obey() == Flow::Stop => return,
@@ -161,17 +170,18 @@ impl Worker {
     }
 
     fn add_port(&mut self, port: NewPort) {
-        let NewPort { index, vni, queue, reads, counters } = port;
+        let NewPort { index, vni, queue, reads, counters, limit } = port;
         if reads {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, index.get() as u64);
             if let Err(error) = self.epoll.add(queue.as_fd(), event) {
                 return self.report_gone(index, format!("its frames cannot be waited for: {error}"));
             }
         }
-        self.output.ports.insert(index, PortQueue::new(index, vni, queue, counters));
+        self.output.ports.insert(index, PortQueue::new(index, vni, queue, counters, limit));
     }
 
     fn close(&mut self, index: PortIndex) {
+        self.rests.forget(index);
         if let Some(queue) = self.output.ports.remove(index) {
             // A queue that is only written to is not in the set.
             let _ = self.epoll.delete(queue.tap.as_fd());
@@ -189,16 +199,20 @@ impl Worker {
     fn serve_port(&mut self, now: Instant, token: u64) {
         let Some(queue) = self.output.ports.at(token) else { return };
         let (index, vni) = (queue.index, queue.vni);
-        if let Err(error) = read_batch(queue, &mut self.batch, &self.shared.counters) {
+        if let Err(error) = read_batch(queue, &mut self.batch, &self.shared.counters, now) {
             return self.report_gone(index, format!("its device is gone: {error}"));
         }
         let (sent, super_frames) = content(&self.batch);
         self.shared.counters.batch(Way::TapIn, sent.frames, sent.bytes);
         self.shared.counters.segments(Way::TapIn, sent.segments);
         queue.counters.sent(sent, super_frames);
+        let debt = queue.limit.as_ref().map_or(Duration::ZERO, |limit| limit.from.debt(now));
 
         self.switch.classify(now, Port::Tap(index), vni, &self.batch, &mut self.classes);
         self.output.carry_out(&self.switch, Port::Tap(index), vni, &self.batch, &self.classes);
+        if !debt.is_zero() {
+            self.rest(index, now + debt);
+        }
     }
 
     /// One batch from the underlay: open, join, decide about each super-frame, write.
@@ -284,15 +298,19 @@ impl Worker {
     }
 }
 
-/// Fills the batch from a queue.
-fn read_batch(queue: &PortQueue, batch: &mut Batch, counters: &Counters) -> io::Result<()> {
+/// Fills the batch from a queue; from a limited one until its bucket is in debt.
+fn read_batch(queue: &PortQueue, batch: &mut Batch, counters: &Counters, now: Instant) -> io::Result<()> {
+    let limit = queue.limit.as_ref().map(|limit| &limit.from);
     batch.clear();
-    while !batch.is_full() {
+    while !batch.is_full() && limit.is_none_or(|limit| limit.debt(now).is_zero()) {
         match queue.tap.read(batch.room()) {
             Ok(len) => {
                 if let Err(reason) = batch.commit(len) {
                     counters.refused(Way::TapIn, reason);
                     queue.counters.refused(reason);
+                } else if let (Some(limit), Some(slot)) = (limit, batch.frames().last()) {
+                    let frame = slot.frame(batch.arena());
+                    limit.spend(now, rate::wire_bytes(frame.len(), offload::segments(frame, &slot.vnet)));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

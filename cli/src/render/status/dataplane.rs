@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use engine::rate::Rate;
+
 use super::super::Table;
 use crate::shape::{Conservation, Dataplane, Offload, Port, Worker};
 
@@ -64,7 +66,9 @@ fn ports(ports: &[Port]) -> String {
         let queue = p.queue_length.map_or_else(String::new, |len| len.to_string());
         let lost = p.kernel_drops_in.zip(p.kernel_drops_out);
         let lost = lost.map_or_else(String::new, |(sent, given)| format!("{sent}, {given}"));
-        table.row([&p.port, &p.container, &p.network, &p.ifname, &p.state, &queue, &lost]);
+        let limit = p.rate_bits_per_second.and_then(Rate::new);
+        let state = limit.map_or(p.state.clone(), |rate| format!("{}, at most {rate}", p.state));
+        table.row([&p.port, &p.container, &p.network, &p.ifname, &state, &queue, &lost]);
         for flow in [sent(p), given(p)] {
             let [way, frames, segments, bytes, batches, mean, supers] = flow.cells();
             let name = (&p.container, &p.ifname);

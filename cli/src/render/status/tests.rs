@@ -65,6 +65,7 @@ pub(crate) fn example() -> Status {
                 network: "mesh".into(),
                 ifname: "mesh0".into(),
                 state: "running".into(),
+                rate_bits_per_second: None,
                 frames_in: 3,
                 bytes_in: 300,
                 batches_in: 2,

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::slice;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
@@ -14,6 +15,7 @@ use crate::offload::join::{Joined, Joiner};
 use crate::offload::source_port::SourcePort;
 use crate::offload::{self, Intake};
 use crate::packet::{Batch, Slot};
+use crate::rate::{self, Limit};
 use crate::switch::{Classes, Port, Switch};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
@@ -35,6 +37,8 @@ pub(super) struct Output {
     pool: Vec<DataSocket>,
     outbox: Outbox,
     counters: Arc<Counters>,
+    /// When this wake-up began.
+    pub(super) now: Instant,
     /// Written since the last [`Output::finish`]: to ports, to other hosts.
     delivered: Traffic,
     sent: Traffic,
@@ -51,6 +55,7 @@ pub(super) struct PortQueue {
     pub(super) vni: Vni,
     pub(super) tap: Tap,
     pub(super) counters: Arc<PortCounters>,
+    pub(super) limit: Option<Arc<Limit>>,
     /// The burst in which it was written to last.
     burst: Cell<u64>,
 }
@@ -65,6 +70,7 @@ impl Output {
             counters,
             delivered: Traffic::default(),
             sent: Traffic::default(),
+            now: Instant::now(),
             burst: 1,
         }
     }
@@ -253,6 +259,13 @@ impl Output {
         let Some(queue) = self.ports.at(to.get() as u64) else {
             return self.counters.dropped(DropReason::PortGone, segments);
         };
+        if let Some(limit) = &queue.limit {
+            let frame: usize = pieces.iter().skip(1).map(|piece| piece.len()).sum();
+            if !limit.to.admits(self.now, rate::wire_bytes(frame, segments)) {
+                queue.counters.dropped(DropReason::RateLimit, segments);
+                return self.counters.dropped(DropReason::RateLimit, segments);
+            }
+        }
         match queue.tap.write_vectored(pieces) {
             Ok(written) => {
                 let bytes = written.saturating_sub(virtio::LEN) as u64;
@@ -304,8 +317,14 @@ fn send_failure(error: &io::Error) -> DropReason {
 }
 
 impl PortQueue {
-    pub(super) fn new(index: PortIndex, vni: Vni, tap: Tap, counters: Arc<PortCounters>) -> Self {
-        PortQueue { index, vni, tap, counters, burst: Cell::new(0) }
+    pub(super) fn new(
+        index: PortIndex,
+        vni: Vni,
+        tap: Tap,
+        counters: Arc<PortCounters>,
+        limit: Option<Arc<Limit>>,
+    ) -> Self {
+        PortQueue { index, vni, tap, counters, limit, burst: Cell::new(0) }
     }
 }
 
