@@ -57,7 +57,10 @@ fn a_limited_container_slows_nobody_else() -> Result<()> {
         (IperfServer::start(db.namespace(), &db)?, IperfServer::start(free.namespace(), &free)?);
     let stream = slow.stream_from(web.namespace(), Transport::TCP, secs(4))?;
     let report = fast.measure(db.namespace(), Transport::TCP, secs(3), "")?;
-    near("TCP", "beside another", stream.finish()?.bits_per_second()?)?;
+    let limited = stream.finish()?;
+    let drops = (net.host(0).drops()?, net.host(1).drops()?);
+    let beside = format!("beside another, {:?} retransmits, {drops:?}", limited.retransmits());
+    near("TCP", &beside, limited.bits_per_second()?)?;
     ensure!(report.bits_per_second()? > 4.0 * LIMIT, "{:.0} bit/s", report.bits_per_second()?);
     Ok(())
 }
