@@ -10,6 +10,7 @@
 //! [`wire::vxlan`] (opened) -> [`tables`] (may the sender?) -> [`offload::join`] (super-frames again) ->
 //! [`switch`] -> a TAP.
 
+pub mod capture;
 pub mod counters;
 pub mod fdb;
 #[cfg(feature = "io")]

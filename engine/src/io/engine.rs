@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::capture::{self, Capture, CaptureError, Lens, MAX_CAPTURES, Place, Target};
 use super::device::Device;
 use super::netns::NetnsId;
 use super::socket::{self, DataSocket, Gauge, RecvBatch, SocketGroup, SocketLoad};
@@ -104,8 +105,15 @@ struct Control {
     paths: Paths,
     mtus: BTreeMap<Vni, u16>,
     ports: BTreeMap<PortId, OpenPort>,
+    captures: BTreeMap<u64, Running>,
     events: Sender<Event>,
     stopping: bool,
+}
+
+/// A capture, and the port it ends with.
+struct Running {
+    place: Place,
+    shared: Arc<capture::Shared>,
 }
 
 struct OpenPort {
@@ -172,6 +180,7 @@ impl Engine {
             paths: Paths::new(config.seed),
             mtus: BTreeMap::new(),
             ports: BTreeMap::new(),
+            captures: BTreeMap::new(),
             events,
             stopping: false,
         };
@@ -238,6 +247,32 @@ impl Engine {
         unpinned.into_iter().for_each(|netns| self.watcher.remove(netns));
     }
 
+    /// Begins to copy what passes, up to `snaplen` bytes of each frame or datagram.
+    pub fn capture(&self, target: Target, snaplen: usize) -> Result<Capture, CaptureError> {
+        let mut control = self.inner.lock();
+        let place = match target {
+            Target::Underlay => Place::Underlay,
+            Target::Port(id) => {
+                let port = control.ports.get(&id).ok_or(CaptureError::NoSuchPort(id))?;
+                Place::Port(port.index)
+            }
+        };
+        if control.captures.len() >= MAX_CAPTURES {
+            return Err(CaptureError::TooMany);
+        }
+        let number = control.captures.last_key_value().map_or(0, |(&number, _)| number + 1);
+        let shared = Arc::new(capture::Shared::new(snaplen)?);
+        for worker in &self.inner.workers {
+            let lens = Lens::new(number, place, Arc::clone(&shared));
+            lens.into_iter().for_each(|lens| worker.tell(Command::AddLens(lens)));
+        }
+        control.captures.insert(number, Running { place, shared: Arc::clone(&shared) });
+        let (nudged, ended) = (Arc::downgrade(&self.inner), Arc::downgrade(&self.inner));
+        let nudge = move || nudged.upgrade().into_iter().for_each(|inner| inner.nudge_lenses());
+        let end = move || ended.upgrade().into_iter().for_each(|inner| inner.end_capture(number));
+        Ok(Capture::new(shared, nudge, end))
+    }
+
     /// The number of data-plane threads, which is the number of queues a device needs.
     pub fn workers(&self) -> usize {
         self.inner.workers.len()
@@ -263,7 +298,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.inner.lock().stopping = true;
+        {
+            let mut control = self.inner.lock();
+            control.stopping = true;
+            control.captures.values().for_each(|running| running.shared.finish());
+        }
         for worker in &self.inner.workers {
             worker.tell(Command::Stop);
         }
@@ -410,9 +449,23 @@ impl Inner {
         for worker in &self.workers {
             worker.tell(Command::RemovePort(open.index));
         }
+        for running in control.captures.values().filter(|r| r.place == Place::Port(open.index)) {
+            running.shared.finish();
+        }
         control.registry.remove_port(port);
         self.tables.store(control.registry.tables());
         Some(open)
+    }
+
+    fn nudge_lenses(&self) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::FlushLenses));
+    }
+
+    fn end_capture(&self, number: u64) {
+        // Under the lock, so that the next capture of this number begins behind the end of this one.
+        let mut control = self.lock();
+        control.captures.remove(&number);
+        self.workers.iter().for_each(|worker| worker.tell(Command::RemoveLens(number)));
     }
 
     fn port_gone(&self, port: PortId, reason: &str) {

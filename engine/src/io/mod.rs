@@ -3,6 +3,7 @@
 //! The only place of the tree with unsafe code, apart from the checksum kernels: a file that needs it says so
 //! in its first line, and every block says why it is sound.
 
+pub mod capture;
 pub mod device;
 pub mod engine;
 pub mod ethtool;

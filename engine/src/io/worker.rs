@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 
+use super::capture::Lens;
 use super::socket::{DataSocket, RecvBatch};
 use super::tap::Tap;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
@@ -52,6 +53,12 @@ pub(super) enum Command {
     AddPort(NewPort),
     /// Close the queue of a port.
     RemovePort(PortIndex),
+    /// Copy what passes for a reader.
+    AddLens(Lens),
+    /// Its reader is gone.
+    RemoveLens(u64),
+    /// Hand over what was held back because a reader was slow.
+    FlushLenses,
     /// End the thread.
     Stop,
 }
@@ -163,6 +170,9 @@ impl Worker {
             match command {
                 Command::AddPort(port) => self.add_port(port),
                 Command::RemovePort(index) => self.close(index),
+                Command::AddLens(lens) => self.output.lenses.add(lens),
+                Command::RemoveLens(number) => self.output.lenses.remove(number),
+                Command::FlushLenses => self.output.lenses.flush(),
                 Command::Stop => return Flow::Stop,
             }
         }
@@ -186,6 +196,7 @@ impl Worker {
             // A queue that is only written to is not in the set.
             let _ = self.epoll.delete(queue.tap.as_fd());
         }
+        self.output.lenses.close(index);
     }
 
     fn report_gone(&mut self, index: PortIndex, reason: String) {
@@ -207,6 +218,9 @@ impl Worker {
         self.shared.counters.segments(Way::TapIn, sent.segments);
         queue.counters.sent(sent, super_frames);
         let debt = queue.limit.as_ref().map_or(Duration::ZERO, |limit| limit.from.debt(now));
+        if !self.output.lenses.is_empty() {
+            self.output.show_batch(index, &self.batch);
+        }
 
         self.switch.classify(now, Port::Tap(index), vni, &self.batch, &mut self.classes);
         self.output.carry_out(&self.switch, Port::Tap(index), vni, &self.batch, &self.classes);
@@ -232,6 +246,9 @@ impl Worker {
             let mut source = Source::default();
             let whole = received.start..received.start + received.len;
             for part in parts(self.received.arena(), whole, received.stride as usize) {
+                if !self.output.lenses.is_empty() {
+                    self.output.show_datagram(received.from, slice(self.received.arena(), &part.frame));
+                }
                 self.open(now, received.from.ip(), &mut source, part);
             }
         }

@@ -2,12 +2,15 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::slice;
+use crate::capture::Direction;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
+use crate::io::capture::Lenses;
 use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
 use crate::io::tap::Tap;
 use crate::offload::cut::{Outbox, cut};
@@ -35,6 +38,8 @@ pub(super) struct Output {
     pub(super) socket: DataSocket,
     /// Send only, one for each source port.
     pool: Vec<DataSocket>,
+    /// Who gets copies of what passes.
+    pub(super) lenses: Lenses,
     outbox: Outbox,
     counters: Arc<Counters>,
     /// When this wake-up began.
@@ -66,6 +71,7 @@ impl Output {
             ports: Ports(Vec::new()),
             socket,
             pool,
+            lenses: Lenses::default(),
             outbox: Outbox::new(),
             counters,
             delivered: Traffic::default(),
@@ -119,6 +125,25 @@ impl Output {
             *written = Traffic::default();
         }
         self.burst += 1;
+        if !self.lenses.is_empty() {
+            self.lenses.flush();
+        }
+    }
+
+    /// Copies what a container sent for those who look at its port.
+    #[cold]
+    pub(super) fn show_batch(&mut self, port: PortIndex, batch: &Batch) {
+        for slot in batch.frames() {
+            self.lenses.frame(port, Direction::In, &[IoSlice::new(slot.frame(batch.arena()))]);
+        }
+    }
+
+    /// Copies a received datagram for those who look at the underlay.
+    #[cold]
+    pub(super) fn show_datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
+        if self.lenses.see_underlay() {
+            self.lenses.datagram((from, port_of(&self.socket)), Direction::In, &[IoSlice::new(datagram)]);
+        }
     }
 
     /// Copies a frame to every other port and every host of its network.
@@ -218,6 +243,12 @@ impl Output {
             let segment = datagrams.first().filter(|_| datagrams.len() > 1).map(|first| first.len() as u16);
             match socket.send(remote.addr, &pieces[..2 * datagrams.len()], segment) {
                 Ok(bytes) => {
+                    if self.lenses.see_underlay() {
+                        let end = (remote.addr, port_of(socket));
+                        for datagram in pieces[..2 * datagrams.len()].chunks_exact(2) {
+                            self.lenses.datagram(end, Direction::Out, datagram);
+                        }
+                    }
                     self.sent.frames += datagrams.len() as u64;
                     self.sent.segments += datagrams.len() as u64;
                     self.sent.bytes += bytes as u64;
@@ -269,6 +300,9 @@ impl Output {
         match queue.tap.write_vectored(pieces) {
             Ok(written) => {
                 let bytes = written.saturating_sub(virtio::LEN) as u64;
+                if let ([_vnet, frame @ ..], false) = (pieces, self.lenses.is_empty()) {
+                    self.lenses.frame(to, Direction::Out, frame);
+                }
                 // Frames of one burst are one batch of the port.
                 let batches = u64::from(queue.burst.replace(self.burst) != self.burst);
                 queue
@@ -300,6 +334,11 @@ impl Output {
 /// What a frame of the batch counts for.
 fn segments(batch: &Batch, slot: &Slot) -> u64 {
     offload::segments(slot.frame(batch.arena()), &slot.vnet)
+}
+
+/// The UDP port of a socket; one system call, which nobody pays who is not watched.
+fn port_of(socket: &DataSocket) -> u16 {
+    socket.local_addr().map_or(0, |addr| addr.port())
 }
 
 fn write_failure(error: &io::Error) -> DropReason {
