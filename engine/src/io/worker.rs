@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
+mod burst;
 mod output;
 mod rests;
 
@@ -44,8 +45,8 @@ const WAKE: u64 = u64::MAX;
 const SOCKET: u64 = u64::MAX - 1;
 /// Events taken in one wake-up; more descriptors than that are served by the next one.
 const EVENTS: usize = 64;
-/// Receives taken in one wake-up: 8 of 64 KiB stay within the second-level cache (measured).
-const RECEIVES: usize = 8;
+/// Receives taken in one wake-up at most.
+const RECEIVES: usize = 64;
 
 /// What the control side asks of a worker, in order.
 pub(super) enum Command {

@@ -19,6 +19,13 @@ use crate::types::canonical;
 pub const SLOT_LEN: usize = 65_536;
 /// The most slots of a batch; their bookkeeping lives on the stack during a call.
 const MAX_SLOTS: usize = 64;
+/// From the start of one slot to that of the next. Not a power of two: else the starts of all slots, which is all
+/// that small datagrams touch, would compete for the same few lines of the caches.
+const SLOT_STRIDE: usize = SLOT_LEN + 33 * 64;
+/// Slots of the first read, and of every read while little comes.
+const FEW_SLOTS: usize = 8;
+/// Bytes that one read shall bring at most, by the mean of the last: they stay within the second-level cache.
+const READ_BYTES: usize = FEW_SLOTS * SLOT_LEN;
 /// Room for the one control message that is asked for: `UDP_GRO` with an `int`.
 const CONTROL_LEN: usize = 32;
 
@@ -45,17 +52,23 @@ impl Received {
 }
 
 /// The arena of a worker and what the last read put there. Nothing is allocated after [`RecvBatch::new`].
+///
+/// How many slots a read fills follows the traffic: few when datagrams come aggregated or seldom, more and more
+/// when reads come back full of small ones.
 #[derive(Debug)]
 pub struct RecvBatch {
     arena: Box<[u8]>,
     received: Vec<Received>,
+    /// Slots of the next read.
+    slots: usize,
 }
 
 impl RecvBatch {
-    /// An arena of `slots` (1 to 64) times [`SLOT_LEN`] bytes.
+    /// An arena of `slots` (1 to 64) slots of [`SLOT_LEN`] bytes. Memory is taken as slots are first used.
     pub fn new(slots: usize) -> Self {
         let slots = slots.clamp(1, MAX_SLOTS);
-        RecvBatch { arena: vec![0; slots * SLOT_LEN].into_boxed_slice(), received: Vec::with_capacity(slots) }
+        let arena = vec![0; slots * SLOT_STRIDE].into_boxed_slice();
+        RecvBatch { arena, received: Vec::with_capacity(slots), slots: slots.min(FEW_SLOTS) }
     }
 
     /// The bytes of all slots.
@@ -71,6 +84,20 @@ impl RecvBatch {
     /// Forgets what was read.
     pub fn clear(&mut self) {
         self.received.clear();
+    }
+
+    /// Chooses the slots of the next read: twice as many after a full one, half as many after one that was not half
+    /// full.
+    fn adapt(&mut self) {
+        let count = self.received.len();
+        let bytes: usize = self.received.iter().map(|received| received.len as usize).sum();
+        let most = (READ_BYTES * count / bytes.max(1)).clamp(FEW_SLOTS, MAX_SLOTS);
+        let wanted = match count {
+            _ if count >= self.slots => (self.slots * 2).min(most),
+            _ if count * 2 < self.slots => (self.slots / 2).max(FEW_SLOTS),
+            _ => self.slots.min(most),
+        };
+        self.slots = wanted.min(self.received.capacity());
     }
 }
 
@@ -97,8 +124,8 @@ impl DataSocket {
         let mut scratch = [const { MaybeUninit::uninit() }; MAX_SLOTS];
         let mut headers = [const { MaybeUninit::uninit() }; MAX_SLOTS];
         let mut slots = 0;
-        for (slot, part) in batch.arena.chunks_exact_mut(SLOT_LEN).zip(&mut scratch) {
-            headers[slots].write(header(part.write(Scratch::new(slot))));
+        for (slot, part) in batch.arena.chunks_exact_mut(SLOT_STRIDE).zip(&mut scratch).take(batch.slots) {
+            headers[slots].write(header(part.write(Scratch::new(&mut slot[..SLOT_LEN]))));
             slots += 1;
         }
         let (fd, wait) = (self.as_fd().as_raw_fd(), libc::MSG_DONTWAIT);
@@ -109,9 +136,10 @@ impl DataSocket {
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         for (index, header) in headers.iter().enumerate().take(count) {
             // SAFETY: headers below `count` (at most `slots`) were initialised above and filled by the kernel.
-            let received = unsafe { received(header.assume_init_ref(), index * SLOT_LEN) };
+            let received = unsafe { received(header.assume_init_ref(), index * SLOT_STRIDE) };
             batch.received.extend(received);
         }
+        batch.adapt();
         Ok(count)
     }
 
@@ -191,6 +219,22 @@ unsafe fn gro_stride(header: &libc::msghdr) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_grow_with_many_small_datagrams_and_stay_within_the_cache() {
+        let from = "192.0.2.1:4789".parse().unwrap();
+        let mut batch = RecvBatch::new(MAX_SLOTS);
+        let mut read = |count: usize, len: u32| {
+            batch.clear();
+            batch.received.extend((0..count).map(|_| Received { start: 0, len, stride: len, from }));
+            batch.adapt();
+            batch.slots
+        };
+        assert_eq!([read(8, 1472), read(16, 1472), read(32, 1472), read(64, 1472)], [16, 32, 64, 64]);
+        assert_eq!([read(40, 1472), read(31, 1472), read(3, 1472)], [64, 32, 16]);
+        assert_eq!([read(16, 65_000), read(8, 65_000), read(1, 100)], [8, 8, 8]);
+        assert_eq!(RecvBatch::new(1).slots, 1);
+    }
 
     #[test]
     fn datagrams_are_cut_at_the_stride() {

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::slice;
+use super::{burst, slice};
 use crate::capture::Direction;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::io::capture::Lenses;
-use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
+use crate::io::socket::DataSocket;
 use crate::io::tap::Tap;
 use crate::offload::cut::{Outbox, cut};
 use crate::offload::join::{Joined, Joiner};
@@ -24,8 +24,6 @@ use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
 use crate::wire::virtio::{self, VnetHeader};
 
-/// Pieces of one vectored send: a head and a body for each datagram.
-const SEND_PIECES: usize = 2 * MAX_SEGMENTS;
 /// Pieces of one vectored write: the virtio-net header, the head, and a body for each segment.
 const WRITE_PIECES: usize = 2 + 128;
 
@@ -233,29 +231,22 @@ impl Output {
         let Some(remote) = tables.remote(to) else { return self.counters.dropped(DropReason::NoPath, count) };
         let pooled = source.pooled().filter(|_| remote.spread);
         let socket = pooled.and_then(|at| self.pool.get(at)).unwrap_or(&self.socket);
-        for run in self.outbox.runs(MAX_SEGMENTS, MAX_SEND_BYTES) {
-            let datagrams = &self.outbox.datagrams()[run];
-            let mut pieces = [IoSlice::new(&[]); SEND_PIECES];
-            for (pair, datagram) in pieces.chunks_exact_mut(2).zip(datagrams) {
-                let [head, body] = self.outbox.pieces(datagram, batch.arena());
-                pair.copy_from_slice(&[IoSlice::new(head), IoSlice::new(body)]);
-            }
-            let segment = datagrams.first().filter(|_| datagrams.len() > 1).map(|first| first.len() as u16);
-            match socket.send(remote.addr, &pieces[..2 * datagrams.len()], segment) {
-                Ok(bytes) => {
-                    if self.lenses.see_underlay() {
-                        let end = (remote.addr, port_of(socket));
-                        for datagram in pieces[..2 * datagrams.len()].chunks_exact(2) {
-                            self.lenses.datagram(end, Direction::Out, datagram);
-                        }
+        let (addr, counters, sent, lenses) = (remote.addr, &self.counters, &mut self.sent, &mut self.lenses);
+        burst::send_all(socket, addr, &self.outbox, batch.arena(), |pieces, result| {
+            let datagrams = pieces.len() as u64 / 2;
+            match result {
+                Ok(()) => {
+                    if lenses.see_underlay() {
+                        let end = (addr, port_of(socket));
+                        pieces.chunks_exact(2).for_each(|pair| lenses.datagram(end, Direction::Out, pair));
                     }
-                    self.sent.frames += datagrams.len() as u64;
-                    self.sent.segments += datagrams.len() as u64;
-                    self.sent.bytes += bytes as u64;
+                    sent.frames += datagrams;
+                    sent.segments += datagrams;
+                    sent.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
                 }
-                Err(error) => self.counters.dropped(send_failure(&error), datagrams.len() as u64),
+                Err(error) => counters.dropped(send_failure(&error), datagrams),
             }
-        }
+        });
     }
 
     /// Passes a frame of the batch to another container of this host, whole, with its virtio-net header.
