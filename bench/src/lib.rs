@@ -14,15 +14,21 @@
 )]
 
 pub mod blast;
+pub mod callgrind;
+pub mod cases;
 pub mod column;
 pub mod cpu;
 pub mod echo;
+pub mod frames;
 pub mod load;
 pub mod machine;
 pub mod options;
 pub mod plan;
 pub mod results;
+pub mod scale;
 pub mod session;
 pub mod stats;
+pub mod sweep;
 pub mod table;
 pub mod watchdog;
+pub mod world;

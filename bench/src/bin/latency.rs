@@ -1,4 +1,5 @@
-//! `latency`: how long an echo takes, idle and beside a TCP stream. Needs root and iperf3.
+//! `latency`: how long an echo takes, idle and beside a TCP stream; and how long the ring to the daemon should be. Needs
+//! root and iperf3.
 
 #![allow(clippy::print_stdout, reason = "a command-line program prints")]
 
@@ -7,7 +8,7 @@ use bench::machine::Machine;
 use bench::options::{Options, wire};
 use bench::plan::Row;
 use bench::results::Results;
-use bench::session;
+use bench::{session, sweep};
 use clap::Parser;
 use netns_tests::Wire;
 
@@ -24,6 +25,10 @@ struct Args {
     /// Length of a run
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     seconds: f64,
+    /// Instead: with the device in meshnet's containers set to each of these lengths, what TCP carries and how long
+    /// echoes beside it take
+    #[arg(long, value_name = "LENGTH", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    txqueuelen: Vec<u32>,
     #[command(flatten)]
     options: Options,
 }
@@ -35,6 +40,12 @@ fn row(text: &str) -> Result<Row, String> {
 fn main() -> Result<()> {
     let args = Args::parse();
     let plan = args.options.plan(&args.rows, args.seconds)?;
+    if !args.txqueuelen.is_empty() {
+        let [wire] = args.wires[..] else { anyhow::bail!("--txqueuelen: one wire at a time") };
+        let sweep = sweep::run(&args.txqueuelen, wire, &plan)?;
+        println!("{}\n\n{}", sweep.headline(), sweep.markdown());
+        return args.options.write(&sweep);
+    }
     let results = Results {
         machine: Machine::read()?,
         runs: plan.runs,

@@ -1,0 +1,195 @@
+//! The micro-benchmarks: one list for the clock (criterion) and for the instruction counter (callgrind).
+
+use std::hint::black_box;
+
+use anyhow::{Context, Result, ensure};
+use engine::fdb::{Learned, MAX_LEARNED};
+use engine::offload::cut::{Outbox, cut};
+use engine::packet::MAX_FRAMES;
+use engine::switch::{Classes, Port};
+use engine::types::{MacAddr, Vni};
+use engine::wire::checksum::Sum;
+use engine::wire::ether::Ether;
+use engine::wire::ipv4::Ipv4;
+use engine::wire::udp::Udp;
+use engine::wire::virtio::VnetHeader;
+use engine::wire::{ether, vxlan};
+
+use crate::frames::{Stations, super_frame, udp_frame};
+use crate::world::{Inward, MTU, Outward, RoundTrip, World, batch_of};
+
+/// Segments of the super-frames that are cut and joined: what fits 64 KiB.
+pub const SEGMENTS: usize = 45;
+
+/// Something to be measured.
+pub struct Case {
+    /// Its name: the module, and what is done.
+    pub name: &'static str,
+    /// Sets it up.
+    pub make: fn() -> Result<Work>,
+}
+
+/// One iteration.
+pub type Work = Box<dyn FnMut()>;
+
+/// All of them.
+pub const ALL: &[Case] = &[
+    Case { name: "wire: headers of a UDP frame", make: headers },
+    Case { name: "wire: VXLAN and virtio-net headers", make: outer_headers },
+    Case { name: "fdb: look up a pinned MAC of 1000", make: pinned },
+    Case { name: "fdb: look up a learned MAC of 4096", make: looked_up },
+    Case { name: "fdb: learn a known MAC of 4096", make: learned_again },
+    Case { name: "checksum: 64 B", make: || checksum(64) },
+    Case { name: "checksum: 1410 B", make: || checksum(1410) },
+    Case { name: "checksum: 65000 B", make: || checksum(65_000) },
+    Case { name: "switch: classify 64 frames of a flow", make: classify },
+    Case { name: "offload: cut 45 TCP segments", make: cut_large },
+    Case { name: "offload: pass 64 small frames", make: cut_small },
+    Case { name: "offload: join 45 TCP segments", make: join_large },
+    Case { name: "path: a small frame out and one in", make: round_trip },
+];
+
+/// The case of this name.
+pub fn find(name: &str) -> Option<&'static Case> {
+    ALL.iter().find(|case| case.name == name)
+}
+
+fn world() -> Result<World> {
+    World::new(10, 10)
+}
+
+fn headers() -> Result<Work> {
+    let frame = udp_frame(&world()?.stations, 64);
+    Ok(Box::new(move || {
+        let ether = Ether::parse(black_box(&frame));
+        let ip = ether.ok().and_then(|ether| Ipv4::parse(ether.payload()));
+        let udp = ip.and_then(|ip| Udp::parse(frame.get(ether::LEN + ip.header_len()..)?));
+        black_box(udp.map(|udp| udp.checksum()));
+    }))
+}
+
+fn outer_headers() -> Result<Work> {
+    let world = world()?;
+    let frame = udp_frame(&world.stations, 64);
+    let datagram = [&vxlan::header(Vni::MESH)[..], &frame].concat();
+    let (vnet, frame) = super_frame(&world.stations, 2);
+    let read = [&vnet.emit()[..], &frame].concat();
+    Ok(Box::new(move || {
+        black_box(vxlan::parse(black_box(&datagram)).is_ok());
+        black_box(VnetHeader::parse(black_box(&read)).is_ok());
+    }))
+}
+
+fn pinned() -> Result<Work> {
+    let world = World::new(500, 500)?;
+    let mac = world.stations.macs[1];
+    Ok(Box::new(move || {
+        let network = world.tables.network(Vni::MESH);
+        black_box(network.and_then(|network| network.pins().get(black_box(mac))));
+    }))
+}
+
+/// A full table.
+fn learned() -> Result<(Learned, Port, MacAddr)> {
+    let learned = Learned::default();
+    let port = Port::Tap(world()?.port);
+    let mac = |number: usize| {
+        let [a, b, ..] = number.to_le_bytes();
+        MacAddr([0x02, 0x20, 0, 0, a, b])
+    };
+    (0..MAX_LEARNED).for_each(|number| learned.learn(mac(number), port, 0));
+    Ok((learned, port, mac(MAX_LEARNED / 2)))
+}
+
+fn looked_up() -> Result<Work> {
+    let (learned, _, mac) = learned()?;
+    Ok(Box::new(move || {
+        black_box(learned.get(black_box(mac), 1));
+    }))
+}
+
+fn learned_again() -> Result<Work> {
+    let (learned, port, mac) = learned()?;
+    Ok(Box::new(move || learned.learn(black_box(mac), port, 0)))
+}
+
+fn checksum(len: usize) -> Result<Work> {
+    let bytes = vec![0x5a_u8; len];
+    Ok(Box::new(move || {
+        black_box(Sum::default().bytes(black_box(&bytes)).checksum());
+    }))
+}
+
+fn classify() -> Result<Work> {
+    let world = world()?;
+    let batch = batch_of(VnetHeader::default(), &udp_frame(&world.stations, 64), MAX_FRAMES)?;
+    let (mut switch, mut classes) = (world.switch(), Classes::new());
+    let (from, now) = (Port::Tap(world.port), world.epoch);
+    Ok(Box::new(move || {
+        switch.classify(now, from, Vni::MESH, black_box(&batch), &mut classes);
+    }))
+}
+
+fn cut_large() -> Result<Work> {
+    let world = world()?;
+    let (vnet, frame) = super_frame(&world.stations, SEGMENTS);
+    let mut outward = Outward::new(&world, vnet, &frame, 1)?;
+    ensure!(outward.step() == SEGMENTS, "the super-frame was not cut");
+    Ok(Box::new(move || {
+        black_box(outward.step());
+    }))
+}
+
+fn cut_small() -> Result<Work> {
+    let world = world()?;
+    let frame = udp_frame(&world.stations, 64);
+    let mut outward = Outward::new(&world, VnetHeader::default(), &frame, MAX_FRAMES)?;
+    ensure!(outward.step() == MAX_FRAMES, "frames were lost");
+    Ok(Box::new(move || {
+        black_box(outward.step());
+    }))
+}
+
+fn join_large() -> Result<Work> {
+    let world = world()?;
+    // Cut on the way to the peer's container, with the ends exchanged: what the peer would send here.
+    let Stations { macs: [here, there], addrs: [own, other] } = world.stations;
+    let back = Stations { macs: [there, here], addrs: [other, own] };
+    let (vnet, frame) = super_frame(&back, SEGMENTS);
+    let batch = batch_of(vnet, &frame, 1)?;
+    let mut outbox = Outbox::new();
+    let slot = batch.frames().first().context("an empty batch")?;
+    let (vni, mtu) = (Vni::MESH, MTU);
+    ensure!(cut(batch.arena(), slot, vni, mtu, &mut outbox).is_ok(), "the super-frame was refused");
+    let datagrams = outbox.datagrams();
+    let pieces: Vec<&[u8]> =
+        datagrams.iter().flat_map(|datagram| outbox.pieces(datagram, batch.arena())).collect();
+    let stride = datagrams.first().map_or(0, |first| first.len());
+    let mut inward = Inward::new(&world, pieces.concat(), stride);
+    ensure!(inward.step() == 1, "the segments were not joined");
+    Ok(Box::new(move || {
+        black_box(inward.step());
+    }))
+}
+
+fn round_trip() -> Result<Work> {
+    let mut round_trip = RoundTrip::new(&world()?)?;
+    Ok(Box::new(move || {
+        black_box(round_trip.step());
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_can_be_set_up_and_run() {
+        for case in ALL {
+            let mut work = (case.make)().unwrap_or_else(|error| panic!("{}: {error:#}", case.name));
+            work();
+            work();
+            assert!(find(case.name).is_some());
+        }
+    }
+}
