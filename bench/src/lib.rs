@@ -14,12 +14,16 @@
 )]
 
 pub mod blast;
+pub mod budgets;
 pub mod callgrind;
 pub mod cases;
+pub mod chart;
 pub mod column;
 pub mod cpu;
+pub mod document;
 pub mod echo;
 pub mod frames;
+pub mod library;
 pub mod load;
 pub mod machine;
 pub mod options;

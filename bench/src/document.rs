@@ -1,0 +1,146 @@
+//! `docs/performance.md`, made of the committed results and nothing else.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::budgets;
+use crate::chart;
+use crate::library::{Library, Named};
+use crate::results::Results;
+use crate::session::NO_WIRE;
+use crate::table::aligned;
+
+/// The name of the page below `docs`.
+pub const PAGE: &str = "performance.md";
+
+/// The name of the chart below `docs`.
+pub const CHART: &str = "performance.svg";
+
+/// Where the results are, below `docs`.
+pub const RESULTS: &str = "results";
+
+/// What the page says before any figure.
+const INTRODUCTION: &str = "\
+# Performance
+
+<!-- Generated: `cargo run --release -p bench --bin report` writes this page from docs/results/*.json. Do not edit. -->
+
+This page is generated from the committed results in [results](results) by `cargo run --release -p bench --bin report`;
+a test compares the two. Nothing in it is written by hand.
+
+Both hosts, both ends of the load and all daemons share one machine, so absolute figures say little. What counts is the
+ratio to the kernel's own VXLAN in the same run, and processor seconds for the same payload. The columns take turns; the
+figure is the median of all runs, in brackets the distance from the smallest to the largest. Every namespace has `reno`
+as congestion control, since pacing makes TCP on a veth jump. A warning below a table says what else used the machine.
+
+Three wires join the hosts: `veth` passes 64 KiB packets whole, which flatters everything that uses segmentation
+offload; `nic` cuts at the sender and joins at the receiver, as a network card does, and is the main case; `cut` cuts and
+does not join.
+
+Lost datagrams are no defect in the UDP rows: the sender makes as many as it can, more than anybody delivers.
+";
+
+/// How to measure again.
+const AGAIN: &str = "\
+## Measure again
+
+As root, on a machine that does nothing else:
+
+```
+cargo build --release --bin meshnet
+cargo run --release -p bench --bin throughput -- --json docs/results/throughput.json
+cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64 --peer ovs,vpncloud,boringtun --json docs/results/throughput-peers.json
+cargo run --release -p bench --bin latency -- --json docs/results/latency.json
+cargo run --release -p bench --bin latency -- --txqueuelen 64,100,250,500,1000 --json docs/results/sweep.json
+cargo run --release -p bench --bin scale -- --json docs/results/scale.json
+cargo run --release -p bench --bin report
+```
+
+The first needs iperf3, `scale` needs valgrind. The peers are Debian's openvswitch-switch (its services may stay off),
+and two crates: `cargo install vpncloud`, `cargo install boringtun-cli` (with Debian's wireguard-tools), found on the
+`PATH` or in the directory `MESHNET_PEERS`. vpncloud runs without encryption, boringtun with one thread: both are then at
+their fastest here. `cargo bench -p bench` has the micro-benchmarks by the clock alone.
+";
+
+/// The page.
+pub fn page(library: &Library) -> String {
+    let mut out = INTRODUCTION.to_owned();
+    section(&mut out, "Budgets", &budget_table(library));
+    if chart::svg(library).is_some() {
+        let _infallible = writeln!(out, "\n![Throughput as a share of kernel VXLAN]({CHART})");
+    }
+    results(&mut out, "Throughput", &library.throughput);
+    results(&mut out, "Latency", &library.latency);
+    for Named { file, content } in &library.sweeps {
+        let body = format!("{}, from {}.\n\n{}", content.headline(), link(file), content.markdown());
+        section(&mut out, "Length of the ring to the daemon", &body);
+    }
+    for Named { file, content } in &library.scale {
+        let body = format!("{}, from {}.\n\n{}", content.headline(), link(file), content.markdown());
+        section(&mut out, "Scale", &body);
+    }
+    out.push('\n');
+    out.push_str(AGAIN);
+    out
+}
+
+/// Writes page and chart into `docs`.
+pub fn write(docs: &Path) -> Result<()> {
+    let library = Library::read(&docs.join(RESULTS))?;
+    put(&docs.join(PAGE), &page(&library))?;
+    chart::svg(&library).map_or(Ok(()), |svg| put(&docs.join(CHART), &svg))
+}
+
+fn put(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn section(out: &mut String, title: &str, body: &str) {
+    let _infallible = write!(out, "\n## {title}\n\n{body}");
+}
+
+fn link(file: &str) -> String {
+    format!("[{file}]({RESULTS}/{file})")
+}
+
+fn budget_table(library: &Library) -> String {
+    let head = ["promise", "budget", "measured", "verdict"].map(str::to_owned).to_vec();
+    let budgets = budgets::all(library);
+    let rows: Vec<_> = std::iter::once(head).chain(budgets.iter().map(budgets::Budget::cells)).collect();
+    aligned(&rows)
+}
+
+fn results(out: &mut String, title: &str, all: &[Named<Results>]) {
+    for Named { file, content } in all {
+        let tables = content.wires.iter().map(|wire| {
+            let name = if wire.wire == NO_WIRE { "one host".into() } else { format!("`{}` wire", wire.wire) };
+            format!("### {title}, {name}\n\n{}", wire.markdown())
+        });
+        let tables: Vec<String> = tables.collect();
+        let body = format!("{}, from {}.\n\n{}", content.headline(), link(file), tables.join("\n"));
+        section(out, title, &body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_page_is_what_the_results_make() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let library = Library::read(&docs.join(RESULTS)).unwrap();
+        let again = "run `cargo run --release -p bench --bin report` and commit";
+        assert_eq!(std::fs::read_to_string(docs.join(PAGE)).unwrap(), page(&library), "{again}");
+        let chart = chart::svg(&library).unwrap();
+        assert_eq!(std::fs::read_to_string(docs.join(CHART)).unwrap(), chart, "{again}");
+    }
+
+    #[test]
+    fn a_page_without_results_says_so() {
+        let text = page(&Library::default());
+        assert!(text.contains("not measured") && !text.contains("holds"));
+    }
+}
