@@ -137,7 +137,18 @@ pub struct Lane {
     pub devices: Vec<(Namespace, String)>,
     _processes: Vec<Process>,
     _containers: Vec<Container>,
+    _files: Vec<Leftover>,
     _topology: Topology,
+}
+
+/// A file that a killed daemon leaves behind outside of its host's directory; removed when this is dropped.
+struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        // Gone already: fine.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Lane {
@@ -148,6 +159,7 @@ impl Lane {
             devices: Vec::new(),
             _processes: Vec::new(),
             _containers: Vec::new(),
+            _files: Vec::new(),
             _topology: topology,
         }
     }
@@ -155,6 +167,12 @@ impl Lane {
     /// Keeps containers for as long as the lane.
     fn with_containers(mut self, containers: impl IntoIterator<Item = Container>) -> Self {
         self._containers.extend(containers);
+        self
+    }
+
+    /// Removes these files at its end.
+    fn with_files(mut self, files: Vec<Leftover>) -> Self {
+        self._files.extend(files);
         self
     }
 

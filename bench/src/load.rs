@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netns_tests::{IperfReport, IperfServer, Transport, pause};
 
-use crate::blast::{self, IMIX, Pattern, SPREAD};
+use crate::blast::{self, FLOOD64, FLOOD1400, IMIX, Pattern, SPREAD};
 use crate::column::{Lane, Route};
 use crate::cpu::{Snapshot, peak_memory};
 use crate::echo;
@@ -44,8 +44,9 @@ pub fn run(row: Row, lane: &Lane, own: &BTreeSet<u32>, time: Duration) -> Result
             Row::Tcp1r => tcp(lane, 1, "-R", time),
             Row::Tcp4 => tcp(lane, 4, "", time),
             Row::Tcp4r => tcp(lane, 4, "-R", time),
-            Row::Udp64 => pattern(route, blast::FLOOD64, time),
-            Row::Udp1400 => pattern(route, blast::FLOOD1400, time),
+            Row::Udp64 => pattern(route, FLOOD64, time),
+            Row::Udp64i => iperf_udp(route, 64, time),
+            Row::Udp1400 => pattern(route, FLOOD1400, time),
             Row::Spread64 => pattern(route, SPREAD, time),
             Row::Imix => pattern(route, IMIX, time),
             Row::Rtt1 => echoes(route, 1.0, time),
@@ -80,7 +81,7 @@ fn tcp(lane: &Lane, streams: u8, more: &str, time: Duration) -> Result<Figures> 
     Ok(figures)
 }
 
-fn udp(route: &Route, payload_bytes: u16, time: Duration) -> Result<Figures> {
+fn iperf_udp(route: &Route, payload_bytes: u16, time: Duration) -> Result<Figures> {
     let transport = Transport::Udp { payload_bytes, bits_per_second: 0 };
     let server = IperfServer::start(&route.end()?.namespace, &route.end()?.address)?;
     let report: IperfReport = server.measure(&route.from, transport, time, "")?;

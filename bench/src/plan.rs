@@ -19,13 +19,15 @@ pub enum Row {
     Tcp4,
     /// Four TCP streams at once the other way.
     Tcp4r,
-    /// UDP datagrams of 64 bytes in one flow, as many as the sender can make.
+    /// UDP datagrams of 64 bytes in one flow, as many as a sender can make that hands the kernel 64 at a time.
     Udp64,
+    /// The same from iperf3, which hands the kernel one at a time.
+    Udp64i,
     /// UDP datagrams of 64 bytes in 64 flows to 8 hosts in turn: no two neighbours can be joined.
     Spread64,
     /// UDP packets of 46, 576 and 1400 bytes, seven to four to one, in 8 flows.
     Imix,
-    /// UDP datagrams of 1400 bytes in one flow, as many as the sender can make.
+    /// UDP datagrams of 1400 bytes in one flow, as many as a sender can make that hands the kernel 64 at a time.
     Udp1400,
     /// One TCP stream between two containers of one host.
     Local,
@@ -58,12 +60,13 @@ impl Scene {
 
 impl Row {
     /// The rows of `throughput`, in the order of the table.
-    pub const THROUGHPUT: [Row; 9] = [
+    pub const THROUGHPUT: [Row; 10] = [
         Row::Tcp1,
         Row::Tcp1r,
         Row::Tcp4,
         Row::Tcp4r,
         Row::Udp64,
+        Row::Udp64i,
         Row::Udp1400,
         Row::Imix,
         Row::Spread64,
@@ -83,7 +86,9 @@ impl Row {
             Row::Tcp1 | Row::Tcp1r | Row::Tcp4 | Row::Tcp4r | Row::Local => {
                 &[GbitPerS, CpuSPerGb, DaemonsSPerGb, RetransmitsPerGb, PeakMib]
             }
-            Row::Udp64 | Row::Udp1400 | Row::Imix | Row::Spread64 => &[KppsDelivered, LostPercent],
+            Row::Udp64 | Row::Udp64i | Row::Udp1400 | Row::Imix | Row::Spread64 => {
+                &[KppsDelivered, LostPercent]
+            }
             Row::Rtt1 => &[AvgUs, P50Us],
             Row::Rtt100 => &[AvgUs, P50Us, P99Us, P999Us],
             Row::Loaded => &[AvgUs, P50Us, P99Us, P999Us, GbitPerS],
@@ -98,6 +103,7 @@ impl Row {
             Row::Tcp4 => "tcp4",
             Row::Tcp4r => "tcp4r",
             Row::Udp64 => "udp64",
+            Row::Udp64i => "udp64i",
             Row::Spread64 => "spread64",
             Row::Imix => "imix",
             Row::Udp1400 => "udp1400",
@@ -135,6 +141,7 @@ impl fmt::Display for Row {
             Row::Tcp4 => "TCP, 4 streams",
             Row::Tcp4r => "TCP, 4 streams back",
             Row::Udp64 => "UDP, 64 B, 1 flow",
+            Row::Udp64i => "UDP, 64 B, 1 flow, iperf3",
             Row::Spread64 => "UDP, 64 B, 64 flows, 8 hosts",
             Row::Imix => "UDP, IMIX, 8 flows",
             Row::Udp1400 => "UDP, 1400 B, 1 flow",

@@ -18,10 +18,11 @@ struct Args {
     /// Wires between the hosts: veth passes 64 KiB packets whole, nic cuts and joins, cut cuts and does not join
     #[arg(long, value_name = "WIRE", value_delimiter = ',', value_parser = wire, default_value = "nic,veth,cut")]
     wires: Vec<Wire>,
-    /// What to measure: tcp1, tcp4 (and with an r behind the other way), udp64, udp1400, imix, spread64 (64 flows to
+    /// What to measure: tcp1, tcp4 (and with an r behind the other way), udp64, udp64i (from
+    /// iperf3), udp1400, imix, spread64 (64 flows to
     /// 8 hosts), local (two containers of one host)
     #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = row)]
-    #[arg(default_value = "tcp1,tcp1r,tcp4,tcp4r,udp64,udp1400,imix,spread64,local")]
+    #[arg(default_value = "tcp1,tcp1r,tcp4,tcp4r,udp64,udp64i,udp1400,imix,spread64,local")]
     rows: Vec<Row>,
     /// Length of a run
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use netns_tests::{Container, Host, Process, Tool, Topology, secs, wait_for};
 
-use super::{End, Lane, Route, move_into, pair, program};
+use super::{End, Lane, Leftover, Route, move_into, pair, program};
 
 /// What WireGuard leaves of 1500 bytes (wg(8)).
 const MTU: u16 = 1420;
@@ -14,6 +14,9 @@ const PORT: u16 = 51_820;
 
 /// Where it listens to be configured; shared by all network namespaces.
 const SOCKETS: &str = "/var/run/wireguard";
+
+/// What its devices are called, followed by the process id of whoever made them.
+const PREFIX: &str = "wgb";
 
 /// Fails when it is not installed.
 pub(super) fn check() -> Result<()> {
@@ -28,10 +31,12 @@ struct Site {
     private: String,
     public: String,
     process: Process,
+    socket: Leftover,
 }
 
 /// Two hosts that are each other's only peer. Threads beyond one cost more than they give on two processors.
 pub(super) fn lane(topology: Topology) -> Result<Lane> {
+    sweep();
     let (a, b) = (topology.host(0), topology.host(1));
     let sites = [start(a, 1)?, start(b, 2)?];
     configure(a, &sites[0], &sites[1], b)?;
@@ -42,21 +47,34 @@ pub(super) fn lane(topology: Topology) -> Result<Lane> {
         join(b, &sites[1], &containers[1], "10.99.0.2")?,
     ];
     containers[0].ping_within(&ends[1].address, secs(20))?;
-    let daemons = sites.into_iter().map(|site| site.process).collect();
-    Ok(Lane::new(topology, Route::through(ends)).with_daemons(daemons, 2).with_containers(containers))
+    let (daemons, sockets) = sites.into_iter().map(|site| (site.process, site.socket)).unzip();
+    let lane = Lane::new(topology, Route::through(ends)).with_daemons(daemons, 2);
+    Ok(lane.with_containers(containers).with_files(sockets))
+}
+
+/// Removes the sockets of runs whose process is gone.
+fn sweep() {
+    let entries = std::fs::read_dir(SOCKETS).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('n'));
+        if maker.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists()) {
+            drop(Leftover(path));
+        }
+    }
 }
 
 fn start(host: &Host, number: u8) -> Result<Site> {
     // Names of interfaces have 15 characters at most; the socket's directory is common to all.
-    let device = format!("wgb{}n{number}", std::process::id());
+    let device = format!("{PREFIX}{}n{number}", std::process::id());
     let program = program("boringtun-cli", "")?;
     let options = "--foreground --disable-drop-privileges --threads 1";
+    let socket = Leftover(Path::new(SOCKETS).join(format!("{device}.sock")));
     let process = host.tool(&program).words(options).args([&device]).start()?;
-    let socket = Path::new(SOCKETS).join(format!("{device}.sock"));
-    wait_for("boringtun listens", secs(10), || socket.exists() && host.namespace().has_interface(&device))?;
+    wait_for("boringtun listens", secs(10), || socket.0.exists() && host.namespace().has_interface(&device))?;
     let private = Tool::new("wg").args(["genkey"]).run()?.trim().to_owned();
     let public = Tool::new("wg").args(["pubkey"]).input(format!("{private}\n")).run()?.trim().to_owned();
-    Ok(Site { device, private, public, process })
+    Ok(Site { device, private, public, process, socket })
 }
 
 fn configure(host: &Host, own: &Site, other: &Site, other_host: &Host) -> Result<()> {
