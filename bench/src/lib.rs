@@ -13,6 +13,7 @@
     reason = "a benchmark is all clocks, files and processes"
 )]
 
+pub mod alloc;
 pub mod blast;
 pub mod budgets;
 pub mod callgrind;
