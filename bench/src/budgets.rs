@@ -149,6 +149,11 @@ fn scale(library: &Library) -> Vec<Budget> {
             limit: Limit::AtMost(30.0),
             measured: memory.map(|memory| memory.ports10 as f64 / f64::from(1 << 20)),
         },
+        Budget {
+            what: "the same at rest, % of a processor".to_owned(),
+            limit: Limit::AtMost(0.5),
+            measured: memory.map(|memory| memory.rest_percent),
+        },
     ]
 }
 

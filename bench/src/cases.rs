@@ -46,6 +46,7 @@ pub const ALL: &[Case] = &[
     Case { name: "offload: cut 45 TCP segments", make: cut_large },
     Case { name: "offload: pass 64 small frames", make: cut_small },
     Case { name: "offload: join 45 TCP segments", make: join_large },
+    Case { name: "offload: join 44 TCP segments of two flows in turns", make: join_two },
     Case { name: "path: a small frame out and one in", make: round_trip },
 ];
 
@@ -152,24 +153,44 @@ fn cut_small() -> Result<Work> {
 
 fn join_large() -> Result<Work> {
     let world = world()?;
-    // Cut on the way to the peer's container, with the ends exchanged: what the peer would send here.
-    let Stations { macs: [here, there], addrs: [own, other] } = world.stations;
-    let back = Stations { macs: [there, here], addrs: [other, own] };
-    let (vnet, frame) = super_frame(&back, SEGMENTS);
-    let batch = batch_of(vnet, &frame, 1)?;
-    let mut outbox = Outbox::new();
-    let slot = batch.frames().first().context("an empty batch")?;
-    let (vni, mtu) = (Vni::MESH, MTU);
-    ensure!(cut(batch.arena(), slot, vni, mtu, &mut outbox).is_ok(), "the super-frame was refused");
-    let datagrams = outbox.datagrams();
-    let pieces: Vec<&[u8]> =
-        datagrams.iter().flat_map(|datagram| outbox.pieces(datagram, batch.arena())).collect();
-    let stride = datagrams.first().map_or(0, |first| first.len());
-    let mut inward = Inward::new(&world, pieces.concat(), stride);
-    ensure!(inward.step() == 1, "the segments were not joined");
+    let (datagrams, stride) = segments(&world.stations.reversed(), SEGMENTS)?;
+    join(&world, &datagrams.concat(), stride, 1)
+}
+
+/// Two flows that take turns, segment by segment.
+fn join_two() -> Result<Work> {
+    let world = world()?;
+    let one = world.stations.reversed();
+    let two = Stations { port: one.port + 1, ..one };
+    let (first, stride) = segments(&one, SEGMENTS / 2)?;
+    let (second, _) = segments(&two, SEGMENTS / 2)?;
+    let turns: Vec<u8> = first.into_iter().zip(second).flat_map(|(a, b)| [a, b].concat()).collect();
+    join(&world, &turns, stride, 2)
+}
+
+/// What is received is joined to so many super-frames, or it is no measurement.
+fn join(world: &World, received: &[u8], stride: usize, supers: usize) -> Result<Work> {
+    let mut inward = Inward::new(world, received.to_vec(), stride);
+    let joined = inward.step();
+    ensure!(joined == supers, "{joined} frames came of segments that make {supers}");
     Ok(Box::new(move || {
         black_box(inward.step());
     }))
+}
+
+/// A super-frame as the datagrams that a peer cuts it into, and the length of the first.
+fn segments(stations: &Stations, count: usize) -> Result<(Vec<Vec<u8>>, usize)> {
+    let (vnet, frame) = super_frame(stations, count);
+    let batch = batch_of(vnet, &frame, 1)?;
+    let mut outbox = Outbox::new();
+    let slot = batch.frames().first().context("an empty batch")?;
+    let taken = cut(batch.arena(), slot, Vni::MESH, MTU, &mut outbox);
+    ensure!(taken.is_ok() && outbox.datagrams().len() == count, "the super-frame was not cut");
+    let datagrams = outbox.datagrams().iter();
+    let datagrams: Vec<Vec<u8>> =
+        datagrams.map(|datagram| outbox.pieces(datagram, batch.arena()).concat()).collect();
+    let stride = datagrams.first().map_or(0, Vec::len);
+    Ok((datagrams, stride))
 }
 
 fn round_trip() -> Result<Work> {

@@ -160,7 +160,7 @@ impl Lane {
             _processes: Vec::new(),
             _containers: Vec::new(),
             _files: Vec::new(),
-            _topology: topology,
+            _topology: topology.quiet(),
         }
     }
 

@@ -23,11 +23,22 @@ pub struct Stations {
     pub macs: [MacAddr; 2],
     /// IPv4 addresses: source, destination.
     pub addrs: [Ipv4Addr; 2],
+    /// The source port.
+    pub port: u16,
+}
+
+impl Stations {
+    /// The way back.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let ([here, there], [own, other]) = (self.macs, self.addrs);
+        Stations { macs: [there, here], addrs: [other, own], ..*self }
+    }
 }
 
 /// A UDP datagram with a whole checksum, with `payload` bytes.
 pub fn udp_frame(stations: &Stations, payload: usize) -> Vec<u8> {
-    let mut transport = [40_000_u16, 5201, (udp::LEN + payload) as u16, 0].map(u16::to_be_bytes).concat();
+    let mut transport = [stations.port, 5201, (udp::LEN + payload) as u16, 0].map(u16::to_be_bytes).concat();
     transport.resize(udp::LEN + payload, 0x5a);
     let sum = pseudo(stations, udp::PROTOCOL, transport.len()).bytes(&transport).nonzero_checksum();
     transport[udp::CHECKSUM_OFFSET..udp::CHECKSUM_OFFSET + 2].copy_from_slice(&sum.to_be_bytes());
@@ -38,7 +49,7 @@ pub fn udp_frame(stations: &Stations, payload: usize) -> Vec<u8> {
 pub fn super_frame(stations: &Stations, segments: usize) -> (VnetHeader, Vec<u8>) {
     let payload = segments * usize::from(SEGMENT);
     let mut transport = vec![0_u8; tcp::LEN];
-    transport[..4].copy_from_slice(&[40_000_u16, 5201].map(u16::to_be_bytes).concat());
+    transport[..4].copy_from_slice(&[stations.port, 5201].map(u16::to_be_bytes).concat());
     // Data offset in words, then the flags (RFC 9293 section 3.1).
     transport[12..14].copy_from_slice(&[(TCP_LEN as u8 / 4) << 4, tcp::ACK]);
     transport[14..16].copy_from_slice(&512_u16.to_be_bytes());
@@ -87,6 +98,7 @@ mod tests {
     const STATIONS: Stations = Stations {
         macs: [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])],
         addrs: [Ipv4Addr::new(10, 32, 0, 2), Ipv4Addr::new(10, 32, 0, 3)],
+        port: 40_000,
     };
 
     #[test]

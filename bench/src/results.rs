@@ -58,22 +58,43 @@ pub struct Line {
 pub struct Collector {
     figures: BTreeMap<(Row, Quantity, Column), Vec<f64>>,
     warnings: Vec<String>,
-    /// Runs made, and for each program that used the machine meanwhile: in how many of them, and the largest share.
+    foreign: Foreign,
+}
+
+/// What else used the machine, summed up over many runs.
+#[derive(Default)]
+pub struct Foreign {
     runs: usize,
-    foreign: BTreeMap<String, (usize, f64)>,
+    /// For each program: in how many runs, and the largest share of a processor.
+    programs: BTreeMap<String, (usize, f64)>,
+}
+
+impl Foreign {
+    /// Adds one run, with what [`crate::cpu::Usage`] says of it.
+    pub fn add(&mut self, programs: BTreeMap<String, f64>) {
+        self.runs += 1;
+        for (program, share) in programs {
+            let (runs, largest) = self.programs.entry(program).or_default();
+            (*runs, *largest) = (*runs + 1, largest.max(share));
+        }
+    }
+
+    /// One for each program, for people.
+    pub fn warnings(&self) -> impl Iterator<Item = String> + '_ {
+        self.programs.iter().map(|(program, (runs, largest))| {
+            let percent = largest * 100.0;
+            format!("{program} used up to {percent:.0} % of a processor in {runs} of {} runs", self.runs)
+        })
+    }
 }
 
 impl Collector {
     /// Adds one run.
     pub fn add(&mut self, row: Row, column: Column, result: Run) {
-        self.runs += 1;
         for (quantity, figure) in result.figures {
             self.figures.entry((row, quantity, column)).or_default().push(figure);
         }
-        for (program, share) in result.foreign {
-            let (runs, largest) = self.foreign.entry(program).or_default();
-            (*runs, *largest) = (*runs + 1, largest.max(share));
-        }
+        self.foreign.add(result.foreign);
     }
 
     /// Adds a doubt.
@@ -86,11 +107,7 @@ impl Collector {
         let cells =
             plan.rows.iter().flat_map(|row| row.quantities().iter().map(move |quantity| (*row, *quantity)));
         let lines = cells.filter_map(|(row, quantity)| self.line(row, quantity, &plan.columns)).collect();
-        let foreign = self.foreign.iter().map(|(program, (runs, largest))| {
-            let percent = largest * 100.0;
-            format!("{program} used up to {percent:.0} % of a processor in {runs} of {} runs", self.runs)
-        });
-        self.warnings.extend(foreign);
+        self.warnings.extend(self.foreign.warnings());
         WireResults { wire: wire.to_owned(), columns: plan.columns.clone(), lines, warnings: self.warnings }
     }
 

@@ -1,6 +1,6 @@
 //! What more ports, more peers and more stations cost: instructions and time for a frame, and memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::fdb::MAX_LEARNED;
@@ -33,6 +33,9 @@ const FEW: u8 = 10;
 
 /// Ports of the same host when it has many.
 const MANY: u8 = 50;
+
+/// How long a daemon is watched at rest.
+const REST: Duration = Duration::from_secs(10);
 
 /// Everything of one run of `scale`, as its JSON has it.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -86,7 +89,7 @@ pub struct Stations {
     pub bound: usize,
 }
 
-/// Resident memory of one daemon in bytes (`VmRSS`).
+/// What one daemon needs: resident memory in bytes (`VmRSS`), and processor time.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
 pub struct Memory {
     /// Without a peer or a port.
@@ -101,6 +104,8 @@ pub struct Memory {
     pub per_peer: f64,
     /// What a port adds.
     pub per_port: f64,
+    /// Processor time with 10 peers and 10 ports while no container sends anything, in percent of one processor.
+    pub rest_percent: f64,
 }
 
 /// One micro-benchmark.
@@ -213,17 +218,27 @@ pub fn daemon_memory() -> Result<Memory> {
     progress("memory: ten ports");
     let mut attached = attach(host, 0..FEW)?;
     let ports10 = settled(host)?;
+    let rest_percent = at_rest(host)?;
     progress("memory: fifty ports");
     attached.extend(attach(host, FEW..MANY)?);
     let ports50 = settled(host)?;
     progress("");
     let per = |more: u64, less: u64, count: u8| (more as f64 - less as f64) / f64::from(count);
     let (per_peer, per_port) = (per(peers10, alone, FEW), per(ports50, ports10, MANY - FEW));
-    Ok(Memory { alone, peers10, ports10, ports50, per_peer, per_port })
+    Ok(Memory { alone, peers10, ports10, ports50, per_peer, per_port, rest_percent })
 }
 
 fn attach(host: &Host, numbers: std::ops::Range<u8>) -> Result<Vec<Attached>> {
     numbers.map(|number| host.attach(&format!("c{number}"))).collect()
+}
+
+/// Percent of one processor that a daemon needs to do nothing.
+fn at_rest(host: &Host) -> Result<f64> {
+    let (before, _) = host.usage()?;
+    let start = Instant::now();
+    pause(REST);
+    let (after, _) = host.usage()?;
+    Ok((after - before).as_secs_f64() / start.elapsed().as_secs_f64() * 100.0)
 }
 
 /// What the daemon holds when the other hosts know of the last change too.
@@ -293,7 +308,10 @@ impl Memory {
             row("10 peers, 50 ports", mib(self.ports50)),
             row("each further peer", kib(self.per_peer)),
             row("each further port", kib(self.per_port)),
-        ])
+        ]) + &format!(
+            "\nAt rest, with 10 peers and 10 ports, it needs {:.2} % of a processor.\n",
+            self.rest_percent
+        )
     }
 }
 

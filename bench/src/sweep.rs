@@ -14,6 +14,7 @@ use crate::load;
 use crate::machine::Machine;
 use crate::options::{progress, wire_name};
 use crate::plan::{Plan, Quantity, Row, Scene};
+use crate::results::Foreign;
 use crate::session::Lanes;
 use crate::stats::Sample;
 use crate::table::{aligned, figure};
@@ -54,7 +55,7 @@ pub fn run(lengths: &[u32], wire: Wire, plan: &Plan) -> Result<Sweep> {
     let lanes = Lanes::build(&[Column::Meshnet], Scene::Pair, wire)?;
     let lane = lanes.get(Column::Meshnet).context("meshnet was not set up")?;
     let mut collected: BTreeMap<(u32, Quantity), Vec<f64>> = BTreeMap::new();
-    let mut warnings = Vec::new();
+    let (mut warnings, mut foreign) = (Vec::new(), Foreign::default());
     for run in 0..plan.runs {
         for turn in 0..lengths.len() {
             let Some(&length) = lengths.get((run + turn) % lengths.len()) else { continue };
@@ -64,10 +65,7 @@ pub fn run(lengths: &[u32], wire: Wire, plan: &Plan) -> Result<Sweep> {
                 Ok(run) => {
                     let figures = run.figures.into_iter();
                     figures.for_each(|(what, it)| collected.entry((length, what)).or_default().push(it));
-                    let foreign = run.foreign.iter();
-                    warnings.extend(foreign.map(|(name, share)| {
-                        format!("{name} used {:.0} % of a processor at txqueuelen {length}", share * 100.0)
-                    }));
+                    foreign.add(run.foreign);
                 }
                 Err(error) => {
                     warnings.push(format!("txqueuelen {length}, run {} failed: {error:#}", run + 1))
@@ -76,6 +74,7 @@ pub fn run(lengths: &[u32], wire: Wire, plan: &Plan) -> Result<Sweep> {
         }
     }
     progress("");
+    warnings.extend(foreign.warnings());
     let of = |length: &u32| Length {
         txqueuelen: *length,
         figures: QUANTITIES

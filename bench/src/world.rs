@@ -68,6 +68,7 @@ impl World {
             stations: Stations {
                 macs: [mac(0, port), mac(1, peer)],
                 addrs: [overlay(0, port), overlay(1, peer)],
+                port: 40_000,
             },
             port: indexes.get(port as usize).copied().context("no such port")?,
             remote: remote.ok().context("the peer is unknown")?,
@@ -225,10 +226,7 @@ impl RoundTrip {
     pub fn new(world: &World) -> Result<Self> {
         let frame = crate::frames::udp_frame(&world.stations, 64);
         let mut outward = Outward::new(world, VnetHeader::default(), &frame, 1)?;
-        let [here, there] = world.stations.macs;
-        let back =
-            Stations { macs: [there, here], addrs: [world.stations.addrs[1], world.stations.addrs[0]] };
-        let answer = crate::frames::udp_frame(&back, 64);
+        let answer = crate::frames::udp_frame(&world.stations.reversed(), 64);
         let received = [&vxlan::header(Vni::MESH)[..], &answer].concat();
         let mut inward = Inward::new(world, received, 0);
         match (outward.step(), inward.step()) {

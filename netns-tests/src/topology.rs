@@ -40,6 +40,7 @@ pub struct Topology {
     bridged: bool,
     switch: Option<Namespace>,
     hosts: Vec<Host>,
+    quiet: bool,
 }
 
 impl Topology {
@@ -60,6 +61,7 @@ impl Topology {
             bridged: false,
             switch: None,
             hosts: Vec::new(),
+            quiet: false,
         })
     }
 
@@ -94,6 +96,12 @@ impl Topology {
         }
         self.hosts.iter().try_for_each(|host| self.address(host))?;
         Ok(self)
+    }
+
+    /// Says nothing at its end: for whoever is no test, and has no doubt left.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// The host of this index, from 0: `host(0)` is `node01`.
@@ -173,9 +181,9 @@ impl Topology {
 impl Drop for Topology {
     #[expect(clippy::print_stderr, reason = "the test harness shows it for tests that fail")]
     fn drop(&mut self) {
-        eprintln!("{} ({})", self.promise, self.name);
-        for host in &self.hosts {
-            eprint!("{}", host.log());
+        if !self.quiet {
+            eprintln!("{} ({})", self.promise, self.name);
+            self.hosts.iter().for_each(|host| eprint!("{}", host.log()));
         }
         for namespace in self.hosts.iter().map(Host::namespace).chain(&self.switch) {
             if let Err(error) = namespace.delete() {
