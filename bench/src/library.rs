@@ -11,7 +11,7 @@ use crate::results::{Line, Results};
 use crate::scale::Scale;
 use crate::sweep::Sweep;
 
-/// Everything that was measured and kept. Of several files the one that has more runs comes first, then by name.
+/// Everything that was measured and kept. Of several files the one with more runs comes first, then the shorter name.
 #[derive(Default, Debug)]
 pub struct Library {
     /// `throughput*.json`.
@@ -47,8 +47,7 @@ impl Library {
             let text = text.with_context(|| format!("cannot read {file}"))?;
             library.add(file, &text)?;
         }
-        library.throughput.sort_by_key(|it| std::cmp::Reverse(it.content.runs));
-        library.latency.sort_by_key(|it| std::cmp::Reverse(it.content.runs));
+        library.sort();
         Ok(library)
     }
 
@@ -68,6 +67,12 @@ impl Library {
         Ok(())
     }
 
+    fn sort(&mut self) {
+        let key = |named: &Named<Results>| (std::cmp::Reverse(named.content.runs), named.file.len());
+        self.throughput.sort_by_key(key);
+        self.latency.sort_by_key(key);
+    }
+
     /// The first line that has a quantity of a row on a wire for all of these columns.
     pub fn line(&self, wire: &str, row: Row, quantity: Quantity, columns: &[Column]) -> Option<&Line> {
         let results = self.throughput.iter().chain(&self.latency).map(|named| &named.content);
@@ -82,4 +87,54 @@ impl Library {
 
 fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).with_context(|| format!("{file} cannot be understood: measure it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn results(runs: usize, kernel: f64, more: &[(&str, f64)]) -> String {
+        let sample = |value: f64| json!({"median": value, "min": value, "max": value, "runs": [value]});
+        let mut columns = serde_json::Map::from_iter([("kernel".to_owned(), sample(kernel))]);
+        columns.extend(more.iter().map(|(name, value)| ((*name).to_owned(), sample(*value))));
+        json!({
+            "version": "0", "date": "2026-01-01", "kernel": "6", "processors": 2, "processor": "x",
+            "runs": runs, "seconds": 1.0,
+            "wires": [{
+                "wire": "nic", "columns": ["kernel", "meshnet"], "warnings": [],
+                "lines": [{
+                    "row": "tcp1", "quantity": "gbit_per_s", "columns": columns, "meshnet_to_kernel": null,
+                }],
+            }],
+        })
+        .to_string()
+    }
+
+    fn kernel_beside(library: &Library, columns: &[Column]) -> Option<f64> {
+        let line = library.line("nic", Row::Tcp1, Quantity::GbitPerS, columns)?;
+        Some(line.columns[&Column::Kernel].median)
+    }
+
+    #[test]
+    fn more_runs_count_more_and_a_line_has_all_that_is_asked_for() {
+        let mut library = Library::default();
+        let ours = ("meshnet", 5.0);
+        library.add("throughput-peers.json".into(), &results(5, 1.0, &[ours, ("ovs", 1.0)])).unwrap();
+        library.add("throughput-short.json".into(), &results(3, 2.0, &[ours])).unwrap();
+        library.add("throughput.json".into(), &results(5, 3.0, &[ours])).unwrap();
+        library.sort();
+        assert_eq!(kernel_beside(&library, &[Column::Kernel, Column::Meshnet]), Some(3.0));
+        assert_eq!(kernel_beside(&library, &[Column::Meshnet, Column::Ovs]), Some(1.0));
+        assert_eq!(kernel_beside(&library, &[Column::Vpncloud]), None);
+    }
+
+    #[test]
+    fn a_file_that_is_nothing_known_is_an_error() {
+        let mut library = Library::default();
+        assert!(library.add("speed.json".into(), "{}").is_err());
+        let error = library.add("latency.json".into(), "{}").unwrap_err();
+        assert!(error.to_string().contains("measure it again"));
+    }
 }

@@ -222,6 +222,7 @@ pub fn daemon_memory() -> Result<Memory> {
     progress("memory: fifty ports");
     attached.extend(attach(host, FEW..MANY)?);
     let ports50 = settled(host)?;
+    drop((attached, topology.quiet()));
     progress("");
     let per = |more: u64, less: u64, count: u8| (more as f64 - less as f64) / f64::from(count);
     let (per_peer, per_port) = (per(peers10, alone, FEW), per(ports50, ports10, MANY - FEW));
