@@ -42,6 +42,21 @@ does not join.
 Lost datagrams are no defect in the UDP rows: the sender makes as many as it can, more than anybody delivers.
 ";
 
+/// Promises that hold or do not, and the test that tells: a path from the root of the source tree.
+const TESTED: [(&str, &str); 5] = [
+    ("a kernel VXLAN device is a part of the network on all three wires", "netns-tests/tests/kernel_vtep.rs"),
+    (
+        "every checksum that leaves a host is right, towards such a device and from it",
+        "netns-tests/tests/kernel_vtep.rs",
+    ),
+    ("the path from frame to frame allocates nothing", "bench/tests/no_allocation.rs"),
+    ("in, with copies, is out and drops", "netns-tests/tests/books.rs"),
+    (
+        "each flow leaves from one UDP port, different flows from different ones",
+        "netns-tests/tests/source_ports.rs",
+    ),
+];
+
 /// How to measure again.
 const AGAIN: &str = "\
 ## Measure again
@@ -68,6 +83,7 @@ their fastest here. `cargo bench -p bench` has the micro-benchmarks by the clock
 pub fn page(library: &Library) -> String {
     let mut out = INTRODUCTION.to_owned();
     section(&mut out, "Budgets", &budget_table(library));
+    section(&mut out, "Promises that are tests", &tested_table());
     if chart::svg(library).is_some() {
         let _infallible = writeln!(out, "\n![Throughput as a share of kernel VXLAN]({CHART})");
     }
@@ -112,6 +128,12 @@ fn budget_table(library: &Library) -> String {
     aligned(&rows)
 }
 
+fn tested_table() -> String {
+    let row = |(what, path): &(&str, &str)| vec![(*what).to_owned(), format!("[{path}](../{path})")];
+    let head = vec!["promise".to_owned(), "tested by".to_owned()];
+    aligned(&std::iter::once(head).chain(TESTED.iter().map(row)).collect::<Vec<_>>())
+}
+
 fn results(out: &mut String, title: &str, all: &[Named<Results>]) {
     for Named { file, content } in all {
         let tables = content.wires.iter().map(|wire| {
@@ -136,6 +158,12 @@ mod tests {
         assert_eq!(std::fs::read_to_string(docs.join(PAGE)).unwrap(), page(&library), "{again}");
         let chart = chart::svg(&library).unwrap();
         assert_eq!(std::fs::read_to_string(docs.join(CHART)).unwrap(), chart, "{again}");
+    }
+
+    #[test]
+    fn the_tests_it_names_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        assert_eq!(TESTED.iter().find(|(_, path)| !root.join(path).is_file()), None);
     }
 
     #[test]
