@@ -39,7 +39,9 @@ Three wires join the hosts: `veth` passes 64 KiB packets whole, which flatters e
 offload; `nic` cuts at the sender and joins at the receiver, as a network card does, and is the main case; `cut` cuts and
 does not join.
 
-Lost datagrams are no defect in the UDP rows: the sender makes as many as it can, more than anybody delivers.
+In the UDP rows the sender makes as many datagrams as it can. On the bare wire and with kernel VXLAN its own system call
+does the work of forwarding and holds it back; a daemon does not hold it back, and what the daemon cannot take is lost.
+What counts is what is delivered.
 ";
 
 /// Promises that hold or do not, and the test that tells: a path from the root of the source tree.
@@ -56,6 +58,17 @@ const TESTED: [(&str, &str); 5] = [
         "netns-tests/tests/source_ports.rs",
     ),
 ];
+
+/// What the figures of a sweep are.
+const SWEEP: &str = "\
+What one TCP stream carries, and how long echoes take beside it, a hundred a second, by `txqueuelen` of the device in the
+container: the number of frames and super-frames that wait for the daemon at most.";
+
+/// What the figures of `scale` are.
+const SCALE: &str = "\
+A frame is 64 bytes of UDP, alone in its batch, so that every look into the tables shows: the mean of one out (classified
+and cut) and one in (opened, joined and decided on), in one process, without devices. Instructions are counted by
+valgrind's callgrind, and are the same in every run.";
 
 /// How to measure again.
 const AGAIN: &str = "\
@@ -90,11 +103,11 @@ pub fn page(library: &Library) -> String {
     results(&mut out, "Throughput", &library.throughput);
     results(&mut out, "Latency", &library.latency);
     for Named { file, content } in &library.sweeps {
-        let body = format!("{}, from {}.\n\n{}", content.headline(), link(file), content.markdown());
+        let body = measured(&content.headline(), file, SWEEP, &content.markdown());
         section(&mut out, "Length of the ring to the daemon", &body);
     }
     for Named { file, content } in &library.scale {
-        let body = format!("{}, from {}.\n\n{}", content.headline(), link(file), content.markdown());
+        let body = measured(&content.headline(), file, SCALE, &content.markdown());
         section(&mut out, "Scale", &body);
     }
     out.push('\n');
@@ -115,6 +128,11 @@ fn put(path: &Path, text: &str) -> Result<()> {
 
 fn section(out: &mut String, title: &str, body: &str) {
     let _infallible = write!(out, "\n## {title}\n\n{body}");
+}
+
+/// Where figures are from, what they mean, and the figures.
+fn measured(headline: &str, file: &str, meaning: &str, figures: &str) -> String {
+    format!("{headline}, from {}.\n\n{meaning}\n\n{figures}", link(file))
 }
 
 fn link(file: &str) -> String {
