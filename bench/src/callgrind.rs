@@ -1,4 +1,4 @@
-//! Instructions, counted by valgrind's callgrind: repeatable to the last digits, on any machine, beside any load.
+//! Instructions, counted by valgrind's callgrind: repeatable within a percent or so, beside any load.
 //!
 //! This program is run again as a child under valgrind with `--child WHAT --iterations N`, twice, and the difference
 //! of the two counts is that of the iterations between: the setting up cancels out. Only [`repeat`] is counted, so
