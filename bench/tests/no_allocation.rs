@@ -184,6 +184,7 @@ impl Running {
             listen: None,
             data_port: 4789,
             source_ports: 16,
+            tunnel_gso: true,
             seed: u64::from(number),
         };
         let netns = Netns::open(host.namespace().path()).unwrap();

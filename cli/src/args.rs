@@ -117,6 +117,9 @@ pub(crate) struct LaunchArgs {
     /// From how many UDP ports flows are sent, so that the underlay spreads them; 0: the data port alone
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(0..=16))]
     pub(crate) source_ports: u16,
+    /// Cut every super-frame here, also where the underlay's device could do it
+    #[arg(long)]
+    pub(crate) no_tunnel_gso: bool,
     /// How much is logged
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LogLevel,

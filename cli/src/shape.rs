@@ -223,6 +223,9 @@ pub(crate) struct Worker {
     pub(crate) remote_segments_out: u64,
     /// Of many segments, cut into datagrams.
     pub(crate) super_frames_cut: u64,
+    /// Sent whole, for the device on the way to cut.
+    #[serde(default)]
+    pub(crate) super_frames_whole: u64,
     /// Of many datagrams, joined.
     pub(crate) super_frames_joined: u64,
     /// Segments dropped, by reason.

@@ -59,7 +59,8 @@ const WAYS: usize = 4;
 /// Cells of one way.
 const WIDTH: usize = 4;
 const CUT: usize = WAYS * WIDTH;
-const JOINED: usize = CUT + 1;
+const WHOLE: usize = CUT + 1;
+const JOINED: usize = WHOLE + 1;
 const COPIES: usize = JOINED + 1;
 const RECUT: usize = COPIES + 1;
 const ANSWERED: usize = RECUT + 1;
@@ -126,6 +127,11 @@ impl Counters {
         self.add(CUT, frames);
     }
 
+    /// Counts super-frames that left whole, for the device on the way to cut.
+    pub fn super_frames_whole(&self, frames: u64) {
+        self.add(WHOLE, frames);
+    }
+
     /// Counts super-frames that were joined from datagrams.
     pub fn super_frames_joined(&self, frames: u64) {
         self.add(JOINED, frames);
@@ -144,6 +150,7 @@ impl Counters {
             underlay_in: traffic(Way::UnderlayIn),
             underlay_out: traffic(Way::UnderlayOut),
             super_frames_cut: read(CUT),
+            super_frames_whole: read(WHOLE),
             super_frames_joined: read(JOINED),
             copies: read(COPIES),
             recut: read(RECUT),
@@ -177,6 +184,8 @@ pub struct Snapshot {
     pub underlay_out: Traffic,
     /// Super-frames cut into datagrams.
     pub super_frames_cut: u64,
+    /// Super-frames that left whole, for the device on the way to cut.
+    pub super_frames_whole: u64,
     /// Super-frames joined from datagrams.
     pub super_frames_joined: u64,
     copies: u64,
@@ -210,6 +219,7 @@ impl Snapshot {
         self.underlay_out.merge(other.underlay_out);
         for (sum, count) in [
             (&mut self.super_frames_cut, other.super_frames_cut),
+            (&mut self.super_frames_whole, other.super_frames_whole),
             (&mut self.super_frames_joined, other.super_frames_joined),
             (&mut self.copies, other.copies),
             (&mut self.recut, other.recut),

@@ -17,6 +17,7 @@ use foldhash::fast::RandomState;
 
 use crate::counters::DropReason;
 use crate::network::Network;
+use crate::offload::tunnel::Through;
 use crate::switch::Port;
 use crate::types::{PeerId, PortId, Vni};
 
@@ -53,6 +54,8 @@ pub struct Remote {
     pub peer: Option<PeerId>,
     /// Whether datagrams for it may leave from other ports than the data port: it is where it says it is.
     pub spread: bool,
+    /// The device that takes super-frames for it whole, if there is one on the way.
+    pub through: Option<Through>,
 }
 
 /// A port of this host.

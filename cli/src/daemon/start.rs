@@ -216,6 +216,7 @@ fn engine_config(args: &LaunchArgs) -> EngineConfig {
         listen: args.listen,
         data_port: args.data_port,
         source_ports: usize::from(args.source_ports),
+        tunnel_gso: !args.no_tunnel_gso,
         seed: rand::random(),
     }
 }

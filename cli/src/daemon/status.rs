@@ -254,6 +254,7 @@ fn worker((counted, socket): (&Snapshot, &SocketLoad)) -> Worker {
         remote_mean_batch_out: underlay_out.mean_batch(),
         remote_segments_out: underlay_out.segments,
         super_frames_cut: counted.super_frames_cut,
+        super_frames_whole: counted.super_frames_whole,
         super_frames_joined: counted.super_frames_joined,
         drops: drops(counted.drops()),
         socket_queued_bytes: socket.queued_bytes,

@@ -23,8 +23,9 @@ use super::device::Device;
 use super::netns::NetnsId;
 use super::socket::{self, DataSocket, Gauge, RecvBatch, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
+use super::tunnel::{Tunnel, Underlay};
 use super::watch::Watcher;
-use super::worker::{Command, NewPort, PortGone, Shared, Worker};
+use super::worker::{Command, NewPort, PortGone, Shared, Sides, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
@@ -49,6 +50,8 @@ pub struct EngineConfig {
     /// From how many source ports each worker sends flows, at most
     /// [`SOURCE_PORTS`](crate::offload::source_port::SOURCE_PORTS); 0 sends all from the data port.
     pub source_ports: usize,
+    /// Whether super-frames may leave whole where the underlay's device cuts them.
+    pub tunnel_gso: bool,
     /// Makes probe nonces hard to guess; from the system's generator.
     pub seed: u64,
 }
@@ -107,6 +110,8 @@ struct Control {
     ports: BTreeMap<PortId, OpenPort>,
     captures: BTreeMap<u64, Running>,
     events: Sender<Event>,
+    /// The destinations have changed since their ways were looked up.
+    ways_stale: bool,
     stopping: bool,
 }
 
@@ -168,10 +173,13 @@ impl Engine {
         let mut registry = Registry::new(Instant::now());
         let tables = Arc::new(ArcSwap::new(registry.tables()));
         let wake = Arc::new(event_fd()?);
+        let mut offloads = control_socket.offloads();
+        let (mut tunnels, underlay) = open_tunnels(config, &mut offloads);
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for (index, socket) in sockets.into_iter().enumerate() {
             let pool = socket::pool(&socket, config.source_ports.min(SOURCE_PORTS));
-            let (end, thread) = start_worker(index, socket, pool, &tables, &gone, &wake)?;
+            let (end, thread) =
+                start_worker(index, Sides { socket, pool, tunnel: tunnels.next() }, &tables, &gone, &wake)?;
             workers.push(end);
             threads.push(thread);
         }
@@ -182,9 +190,9 @@ impl Engine {
             ports: BTreeMap::new(),
             captures: BTreeMap::new(),
             events,
+            ways_stale: false,
             stopping: false,
         };
-        let offloads = control_socket.offloads();
         let inner = Arc::new(Inner {
             control: Mutex::new(control),
             tables,
@@ -196,7 +204,7 @@ impl Engine {
         });
         let for_thread = Arc::clone(&inner);
         let control = std::thread::Builder::new().name("control".into());
-        threads.push(control.spawn(move || for_thread.run_control(&gone_receiver))?);
+        threads.push(control.spawn(move || for_thread.run_control(&gone_receiver, underlay.as_ref()))?);
         let watched = Arc::downgrade(&inner);
         let watcher = Watcher::start(move |netns| {
             if let Some(inner) = watched.upgrade() {
@@ -314,10 +322,32 @@ impl Drop for Engine {
     }
 }
 
+/// The devices through which super-frames leave whole, one for each worker; none when one cannot be had, and
+/// `offloads` says why.
+fn open_tunnels(
+    config: &EngineConfig,
+    offloads: &mut Offloads,
+) -> (std::vec::IntoIter<Tunnel>, Option<Underlay>) {
+    const NAME: &str = "tunnel_gso";
+    if !config.tunnel_gso {
+        return (Vec::new().into_iter(), None);
+    }
+    let tunnels: Result<Vec<_>, _> = (0..config.workers).map(Tunnel::open).collect();
+    match tunnels.and_then(|tunnels| Ok((tunnels, Underlay::open(config.listen)?))) {
+        Ok((tunnels, underlay)) => {
+            offloads.granted.push(NAME);
+            (tunnels.into_iter(), Some(underlay))
+        }
+        Err(error) => {
+            offloads.refused.push((NAME, error.to_string()));
+            (Vec::new().into_iter(), None)
+        }
+    }
+}
+
 fn start_worker(
     index: usize,
-    socket: DataSocket,
-    pool: Vec<DataSocket>,
+    sides: Sides,
     tables: &Arc<ArcSwap<Tables>>,
     gone: &Sender<PortGone>,
     gone_wake: &Arc<EventFd>,
@@ -332,8 +362,8 @@ fn start_worker(
         gone: gone.clone(),
         gone_wake: Arc::clone(gone_wake),
     };
-    let gauge = socket.gauge()?;
-    let worker = Worker::new(shared, socket, pool, Coalesce { tcp: true, udp: true })?;
+    let gauge = sides.socket.gauge()?;
+    let worker = Worker::new(shared, sides, Coalesce { tcp: true, udp: true })?;
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
     Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters, gauge }, thread))
 }
@@ -392,6 +422,7 @@ impl Control {
             | Update::Pin { .. }
             | Update::Unpin { .. } => {}
         }
+        self.ways_stale |= matches!(update, Update::AddVtep { .. });
         self.registry.apply(update);
     }
 
@@ -400,6 +431,7 @@ impl Control {
         let mut changed = false;
         while let Some(event) = self.paths.poll_event() {
             changed = true;
+            self.ways_stale = true;
             match &event {
                 Event::PathUp { peer, addr, .. } => self.registry.set_path(*peer, Some(*addr)),
                 Event::PathDown { peer, .. } => self.registry.set_path(*peer, None),
@@ -482,15 +514,14 @@ impl Inner {
         ports.into_iter().for_each(|port| self.port_gone(port, "its namespace has no other holder"));
     }
 
-    fn run_control(&self, gone: &Receiver<PortGone>) {
+    fn run_control(&self, gone: &Receiver<PortGone>, underlay: Option<&Underlay>) {
         let mut received = RecvBatch::new(1);
         let mut next_sweep = Instant::now() + SWEEP;
         loop {
             let timeout = self.control_timeout(next_sweep);
-            let mut ready = [
-                PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-            ];
+            let routes = underlay.map_or(self.wake.as_fd(), AsFd::as_fd);
+            let mut ready =
+                [self.wake.as_fd(), self.socket.as_fd(), routes].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             if let Err(error) = poll(&mut ready, timeout)
                 && error != nix::errno::Errno::EINTR
             {
@@ -508,10 +539,27 @@ impl Inner {
             }
             self.receive_control(&mut control, now, &mut received);
             self.run_paths(&mut control, now);
-            if now >= next_sweep {
+            let sweep = now >= next_sweep;
+            if sweep {
                 control.registry.sweep(now);
                 next_sweep = now + SWEEP;
             }
+            // A device's features change without a word, so its ways are looked up now and then.
+            if let Some(underlay) = underlay {
+                self.find_ways(&mut control, underlay, sweep);
+            }
+        }
+    }
+
+    /// Looks up through which devices super-frames leave whole, when anything of it may have changed.
+    fn find_ways(&self, control: &mut Control, underlay: &Underlay, anyhow: bool) {
+        let changed = underlay.has_changed();
+        if !std::mem::take(&mut control.ways_stale) && !changed && !anyhow {
+            return;
+        }
+        let ways = underlay.ways(control.registry.destinations());
+        if control.registry.set_ways(ways) {
+            self.tables.store(control.registry.tables());
         }
     }
 

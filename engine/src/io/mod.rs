@@ -11,5 +11,6 @@ pub mod netlink;
 pub mod netns;
 pub mod socket;
 pub mod tap;
+pub mod tunnel;
 pub mod watch;
 mod worker;

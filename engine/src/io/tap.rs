@@ -27,6 +27,8 @@ const TUN_F_TSO4: libc::c_uint = 0x02;
 const TUN_F_TSO6: libc::c_uint = 0x04;
 const TUN_F_USO4: libc::c_uint = 0x20;
 const TUN_F_USO6: libc::c_uint = 0x40;
+/// Since Linux 6.17.
+const TUN_F_UDP_TUNNEL_GSO: libc::c_uint = 0x80;
 
 /// What is asked of the kernel, best first: the two USO flags only go together (since Linux 6.2).
 const OFFLOADS: [(libc::c_uint, &[&str], &str); 3] = [
@@ -129,11 +131,24 @@ impl Tap {
         // SAFETY: the request points to a live `ifreq`, which is what TUNSETIFF reads and writes.
         let status = unsafe { libc::ioctl(tap.fd.as_raw_fd(), TUNSETIFF, &raw mut request) };
         check(status).map_err(|e| TapError::new(action, name, e))?;
-        let size = VNET_HEADER_LEN as libc::c_int;
-        // SAFETY: TUNSETVNETHDRSZ reads one int from the pointer, which lives through the call.
-        let status = unsafe { libc::ioctl(tap.fd.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) };
-        check(status).map_err(|e| TapError::new("set the header size of", name, e))?;
+        tap.set_header_len(VNET_HEADER_LEN, name)?;
         Ok(tap)
+    }
+
+    fn set_header_len(&self, len: usize, name: &str) -> Result<(), TapError> {
+        let size = len as libc::c_int;
+        // SAFETY: TUNSETVNETHDRSZ reads one int from the pointer, which lives through the call.
+        let status = unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) };
+        check(status).map_err(|e| TapError::new("set the header size of", name, e))
+    }
+
+    /// Makes it take super-frames of UDP tunnels, each behind a header of
+    /// [`VNET_LEN`](crate::offload::tunnel::VNET_LEN) bytes. `name` is told in errors. Before Linux 6.17 the
+    /// kernel refuses.
+    pub fn carry_tunnels(&self, name: &str) -> Result<(), TapError> {
+        self.set_header_len(crate::offload::tunnel::VNET_LEN, name)?;
+        let bits = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6 | TUN_F_UDP_TUNNEL_GSO;
+        self.set_offloads(bits).map_err(|e| TapError::new("offload tunnels on", name, e))
     }
 
     /// Another descriptor of the same queue.

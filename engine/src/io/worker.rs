@@ -10,6 +10,7 @@
 mod burst;
 mod output;
 mod rests;
+mod whole;
 
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use nix::sys::eventfd::EventFd;
 use super::capture::Lens;
 use super::socket::{DataSocket, RecvBatch};
 use super::tap::Tap;
+use super::tunnel::Tunnel;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::offload::join::{Coalesce, Joiner, Part, parts};
 use crate::offload::{self, Intake};
@@ -93,6 +95,16 @@ pub(super) struct Shared {
     pub(super) gone_wake: Arc<EventFd>,
 }
 
+/// A worker's own ends of the underlay.
+pub(super) struct Sides {
+    /// Receives, and sends what has no source port of its own.
+    pub(super) socket: DataSocket,
+    /// Send only, one for each source port.
+    pub(super) pool: Vec<DataSocket>,
+    /// Takes super-frames whole.
+    pub(super) tunnel: Option<Tunnel>,
+}
+
 /// The state of one data-plane thread.
 pub(super) struct Worker {
     shared: Shared,
@@ -108,17 +120,12 @@ pub(super) struct Worker {
 
 impl Worker {
     /// `pool` has a socket for each source port.
-    pub(super) fn new(
-        shared: Shared,
-        socket: DataSocket,
-        pool: Vec<DataSocket>,
-        coalesce: Coalesce,
-    ) -> io::Result<Self> {
+    pub(super) fn new(shared: Shared, sides: Sides, coalesce: Coalesce) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&*shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-        epoll.add(socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
-        let switch = Switch::new(shared.tables.load_full()).with_source_ports(pool.len());
-        let output = Output::new(socket, pool, Arc::clone(&shared.counters));
+        epoll.add(sides.socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        let switch = Switch::new(shared.tables.load_full()).with_source_ports(sides.pool.len());
+        let output = Output::new(sides, Arc::clone(&shared.counters));
         Ok(Worker {
             shared,
             epoll,

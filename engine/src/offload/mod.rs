@@ -8,6 +8,7 @@ mod headers;
 pub mod join;
 mod parts;
 pub mod source_port;
+pub mod tunnel;
 
 use crate::wire::virtio::VnetHeader;
 use headers::Inner;

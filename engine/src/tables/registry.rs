@@ -9,6 +9,7 @@ use super::slots::Slots;
 use super::{LocalPort, PortIndex, Remote, RemoteIndex, Sources, Tables};
 use crate::fdb::{Claims, Learned, Pins};
 use crate::network::Network;
+use crate::offload::tunnel::Through;
 use crate::seam::Update;
 use crate::switch::Port;
 use crate::types::{Location, PeerId, PortId, Vni, canonical};
@@ -24,6 +25,8 @@ pub struct Registry {
     ports: Slots<PortId>,
     port_networks: BTreeMap<PortId, Vni>,
     remotes: Slots<RemoteKey>,
+    /// By the addresses of remotes.
+    ways: BTreeMap<IpAddr, Through>,
     current: Arc<Tables>,
     dirty: Dirty,
 }
@@ -80,6 +83,7 @@ impl Registry {
             ports: Slots::new(),
             port_networks: BTreeMap::new(),
             remotes: Slots::new(),
+            ways: BTreeMap::new(),
             current,
             dirty: Dirty::default(),
         }
@@ -201,6 +205,22 @@ impl Registry {
         let unclear = moved.into_iter().any(|addr| self.claimants_of(addr.ip()) != 1);
         self.dirty.sources |= unclear;
         self.peer_changed(peer);
+    }
+
+    /// The addresses that frames are sent to.
+    pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        let paths = self.peers.values().filter_map(|peer| peer.path);
+        let vteps = self.networks.values().flat_map(|network| network.vteps.iter().copied());
+        paths.chain(vteps).map(|addr| addr.ip().to_canonical()).collect()
+    }
+
+    /// Through which devices super-frames may leave whole, for some of [`Registry::destinations`]; replaces what
+    /// was said before. True when that changes the tables.
+    pub fn set_ways(&mut self, ways: BTreeMap<IpAddr, Through>) -> bool {
+        let changed = self.ways != ways;
+        self.ways = ways;
+        self.dirty.remotes |= changed;
+        changed
     }
 
     /// How many peers have `ip` among their candidates.
@@ -328,14 +348,18 @@ impl Registry {
 
     fn build_remotes(&self) -> Arc<[Option<Remote>]> {
         let remote = |key: &RemoteKey| match *key {
-            RemoteKey::Vtep(addr) => Some(Remote { addr, peer: None, spread: true }),
+            RemoteKey::Vtep(addr) => Some(self.remote(addr, None, true)),
             RemoteKey::Peer(id) => {
                 let peer = self.peers.get(&id)?;
                 let addr = peer.path?;
-                Some(Remote { addr, peer: Some(id), spread: peer.unadvertised != Some(addr) })
+                Some(self.remote(addr, Some(id), peer.unadvertised != Some(addr)))
             }
         };
         self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()
+    }
+
+    fn remote(&self, addr: SocketAddr, peer: Option<PeerId>, spread: bool) -> Remote {
+        Remote { addr, peer, spread, through: self.ways.get(&addr.ip()).copied() }
     }
 
     /// Of several senders with one address and network the one whose path it is counts, then any peer, then a VTEP.

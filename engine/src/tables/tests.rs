@@ -62,7 +62,10 @@ fn who_may_send_what() {
     assert_eq!(tables.source(addr(1).ip(), vni(99)), Err(DropReason::UnknownVni));
     assert_eq!(tables.source(addr(3).ip(), NET), Err(DropReason::UnknownSource));
     let of_vtep = tables.source(addr(2).ip(), vni(7)).unwrap();
-    assert_eq!(tables.remote(of_vtep), Some(&Remote { addr: addr(2), peer: None, spread: true }));
+    assert_eq!(
+        tables.remote(of_vtep),
+        Some(&Remote { addr: addr(2), peer: None, spread: true, through: None })
+    );
     assert_eq!(tables.source(addr(2).ip(), NET), Err(DropReason::NotOnNetwork));
 }
 
@@ -79,7 +82,7 @@ fn only_who_is_where_he_says_is_sent_to_from_other_ports() {
     for (path, spread) in [(1, true), (11, false), (1, true)] {
         registry.set_path(peer(1), Some(addr(path)));
         let remote = registry.tables().remote(of_peer).copied();
-        assert_eq!(remote, Some(Remote { addr: addr(path), peer: Some(peer(1)), spread }));
+        assert_eq!(remote, Some(Remote { addr: addr(path), peer: Some(peer(1)), spread, through: None }));
     }
 }
 

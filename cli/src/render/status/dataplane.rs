@@ -155,7 +155,7 @@ fn ways(w: &Worker) -> [Flow; 4] {
             bytes: w.remote_bytes_out,
             batches: w.remote_batches_out,
             mean_batch: w.remote_mean_batch_out,
-            super_frames: Some(w.super_frames_cut),
+            super_frames: Some(w.super_frames_cut + w.super_frames_whole),
         },
     ]
 }

@@ -6,6 +6,7 @@
 //! unknown or has grown does no harm.
 
 mod address;
+mod changes;
 mod link;
 mod route;
 
@@ -20,8 +21,9 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
+pub use changes::Changes;
 pub use link::{Link, LinkChange, LinkDrops, TunSettings, VxlanSpec};
-pub use route::Route;
+pub use route::{Hop, Route};
 
 use super::netns::{Netns, NetnsError};
 

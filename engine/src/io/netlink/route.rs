@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::address::{family, ip};
 use super::{Netlink, NetlinkError, attributes, number};
@@ -15,6 +15,7 @@ use crate::types::IpPrefix;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
 const RT_TABLE_MAIN: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 /// Length of `rtmsg`, which stands before the attributes.
@@ -31,7 +32,32 @@ pub struct Route {
     pub index: Option<u32>,
 }
 
+/// Where a packet leaves, as the kernel would send it now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hop {
+    /// Through which link, by index.
+    pub index: u32,
+    /// From which address.
+    pub source: Ipv4Addr,
+}
+
 impl Netlink {
+    /// Where a packet to `addr` would leave; none when it would not leave this host.
+    pub fn route_to(&self, addr: Ipv4Addr) -> Result<Option<Hop>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message.attributes.push(RouteAttribute::Destination(addr.into()));
+        let (message, action) =
+            (RouteNetlinkMessage::GetRoute(message), || format!("look up the route to {addr}"));
+        let mut found = None;
+        match self.request(message, 0, &action, |body| found = read_hop(body)) {
+            Ok(_) => Ok(found),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The unicast routes of the main table, of both families.
     pub fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
         let message = RouteNetlinkMessage::GetRoute(RouteMessage::default());
@@ -59,6 +85,17 @@ impl Netlink {
             format!("add a route to {}", route.destination)
         })
     }
+}
+
+/// Reads the `rtmsg` of one looked-up route.
+fn read_hop(body: &[u8]) -> Option<Hop> {
+    let (header, rest) = body.split_at_checked(RTMSG_LEN)?;
+    let find = |kind| attributes(rest).find(|attribute| attribute.kind() == kind);
+    let index = find(RTA_OIF).and_then(|attribute| number(attribute.value()))?;
+    let IpAddr::V4(source) = find(RTA_PREFSRC).and_then(|attribute| ip(attribute.value()))? else {
+        return None;
+    };
+    (header[7] == RTN_UNICAST).then_some(Hop { index, source })
 }
 
 /// Reads `rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags.

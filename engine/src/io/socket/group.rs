@@ -14,8 +14,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::steering::{self, Instruction};
 use super::{DataSocket, Holder, port_holder};
 
-/// Wanted size of the socket buffers, bytes: about 64 super-frames; the kernel's default holds three.
-const BUFFER_LEN: libc::c_int = 4 << 20;
+/// Wanted size of the socket buffers, bytes: what four TCP streams have under way at Linux's largest default window, so
+/// that bulk traffic waits instead of being sent again (docs/decisions/0012-super-frames-whole.md). The kernel's
+/// default holds three super-frames.
+const BUFFER_LEN: libc::c_int = 16 << 20;
 const ON: libc::c_int = 1;
 const OFF: libc::c_int = 0;
 

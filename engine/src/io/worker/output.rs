@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{burst, slice};
+use super::whole::Whole;
+use super::{Sides, burst, slice};
 use crate::capture::Direction;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::io::capture::Lenses;
@@ -23,6 +24,7 @@ use crate::switch::{Classes, Port, Switch};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
 use crate::wire::virtio::{self, VnetHeader};
+use crate::wire::vxlan;
 
 /// Pieces of one vectored write: the virtio-net header, the head, and a body for each segment.
 const WRITE_PIECES: usize = 2 + 128;
@@ -36,6 +38,7 @@ pub(super) struct Output {
     pub(super) socket: DataSocket,
     /// Send only, one for each source port.
     pool: Vec<DataSocket>,
+    whole: Whole,
     /// Who gets copies of what passes.
     pub(super) lenses: Lenses,
     outbox: Outbox,
@@ -64,11 +67,13 @@ pub(super) struct PortQueue {
 }
 
 impl Output {
-    pub(super) fn new(socket: DataSocket, pool: Vec<DataSocket>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(mut sides: Sides, counters: Arc<Counters>) -> Self {
+        let whole = Whole::new(&mut sides);
         Output {
             ports: Ports(Vec::new()),
-            socket,
-            pool,
+            socket: sides.socket,
+            pool: sides.pool,
+            whole,
             lenses: Lenses::default(),
             outbox: Outbox::new(),
             counters,
@@ -191,12 +196,46 @@ impl Output {
     ) {
         self.outbox.clear();
         for slot in slots {
+            if self.send_whole(tables, to, vni, batch, slot) {
+                continue;
+            }
             match self.cut(tables, Some(to), vni, batch, slot) {
                 Ok(datagrams) => self.counters.recut(segments(batch, slot), datagrams),
                 Err(reason) => self.drop_from(from, reason, segments(batch, slot)),
             }
         }
         self.flush(tables, to, batch);
+    }
+
+    /// Sends a super-frame uncut, behind what is in the outbox; false when it must be cut.
+    fn send_whole(&mut self, tables: &Tables, to: Route, vni: Vni, batch: &Batch, slot: &Slot) -> bool {
+        let Some(remote) = tables.remote(to.0).filter(|remote| remote.through.is_some()) else {
+            return false;
+        };
+        let Some(network) = tables.network(vni).filter(|_| slot.vnet.is_super()) else { return false };
+        if !self.outbox.datagrams().is_empty() {
+            self.flush(tables, to, batch);
+            self.outbox.clear();
+        }
+        let Some(result) = self.whole.send((remote, to.1), (vni, network.mtu()), batch, slot) else {
+            return false;
+        };
+        let segments = segments(batch, slot);
+        match result {
+            Ok(bytes) => {
+                self.counters.super_frames_whole(1);
+                self.sent.frames += segments;
+                self.sent.segments += segments;
+                self.sent.bytes += bytes as u64;
+                if self.lenses.see_underlay() {
+                    let (header, frame) = (vxlan::header(vni), slot.frame(batch.arena()));
+                    let pieces = [IoSlice::new(&header), IoSlice::new(frame)];
+                    self.lenses.datagram((remote.addr, port_of(&self.socket)), Direction::Out, &pieces);
+                }
+            }
+            Err(error) => self.counters.dropped(send_failure(&error), segments),
+        }
+        true
     }
 
     /// Puts one frame into the outbox, as so many datagrams. A full one is sent to `to` first; a single frame
