@@ -32,7 +32,7 @@ pub struct Results {
 pub struct WireResults {
     /// The wire: `veth`, `nic`, `cut`, or `none` for what happens on one host.
     pub wire: String,
-    /// The columns, from left to right.
+    /// The columns that have figures, from left to right.
     pub columns: Vec<Column>,
     /// The lines of the table.
     pub lines: Vec<Line>,
@@ -106,9 +106,12 @@ impl Collector {
     pub fn finish(mut self, wire: &str, plan: &Plan) -> WireResults {
         let cells =
             plan.rows.iter().flat_map(|row| row.quantities().iter().map(move |quantity| (*row, *quantity)));
-        let lines = cells.filter_map(|(row, quantity)| self.line(row, quantity, &plan.columns)).collect();
+        let lines: Vec<Line> =
+            cells.filter_map(|(row, quantity)| self.line(row, quantity, &plan.columns)).collect();
+        let has_any = |column: &Column| lines.iter().any(|line| line.columns.contains_key(column));
         self.warnings.extend(self.foreign.warnings());
-        WireResults { wire: wire.to_owned(), columns: plan.columns.clone(), lines, warnings: self.warnings }
+        let columns = plan.columns.iter().copied().filter(has_any).collect();
+        WireResults { wire: wire.to_owned(), columns, lines, warnings: self.warnings }
     }
 
     fn line(&self, row: Row, quantity: Quantity, columns: &[Column]) -> Option<Line> {
@@ -157,8 +160,13 @@ impl WireResults {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let title = if self.wire == NO_WIRE { "one host".to_owned() } else { format!("{} wire", self.wire) };
-        let head = std::iter::once(title).chain(self.columns.iter().map(Column::to_string));
+        let local = self.wire == NO_WIRE;
+        let title = if local { "one host".to_owned() } else { format!("{} wire", self.wire) };
+        let name = |column: &Column| match column {
+            Column::Kernel if local => "kernel bridge".to_owned(),
+            column => column.to_string(),
+        };
+        let head = std::iter::once(title).chain(self.columns.iter().map(name));
         let ratio = std::iter::once("meshnet to kernel".to_owned());
         let mut rows = vec![head.chain(ratio).collect()];
         rows.extend(self.lines.iter().map(|line| line.cells(&self.columns)));
@@ -213,6 +221,7 @@ mod tests {
         let line = &results.lines[0];
         assert_eq!(line.columns[&Column::Meshnet].median, 315.0);
         assert_eq!(line.meshnet_to_kernel, Some(1.5));
+        assert_eq!(results.columns, [Column::Kernel, Column::Meshnet], "columns without runs are left out");
         let cells = line.cells(&Column::USUAL);
         assert_eq!(cells, ["UDP, 64 B, 1 flow: kpps delivered", "-", "210 (10 %)", "315 (10 %)", "1.50"]);
     }
