@@ -12,6 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use bench::alloc::{self, Counting};
+use engine::fdb::MAX_LEARNED;
 use engine::io::device::{self, PortSpec};
 use engine::io::engine::{Engine, EngineConfig};
 use engine::io::netns::Netns;
@@ -167,6 +168,35 @@ fn the_pure_path_allocates_nothing() {
     let allocated = alloc::of_this_thread() - before;
     assert!(came >= 1000);
     assert_eq!(allocated, 0, "allocations in 1000 rounds of {} frames, {A} to {B}", reads.len());
+}
+
+#[test]
+fn forged_sources_cost_a_bounded_table_and_then_nothing() {
+    let (mut host, mut reads) = (Loop::new(), reads());
+    let forge = |read: &mut Vec<u8>, number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        read[virtio::LEN + 6..virtio::LEN + 12].copy_from_slice(&[2, 9, 0, a, b, c]);
+    };
+    let mut number = 0;
+    let mut flood = |host: &mut Loop, stations: u32| {
+        let before = alloc::of_this_thread();
+        for _ in 0..stations / reads.len() as u32 {
+            for read in &mut reads {
+                number += 1;
+                forge(read, number);
+            }
+            host.round(&reads);
+        }
+        alloc::of_this_thread() - before
+    };
+    let learning = flood(&mut host, 100_000);
+    let tables = std::sync::Arc::clone(host.switch.tables());
+    let learned = tables.network(NET).unwrap().learned();
+    assert_eq!(learned.len(), MAX_LEARNED, "of 100,000");
+    // A table of pointers that grows by doubling, and an entry for each station.
+    assert!(learning < 3 * MAX_LEARNED as u64, "{learning} allocations");
+    assert_eq!(flood(&mut host, 100_000), 0, "a full table takes nobody in");
+    assert_eq!(learned.len(), MAX_LEARNED);
 }
 
 /// An engine of this process in the namespace of a host, with one port.

@@ -21,6 +21,11 @@ pub const MAX_LEARNED: usize = 4096;
 /// Seconds after which a learned entry that was not seen again is forgotten (IEEE 802.1Q table 8-6).
 pub const MAX_AGE_S: u32 = 300;
 
+/// Seconds for which the time stamp of a learned entry is left as it is. A station that talks all the time is then
+/// written once in so long, by one of the workers that hear it, and read by all of them from caches of their own; it
+/// may be forgotten that much too early.
+const REFRESH_S: u32 = 10;
+
 /// The claims on the MAC addresses of one network, winners and losers.
 #[derive(Clone, Default, Debug)]
 pub struct Claims {
@@ -131,7 +136,8 @@ impl Learned {
         let entry = pack(port, now_s);
         let entries = self.entries.pin();
         if let Some(held) = entries.get(&mac) {
-            if held.load(Ordering::Relaxed) != entry {
+            let (known, seen_s) = unpack(held.load(Ordering::Relaxed));
+            if known != port || now_s.saturating_sub(seen_s) >= REFRESH_S {
                 held.store(entry, Ordering::Relaxed);
             }
             return;
@@ -219,6 +225,20 @@ mod tests {
         assert_eq!((pins.len(), pins.mac_of(addrs[0])), (2, Some(mac(2))));
         assert!(claims.remove(mac(2), PeerId([1; 16])) && !claims.remove(mac(2), PeerId([1; 16])));
         assert_eq!(claims.winners(|_| None).mac_of(addrs[0]), Some(mac(1)));
+    }
+
+    #[test]
+    fn a_station_that_goes_on_is_written_rarely() {
+        let learned = Learned::default();
+        let (one, two) = (Port::Tap(PortIndex(1)), Port::Tap(PortIndex(2)));
+        let stamp = || learned.entries.pin().get(&MAC).map(|held| held.load(Ordering::Relaxed));
+        learned.learn(MAC, one, 100);
+        (100..100 + REFRESH_S).for_each(|now_s| learned.learn(MAC, one, now_s));
+        assert_eq!(stamp(), Some(pack(one, 100)));
+        learned.learn(MAC, one, 100 + REFRESH_S);
+        assert_eq!(stamp(), Some(pack(one, 100 + REFRESH_S)));
+        learned.learn(MAC, two, 101 + REFRESH_S);
+        assert_eq!(stamp(), Some(pack(two, 101 + REFRESH_S)), "a move is seen at once");
     }
 
     #[test]

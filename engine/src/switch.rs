@@ -167,21 +167,19 @@ impl Switch {
                 _ => self.forward(now, from, vni, frame),
             };
             previous = Some((frame, verdict));
-            let source = self.source_port(now, verdict, frame);
+            let source = self.source_port(verdict, frame);
             classes.put(slot as u16, verdict, source, &self.reply);
         }
         classes.sort();
     }
 
     /// From which port the datagrams of a frame leave, if it goes to other hosts.
-    fn source_port(&mut self, now: Instant, verdict: Verdict, frame: &[u8]) -> SourcePort {
+    fn source_port(&self, verdict: Verdict, frame: &[u8]) -> SourcePort {
         match verdict {
             Verdict::Unicast(Port::Remote(to)) if self.tables.remote(to).is_none_or(|to| !to.spread) => {
                 SourcePort::DATA
             }
-            Verdict::Unicast(Port::Remote(_)) | Verdict::Flood => {
-                self.source_ports.choose(self.tables.seconds(now), frame)
-            }
+            Verdict::Unicast(Port::Remote(_)) | Verdict::Flood => self.source_ports.choose(frame),
             Verdict::Unicast(Port::Tap(_)) | Verdict::Hairpin | Verdict::Drop(_) => SourcePort::DATA,
         }
     }

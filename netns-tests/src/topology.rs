@@ -15,7 +15,7 @@ use crate::wire::Wire;
 pub(crate) const UNDERLAY: &str = "eth0";
 
 /// What the tests call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("ping", "iputils-ping"),
@@ -24,6 +24,7 @@ const TOOLS: [(&str, &str); 8] = [
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("perl", "perl-base"),
+    ("strace", "strace"),
 ];
 
 /// Hosts and the wires between them. Two hosts are joined by one veth, more by a bridge.

@@ -36,7 +36,7 @@ fn udp_flows_keep_their_ports_too() -> Result<()> {
     let sources = sources(capture)?;
     one_port_each(&sources)?;
     let ports: BTreeSet<_> = sources.values().flatten().collect();
-    ensure!(ports.len() >= 3, "{sources:?}");
+    ensure!(ports.len() >= 2, "{sources:?}");
     Ok(())
 }
 

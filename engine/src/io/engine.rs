@@ -176,8 +176,8 @@ impl Engine {
         let mut offloads = control_socket.offloads();
         let (mut tunnels, underlay) = open_tunnels(config, &mut offloads);
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
-        for (index, socket) in sockets.into_iter().enumerate() {
-            let pool = socket::pool(&socket, config.source_ports.min(SOURCE_PORTS));
+        let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
+        for (index, (socket, pool)) in sockets.into_iter().zip(pools).enumerate() {
             let (end, thread) =
                 start_worker(index, Sides { socket, pool, tunnel: tunnels.next() }, &tables, &gone, &wake)?;
             workers.push(end);

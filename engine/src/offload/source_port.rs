@@ -1,11 +1,11 @@
 //! From which UDP source port the datagrams of a frame leave, so that underlays and cards, which know only outer
 //! headers, spread the flows inside (RFC 7348 section 5).
 //!
-//! A flow keeps its source port, and so its order. TCP is spread by connection: what it has to send comes as
-//! super-frames, each of which is a send of its own anyhow. Everything else is spread by stations, because small
-//! datagrams of many flows are sent together only where they share a socket, and because fragments then stay with the
-//! rest of their flow. A UDP flow still gets a port of its own while there are few of them: the first to come takes
-//! one of a few places, and has it until the place was quiet for a while (docs/decisions/0007-source-ports.md).
+//! A flow has the same source port whichever worker sends it, so it keeps its order, and the receiving host can choose
+//! a worker by the source port. TCP is spread by connection: what it has to send comes as super-frames, each of which
+//! is a send of its own anyhow. Small datagrams of many flows are sent together only where they share a socket: UDP is
+//! spread by stations and, of two stations, over a few ports only. Fragments go by stations alone
+//! (docs/decisions/0007-source-ports.md).
 
 use super::headers::Inner;
 use crate::wire::ether;
@@ -13,13 +13,9 @@ use crate::wire::ether;
 /// How many source ports there are beside the data port.
 pub const SOURCE_PORTS: usize = 16;
 
-/// How many UDP flows have a source port of their own at the same time. A batch for one host is sent in at most as
-/// many parts more.
-const OWNERS: usize = 8;
-
-/// How long a place must be quiet before another flow may take it, in seconds rounded up: longer than any datagram is
-/// under way, so that a flow that changes its port overtakes none of its own.
-const QUIET_S: u32 = 2;
+/// Over how many source ports the UDP flows between two stations are spread: a batch of their datagrams is sent in at
+/// most as many parts.
+const UDP_PARTS: u32 = 4;
 
 /// Which socket a datagram leaves from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -35,29 +31,20 @@ impl SourcePort {
     }
 }
 
-/// Chooses source ports for one worker.
-#[derive(Debug)]
+/// Chooses source ports.
+#[derive(Clone, Copy, Debug)]
 pub struct SourcePorts {
     count: u8,
-    owners: [Owner; OWNERS],
-}
-
-/// The UDP flow that has a source port of its own, and when one that falls to the same place was last seen.
-#[derive(Clone, Copy, Default, Debug)]
-struct Owner {
-    flow: u32,
-    seen_s: u32,
-    taken: bool,
 }
 
 impl SourcePorts {
     /// Chooses among `count` ports, at most [`SOURCE_PORTS`]; with 0 everything leaves from the data port.
     pub fn new(count: usize) -> Self {
-        SourcePorts { count: count.min(SOURCE_PORTS) as u8, owners: [Owner::default(); OWNERS] }
+        SourcePorts { count: count.min(SOURCE_PORTS) as u8 }
     }
 
-    /// The source port of a whole frame. `now_s` in seconds since some moment.
-    pub fn choose(&mut self, now_s: u32, frame: &[u8]) -> SourcePort {
+    /// The source port of a whole frame.
+    pub fn choose(&self, frame: &[u8]) -> SourcePort {
         if self.count == 0 {
             return SourcePort::DATA;
         }
@@ -66,28 +53,11 @@ impl SourcePorts {
                 let stations = mix(0, headers.addresses().of(frame));
                 let l4 = usize::from(headers.l4);
                 let flow = mix(stations, frame.get(l4..l4 + 4).unwrap_or_default());
-                if headers.tcp || self.owns(now_s, flow) { flow } else { stations }
+                if headers.tcp { flow } else { mix(stations, &(flow % UDP_PARTS).to_ne_bytes()) }
             }
             Ok(Inner::Piece(addresses)) => mix(0, addresses.of(frame)),
             Ok(Inner::Other) | Err(_) => mix(0, frame.get(..ether::LEN - 2).unwrap_or_default()),
         };
-        self.of(hash)
-    }
-
-    /// Whether a UDP flow has a place, or takes one. One that came too late keeps the place from changing hands as
-    /// long as it goes on, or it would change its own port in the middle.
-    fn owns(&mut self, now_s: u32, flow: u32) -> bool {
-        let Some(owner) = self.owners.get_mut(flow as usize % OWNERS) else { return false };
-        let quiet = now_s.saturating_sub(owner.seen_s) >= QUIET_S;
-        owner.seen_s = now_s;
-        if !owner.taken || quiet {
-            (owner.flow, owner.taken) = (flow, true);
-        }
-        owner.flow == flow
-    }
-
-    /// The upper bits choose the port, the lower ones the place.
-    fn of(&self, hash: u32) -> SourcePort {
         SourcePort(1 + ((u64::from(hash) * u64::from(self.count)) >> 32) as u8)
     }
 }
@@ -137,11 +107,11 @@ mod tests {
 
     #[test]
     fn a_connection_keeps_its_port_and_connections_have_different_ones() {
-        let mut ports = SourcePorts::new(SOURCE_PORTS);
+        let ports = SourcePorts::new(SOURCE_PORTS);
         let mut seen = BTreeSet::new();
         for connection in 0..64 {
-            let first = ports.choose(0, &tcp(40_000 + 2 * connection, 0));
-            assert_eq!(ports.choose(9, &tcp(40_000 + 2 * connection, 1400)), first);
+            let first = ports.choose(&tcp(40_000 + 2 * connection, 0));
+            assert_eq!(ports.choose(&tcp(40_000 + 2 * connection, 1400)), first);
             seen.insert(first);
         }
         assert!(seen.len() >= 14, "{seen:?}");
@@ -149,55 +119,35 @@ mod tests {
     }
 
     #[test]
-    fn few_udp_flows_have_ports_of_their_own_and_a_crowd_shares() {
-        let mut ports = SourcePorts::new(SOURCE_PORTS);
-        let mut parts = |flows: u16| -> usize {
-            let chosen: BTreeSet<_> = (0..flows).map(|flow| ports.choose(0, &udp(2, 1000 + flow))).collect();
-            chosen.len()
-        };
-        assert!(parts(4) >= 3);
-        // The sockets that a batch of datagrams between two stations is spread over at most.
-        assert!(parts(1000) <= OWNERS + 1);
+    fn a_crowd_of_udp_flows_between_two_stations_shares_a_few_ports() {
+        let ports = SourcePorts::new(SOURCE_PORTS);
+        let between = |to| (0..1000).map(|flow| ports.choose(&udp(to, flow))).collect::<BTreeSet<_>>();
+        assert!((2..=UDP_PARTS as usize).contains(&between(2).len()), "{:?}", between(2));
+        assert!((2..50).flat_map(between).collect::<BTreeSet<_>>().len() >= 14);
     }
 
     #[test]
-    fn a_udp_flow_keeps_its_port_as_long_as_it_goes_on() {
-        let mut ports = SourcePorts::new(SOURCE_PORTS);
-        let before: Vec<_> = (0..64).map(|flow| ports.choose(0, &udp(2, flow))).collect();
-        // All but every third end, some of them owners; who goes on does so from the same port.
-        for now_s in 1..20 {
-            for (flow, port) in before.iter().enumerate().step_by(3) {
-                assert_eq!(ports.choose(now_s, &udp(2, flow as u16)), *port, "{flow} after {now_s} s");
-            }
-        }
-    }
-
-    #[test]
-    fn fragments_go_with_the_crowd_of_their_stations() {
-        let mut ports = SourcePorts::new(SOURCE_PORTS);
-        for flow in 0..1000 {
-            ports.choose(0, &udp(2, flow));
-        }
-        let shared = ports.choose(0, &udp(2, 2000));
-        assert_eq!(ports.choose(0, &fragment(udp(2, 2000), 0)), shared);
-        assert_eq!(ports.choose(0, &fragment(udp(2, 2000), 100)), shared);
+    fn all_fragments_go_one_way() {
+        let ports = SourcePorts::new(SOURCE_PORTS);
+        let chosen = |flow, offset| ports.choose(&fragment(udp(2, flow), offset));
+        assert_eq!(chosen(2000, 0), chosen(2000, 100));
+        assert_eq!(chosen(2000, 0), chosen(7, 3));
     }
 
     #[test]
     fn other_frames_are_told_apart_by_their_stations() {
-        let mut ports = SourcePorts::new(SOURCE_PORTS);
+        let ports = SourcePorts::new(SOURCE_PORTS);
         let arp = |last| [2, 0, 0, 0, 0, last, 2, 0, 0, 0, 0, 1, 8, 6].repeat(3);
-        let seen: BTreeSet<_> = (0..64).map(|last| ports.choose(0, &arp(last))).collect();
+        let seen: BTreeSet<_> = (0..64).map(|last| ports.choose(&arp(last))).collect();
         assert!(seen.len() >= 12, "{seen:?}");
-        assert_ne!(ports.choose(0, &[1, 2, 3]), SourcePort::DATA, "a runt has a port like others");
+        assert_ne!(ports.choose(&[1, 2, 3]), SourcePort::DATA, "a runt has a port like others");
     }
 
     #[test]
     fn without_a_pool_everything_leaves_from_the_data_port() {
-        let mut ports = SourcePorts::new(0);
-        assert_eq!(ports.choose(0, &tcp(1, 0)), SourcePort::DATA);
-        let mut three = SourcePorts::new(3);
-        let seen: BTreeSet<_> = (0..64).filter_map(|flow| three.choose(0, &tcp(flow, 0)).pooled()).collect();
+        assert_eq!(SourcePorts::new(0).choose(&tcp(1, 0)), SourcePort::DATA);
+        let three = SourcePorts::new(3);
+        let seen: BTreeSet<_> = (0..64).filter_map(|flow| three.choose(&tcp(flow, 0)).pooled()).collect();
         assert_eq!(seen, BTreeSet::from([0, 1, 2]));
     }
 }

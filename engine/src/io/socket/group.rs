@@ -24,7 +24,7 @@ const OFF: libc::c_int = 0;
 /// The sockets of one port.
 #[derive(Debug)]
 pub struct SocketGroup {
-    /// One per worker: VXLAN datagrams, spread by flow.
+    /// One per worker: VXLAN datagrams, spread by where they come from.
     pub workers: Vec<DataSocket>,
     /// Everything whose first payload byte lacks the VXLAN flag.
     pub control: DataSocket,

@@ -3,7 +3,7 @@
 //! [`bind`] makes the group; the kernel steers by the first payload byte ([`steering`]). A worker reads many
 //! datagrams with one call ([`DataSocket::recv_batch`]) and writes many with one call, as one buffer that the
 //! kernel cuts ([`DataSocket::send`]) or as separate messages ([`DataSocket::send_batch`]). Beside the group each
-//! worker has a [`pool()`] of sockets that only send, for source ports by flow.
+//! worker has a pool of sockets that only send ([`pools`]), for source ports by flow.
 
 mod gauge;
 mod group;
@@ -21,7 +21,7 @@ use std::{io, net::SocketAddr};
 pub use gauge::{Gauge, SocketLoad};
 pub use group::{SocketError, SocketGroup, bind};
 pub use holder::{Holder, port_holder};
-pub use pool::pool;
+pub use pool::pools;
 pub use receive::{Received, RecvBatch, SLOT_LEN};
 pub use transmit::Transmit;
 
