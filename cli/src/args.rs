@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Vtep(VtepCommand),
     /// Show how this host and the cluster are, or wait until they are
     Status(StatusArgs),
+    /// Watch the frames of a port of this host, or without one the datagrams of the underlay
+    Capture(CaptureArgs),
     /// Stop the daemon; containers keep their interfaces and addresses
     Stop,
     /// Print the version of this program and of the running daemon
@@ -111,6 +113,9 @@ pub(crate) struct LaunchArgs {
     /// Largest packet of the overlay in bytes, decided by the founding host [default: 1450]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=65_000))]
     pub(crate) mtu: Option<u16>,
+    /// Serve counters to Prometheus, as ADDR:PORT over HTTP [default: not at all]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_addr: Option<SocketAddr>,
     /// Threads of the data plane [default: half of the cores, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: Option<u16>,
@@ -216,6 +221,21 @@ pub(crate) struct VtepArgs {
     /// The network
     #[arg(long, value_name = "NET", default_value = "mesh")]
     pub(crate) network: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CaptureArgs {
+    /// A container, as it was attached, the name or interface of its endpoint, or the id of a port [default: the underlay]
+    pub(crate) port: Option<String>,
+    /// Write pcapng to this file, `-` for standard output, instead of one line for each frame
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// End after so many frames
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Keep at most so many bytes of each frame
+    #[arg(long, value_name = "BYTES", default_value_t = 65_600, value_parser = clap::value_parser!(u32).range(14..=65_600))]
+    pub(crate) snaplen: u32,
 }
 
 #[derive(Args, Debug)]

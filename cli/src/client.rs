@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use hyper::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +15,9 @@ use crate::http;
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "meshnet.sock";
+
+/// The header that tells the number of a capture.
+pub(crate) const CAPTURE_NUMBER: &str = "meshnet-capture";
 
 /// The daemon behind one run directory.
 pub(crate) struct Client {
@@ -40,6 +45,21 @@ impl Client {
         self.call(Method::POST, path, Some(body.into())).await
     }
 
+    /// Asks for a capture: its number, and the body that goes on.
+    pub(crate) async fn stream(&self, path: &str) -> Result<(u64, Incoming), Failure> {
+        let sent = http::send(&self.socket, Method::GET, path, None).await;
+        let response = sent.map_err(|e| self.unreachable(&e))?;
+        if !response.status().is_success() {
+            let status = response.status();
+            let body = response.into_body().collect().await.map_err(Failure::internal)?;
+            return Err(refusal(status, &body.to_bytes()));
+        }
+        let number = response.headers().get(CAPTURE_NUMBER).and_then(|value| value.to_str().ok());
+        let number = number.and_then(|text| text.parse().ok());
+        let number = number.ok_or_else(|| Failure::internal("the daemon's capture has no number"))?;
+        Ok((number, response.into_body()))
+    }
+
     async fn call<A: DeserializeOwned>(
         &self,
         method: Method,
@@ -54,13 +74,7 @@ impl Client {
                     .hint("are command and daemon of the same version? see `meshnet version`")
             });
         }
-        match serde_json::from_slice::<FailureBody>(&bytes) {
-            Ok(body) => Err(body.error),
-            Err(_) => Err(Failure::internal(format!(
-                "the daemon answered {status}: {}",
-                String::from_utf8_lossy(&bytes)
-            ))),
-        }
+        Err(refusal(status, &bytes))
     }
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
@@ -77,6 +91,16 @@ impl Client {
             .hint("start it with `meshnet launch`"),
             _ => Failure::new(code::NOT_RUNNING, format!("the daemon on {socket} went away: {error}"))
                 .hint("its log says why"),
+        }
+    }
+}
+
+/// What the daemon said no with.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    match serde_json::from_slice::<FailureBody>(body) {
+        Ok(body) => body.error,
+        Err(_) => {
+            Failure::internal(format!("the daemon answered {status}: {}", String::from_utf8_lossy(body)))
         }
     }
 }

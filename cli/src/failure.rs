@@ -112,6 +112,14 @@ pub(crate) mod code {
     pub(crate) const DEVICE_FAILED: &str = "device_failed";
     /// State could not be written.
     pub(crate) const STORE_FAILED: &str = "store_failed";
+    /// This host has no open port that is called so, or several.
+    pub(crate) const UNKNOWN_PORT: &str = "unknown_port";
+    /// As many captures run as may.
+    pub(crate) const TOO_MANY_CAPTURES: &str = "too_many_captures";
+    /// The capture has ended.
+    pub(crate) const NO_SUCH_CAPTURE: &str = "no_such_capture";
+    /// A file could not be written.
+    pub(crate) const WRITE_FAILED: &str = "write_failed";
     /// The demo could not be shown.
     pub(crate) const DEMO_FAILED: &str = "demo_failed";
     /// A bug or a broken host.

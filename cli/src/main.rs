@@ -1,6 +1,7 @@
 //! `meshnet`: one flat network for the containers of several hosts.
 
 mod args;
+mod capture;
 mod client;
 mod command;
 mod daemon;

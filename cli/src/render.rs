@@ -1,5 +1,6 @@
 //! What people and scripts see: JSON, aligned tables, and a sign of life while they wait.
 
+pub(crate) mod metrics;
 pub(crate) mod status;
 
 use std::fmt;

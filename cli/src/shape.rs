@@ -74,6 +74,28 @@ pub(crate) struct Detached {
     pub(crate) detached: bool,
 }
 
+/// How a capture stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct CaptureTotals {
+    /// Frames or datagrams.
+    pub(crate) captured: u64,
+    /// Missing because the reader was too slow.
+    pub(crate) dropped: u64,
+}
+
+/// A frame or datagram as `capture` shows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Captured {
+    /// Nanoseconds since 1970.
+    pub(crate) at_ns: u64,
+    /// `in`, into the switch, or `out`.
+    pub(crate) direction: String,
+    /// Its length.
+    pub(crate) bytes: u32,
+    /// What it is.
+    pub(crate) summary: String,
+}
+
 /// A VTEP of a network.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct Vtep {

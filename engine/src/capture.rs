@@ -63,6 +63,11 @@ impl Chunk {
         Chunk { bytes: Vec::with_capacity(CHUNK_LEN) }
     }
 
+    /// Stands in where a chunk was taken away: has no room for any record, and allocates nothing.
+    pub const fn placeholder() -> Self {
+        Chunk { bytes: Vec::new() }
+    }
+
     /// True when there is no record in it.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -1,7 +1,8 @@
 //! Network namespaces, and running code and programs inside them.
 
 use std::fs::File;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -148,6 +149,22 @@ impl Namespace {
             (0..count).try_for_each(|_| socket.send_to(&[], to).map(drop))
         })?
         .with_context(|| format!("cannot broadcast to {to}"))
+    }
+
+    /// Takes a TCP address, until the listener is dropped.
+    pub fn hold_address(&self, addr: SocketAddr) -> Result<TcpListener> {
+        Ok(self.run(|| TcpListener::bind(addr))??)
+    }
+
+    /// Asks for something by HTTP, as `GET /path`; the whole answer, with its head.
+    pub fn http(&self, addr: SocketAddr, request: &str) -> Result<String> {
+        self.run(|| {
+            let mut stream = TcpStream::connect(addr)?;
+            write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })?
     }
 
     /// Takes a UDP port on all addresses, until the socket is dropped.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netns_tests::{
-    Attached, Host, IperfServer, Result, Topology, Transport, Value, anyhow, ensure, secs, wait_until,
+    Attached, Host, IperfServer, Result, Tool, Topology, Transport, Value, anyhow, ensure, secs, wait_until,
 };
 
 /// Some time after the last frame.
@@ -44,7 +44,7 @@ fn the_books_balance_after_all_kinds_of_traffic() -> Result<()> {
 }
 
 #[test]
-fn a_flood_to_nobody_and_a_full_ring_have_their_reasons() -> Result<()> {
+fn a_flood_to_nobody_and_a_port_that_takes_nothing_have_their_reasons() -> Result<()> {
     let net = Topology::new("one host")?.hosts(1)?;
     let host = net.host(0);
     host.launch(&[])?;
@@ -69,6 +69,29 @@ fn a_flood_to_nobody_and_a_full_ring_have_their_reasons() -> Result<()> {
         let port = self::port(host, &app)?;
         let refused = number(port.get("drops").unwrap_or(&Value::Null), "write_failed").unwrap_or(0);
         ensure!(refused >= 10, "{port}");
+        Ok(())
+    })?;
+    balanced(host)
+}
+
+#[test]
+fn a_ring_that_overflows_is_counted_where_the_kernel_counts() -> Result<()> {
+    let net = Topology::new("a daemon that sleeps")?.hosts(1)?;
+    let host = net.host(0);
+    host.launch(&[])?;
+    let web = host.attach("web")?;
+    let before = port(host, &web)?;
+    let length = number(&before, "queue_length")?;
+    let pid = host.daemon_pid().ok_or_else(|| anyhow!("no daemon"))?.to_string();
+    Tool::new("kill").args(["-STOP", &pid]).run()?;
+    let flooded = flood(&web, 3 * length as usize);
+    Tool::new("kill").args(["-CONT", &pid]).run()?;
+    flooded?;
+    wait_until("the ring's drops are told", secs(5), || {
+        let lost = number(&port(host, &web)?, "kernel_drops_in")? - number(&before, "kernel_drops_in")?;
+        // The container says some things of itself.
+        let expected = 2 * length..2 * length + 50;
+        ensure!(expected.contains(&lost), "{lost} of {} did not fit {length}", 3 * length);
         Ok(())
     })?;
     balanced(host)

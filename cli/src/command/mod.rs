@@ -7,6 +7,7 @@
 )]
 
 mod attach;
+mod capture;
 mod connect;
 mod detach;
 mod forget;
@@ -48,6 +49,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Attach(args) => attach::run(&client, format, args).await,
         Command::Detach(args) => detach::run(&client, format, args).await,
         Command::Ps => ps::run(&client, format).await,
+        Command::Capture(args) => capture::run(&client, format, &args).await,
         Command::Vtep(command) => vtep::run(&client, format, command).await,
         Command::Status(args) => status::run(&client, format, &args).await,
         Command::Stop => stop::run(&client, common).await,

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine::capture::MAX_SNAPLEN;
 use peering::mesh::{MESH_NETWORK, Target};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,10 +19,12 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use super::{Daemon, attach};
-use crate::client::SOCKET;
+use crate::capture::pcapng;
+use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
-    AttachRequest, Attachment, DetachRequest, Detached, Hello, Listed, Status, Stopped, Targets, Vtep,
+    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, Status, Stopped,
+    Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -31,7 +34,7 @@ type Answer<T> = Result<Json<T>, Failure>;
 type Asked = State<Arc<Daemon>>;
 
 /// Opens the socket in `run_dir`, in place of one that a dead daemon left there. The lock must be held.
-pub(super) fn bind(run_dir: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind(run_dir: &std::path::Path) -> io::Result<UnixListener> {
     let path = run_dir.join(SOCKET);
     remove(run_dir)?;
     let listener = UnixListener::bind(&path)?;
@@ -40,7 +43,7 @@ pub(super) fn bind(run_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Removes the socket from `run_dir`, if there is one.
-pub(super) fn remove(run_dir: &Path) -> io::Result<()> {
+pub(super) fn remove(run_dir: &std::path::Path) -> io::Result<()> {
     match std::fs::remove_file(run_dir.join(SOCKET)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -66,6 +69,9 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/vteps", get(vteps))
         .route("/vtep/add", post(vtep_add))
         .route("/vtep/rm", post(vtep_rm))
+        .route("/capture", get(capture))
+        .route("/capture/{number}", get(capture_totals))
+        .route("/capture/{number}/end", post(capture_end))
         .route("/space", post(space))
         .route("/stop", post(stop))
         .with_state(daemon)
@@ -158,6 +164,35 @@ async fn vtep_rm(State(daemon): Asked, body: Bytes) -> Answer<Vtep> {
     let request: Vtep = read(&body)?;
     daemon.remove_vtep(&request).await?;
     Ok(Json(request))
+}
+
+#[derive(Deserialize)]
+struct CaptureQuery {
+    /// Without one, the underlay.
+    port: Option<String>,
+    #[serde(default = "whole")]
+    snaplen: usize,
+}
+
+fn whole() -> usize {
+    MAX_SNAPLEN
+}
+
+/// A pcapng stream that goes on until the port is closed or the caller leaves.
+async fn capture(State(daemon): Asked, Query(query): Query<CaptureQuery>) -> Result<Response, Failure> {
+    daemon.refuse_when_stopping()?;
+    let (number, stream) = daemon.capture(query.port.as_deref(), query.snaplen)?;
+    let headers =
+        [(CONTENT_TYPE.as_str(), pcapng::MEDIA_TYPE.to_owned()), (CAPTURE_NUMBER, number.to_string())];
+    Ok((headers, Body::new(stream)).into_response())
+}
+
+async fn capture_totals(State(daemon): Asked, Path(number): Path<u64>) -> Answer<CaptureTotals> {
+    daemon.capture_totals(number).map(Json)
+}
+
+async fn capture_end(State(daemon): Asked, Path(number): Path<u64>) -> Answer<CaptureTotals> {
+    daemon.end_capture(number).map(Json)
 }
 
 /// Somebody is going to need addresses: for the next five seconds this host counts as needing one.

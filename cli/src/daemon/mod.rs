@@ -11,10 +11,12 @@
 
 mod api;
 mod attach;
+mod capture;
 mod containers;
 mod devices;
 mod follow;
 pub(crate) mod lock;
+mod metrics;
 mod ports;
 pub(crate) mod ready;
 mod reattach;
@@ -35,6 +37,7 @@ use peering::io::Peering;
 use peering::mesh::MESH_NETWORK;
 use tokio::sync::{Notify, watch};
 
+use self::capture::Sessions;
 use self::ports::{Intent, Ports};
 use self::status::Told;
 use self::wiring::Paths;
@@ -73,6 +76,7 @@ struct Daemon {
     networks: watch::Sender<BTreeMap<String, Network>>,
     paths: Mutex<Paths>,
     told: Mutex<VecDeque<Told>>,
+    captures: Mutex<Sessions>,
     ready: AtomicBool,
     stopping: watch::Sender<bool>,
 }
@@ -98,6 +102,7 @@ impl Daemon {
             networks: watch::Sender::default(),
             paths: Mutex::default(),
             told: Mutex::default(),
+            captures: Mutex::default(),
             ready: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         }

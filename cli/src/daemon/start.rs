@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::lock::{Holder, Lock};
 use super::ports::Ports;
 use super::ready::{self, Launcher};
-use super::{Daemon, api, follow, reattach, wiring};
+use super::{Daemon, api, follow, metrics, reattach, wiring};
 use crate::args::LaunchArgs;
 use crate::client::Client;
 use crate::failure::{Failure, code};
@@ -112,10 +112,17 @@ fn running(run_dir: &Path, pid: Option<u32>) -> Failure {
 }
 
 async fn serve(options: Options, launcher: &mut Launcher, mut signals: Signals) -> Result<(), Failure> {
+    let metrics = match options.launch.metrics_addr {
+        Some(addr) => Some(metrics::bind(addr).await?),
+        None => None,
+    };
     let daemon = begin(options.launch).await?;
     reattach::reattach(&daemon).await?;
     let listener = listen(&options.run_dir)?;
     tokio::spawn(api::serve(Arc::clone(&daemon), listener));
+    if let Some(metrics) = metrics {
+        tokio::spawn(metrics::serve(Arc::clone(&daemon), metrics));
+    }
     tokio::spawn(follow::docker(Arc::clone(&daemon)));
     daemon.ready.store(true, Ordering::Relaxed);
     let Hello { version, peer_id, nickname, .. } = &daemon.hello;

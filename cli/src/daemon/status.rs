@@ -47,13 +47,20 @@ impl Daemon {
 
     /// The whole status. `thorough` also looks through all namespaces for interfaces that belong to nobody.
     pub(super) async fn status(self: &Arc<Self>, thorough: bool) -> Result<Status, Failure> {
+        if !thorough {
+            return Ok(self.join(self.peering.status().await, self.dataplane()));
+        }
+        let mut status = self.counted().await?;
+        let known: Vec<PortId> = self.ports().all().map(|i| i.port).collect();
+        status.dataplane.unclaimed = self.blocking(move |_| unclaimed(&known)).await?;
+        Ok(status)
+    }
+
+    /// The status with all counters, also those of the kernel.
+    pub(super) async fn counted(self: &Arc<Self>) -> Result<Status, Failure> {
         let mesh = self.peering.status().await;
         let mut dataplane = self.dataplane();
-        if thorough {
-            self.look_at_devices(&mut dataplane).await?;
-            let known: Vec<PortId> = self.ports().all().map(|i| i.port).collect();
-            dataplane.unclaimed = self.blocking(move |_| unclaimed(&known)).await?;
-        }
+        self.look_at_devices(&mut dataplane).await?;
         Ok(self.join(mesh, dataplane))
     }
 
@@ -132,7 +139,7 @@ impl Daemon {
     }
 
     /// Asks the kernel about the device of each open port, in its namespace.
-    pub(super) async fn look_at_devices(self: &Arc<Self>, dataplane: &mut Dataplane) -> Result<(), Failure> {
+    async fn look_at_devices(self: &Arc<Self>, dataplane: &mut Dataplane) -> Result<(), Failure> {
         let open: Vec<Intent> = {
             let opened = self.opened();
             self.ports().all().filter(|i| opened.contains(&i.port)).cloned().collect()

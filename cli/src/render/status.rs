@@ -166,7 +166,7 @@ pub(crate) fn dataplane(dataplane: &Dataplane) -> String {
     format!("{}\n{}", switch(dataplane), dataplane::tables(dataplane))
 }
 
-fn peer_state(state: PeerState) -> &'static str {
+pub(super) fn peer_state(state: PeerState) -> &'static str {
     match state {
         PeerState::Alive => "alive",
         PeerState::Suspect => "suspect",

@@ -4,15 +4,13 @@
 //! it goes on filling the one it has; once that is full, frames are counted instead of copied. So a slow reader costs the
 //! workers a bounded time per frame, and never makes them wait. All memory is allocated when the capture begins.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_queue::ArrayQueue;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::capture::{Chunk, Direction, Header};
 use crate::tables::PortIndex;
@@ -41,9 +39,6 @@ pub enum CaptureError {
     /// There are enough.
     #[error("{MAX_CAPTURES} captures are running already")]
     TooMany,
-    /// No event descriptor could be had.
-    #[error("the capture cannot begin: {0}")]
-    System(#[from] io::Error),
 }
 
 /// A running capture, for its one reader. It ends when this is dropped.
@@ -55,40 +50,43 @@ pub struct Capture {
 }
 
 /// What the reader and the workers share.
-#[derive(Debug)]
 pub(super) struct Shared {
     snaplen: usize,
     free: ArrayQueue<Chunk>,
     full: ArrayQueue<Chunk>,
-    wake: EventFd,
-    /// The reader waits for the descriptor.
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// The reader waits to be woken.
     sleeping: AtomicBool,
     /// A worker holds back a chunk because none was free.
     starved: AtomicBool,
-    over: AtomicBool,
+    /// Nothing more shall be copied.
+    ending: AtomicBool,
+    /// Workers that may still hand over something.
+    lenses: AtomicUsize,
     dropped: AtomicU64,
 }
 
 impl Shared {
-    pub(super) fn new(snaplen: usize) -> io::Result<Self> {
+    pub(super) fn new(snaplen: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let free = ArrayQueue::new(CHUNKS);
         while free.push(Chunk::new()).is_ok() {}
-        Ok(Shared {
+        Shared {
             snaplen,
             free,
             full: ArrayQueue::new(CHUNKS),
-            wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            wake: Box::new(wake),
             sleeping: AtomicBool::new(false),
             starved: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            lenses: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
-        })
+        }
     }
 
-    /// Nothing more will come: what was captured is gone.
+    /// Nothing more will come once the workers have let go.
     pub(super) fn finish(&self) {
-        self.over.store(true, Ordering::SeqCst);
-        self.wake_reader();
+        self.ending.store(true, Ordering::SeqCst);
+        (self.wake)();
     }
 
     /// Gives a chunk to the reader and gets an empty one; none when none is free, and `chunk` stays.
@@ -102,14 +100,9 @@ impl Shared {
         // There are as many places as chunks.
         let _ = self.full.push(std::mem::replace(chunk, fresh));
         if self.sleeping.swap(false, Ordering::SeqCst) {
-            self.wake_reader();
+            (self.wake)();
         }
         true
-    }
-
-    fn wake_reader(&self) {
-        // A full counter means that the reader is awake.
-        let _ = self.wake.write(1);
     }
 }
 
@@ -137,16 +130,21 @@ impl Capture {
         }
     }
 
-    /// True when the reader may wait for the descriptor to become readable; false when there is something already.
+    /// True when the reader may wait until it is woken; false when there is something already.
     pub fn may_sleep(&self) -> bool {
-        let _ = self.shared.wake.read();
         self.shared.sleeping.store(true, Ordering::SeqCst);
         self.shared.full.is_empty() && !self.is_over()
     }
 
-    /// What was captured is gone; chunks that were taken before may still be there.
+    /// Ends it: once it [is over](Self::is_over), everything that was copied is there to be taken.
+    pub fn end(&self) {
+        self.shared.finish();
+        (self.end)();
+    }
+
+    /// It was ended, or what was captured is gone; no chunk will come after those that are there.
     pub fn is_over(&self) -> bool {
-        self.shared.over.load(Ordering::SeqCst)
+        self.shared.ending.load(Ordering::SeqCst) && self.shared.lenses.load(Ordering::SeqCst) == 0
     }
 
     /// Frames that were not copied because the reader was too slow.
@@ -158,18 +156,6 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         (self.end)();
-    }
-}
-
-impl AsFd for Capture {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.wake.as_fd()
-    }
-}
-
-impl AsRawFd for Capture {
-    fn as_raw_fd(&self) -> RawFd {
-        self.shared.wake.as_fd().as_raw_fd()
     }
 }
 
@@ -198,6 +184,7 @@ impl Lens {
     /// Takes a chunk for this worker; none when even that is not free.
     pub(super) fn new(number: u64, place: Place, shared: Arc<Shared>) -> Option<Self> {
         let chunk = shared.free.pop()?;
+        shared.lenses.fetch_add(1, Ordering::SeqCst);
         Some(Lens { number, place, shared, chunk })
     }
 
@@ -208,6 +195,19 @@ impl Lens {
         if !taken {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Leaves to the reader what there is, also when no chunk is free for it.
+impl Drop for Lens {
+    fn drop(&mut self) {
+        let chunk = std::mem::replace(&mut self.chunk, Chunk::placeholder());
+        if !chunk.is_empty() {
+            // There are as many places as chunks.
+            let _ = self.shared.full.push(chunk);
+        }
+        self.shared.lenses.fetch_sub(1, Ordering::SeqCst);
+        (self.shared.wake)();
     }
 }
 
@@ -296,7 +296,11 @@ mod tests {
 
     #[test]
     fn a_reader_gets_what_it_asked_for_and_nothing_else() {
-        let shared = Arc::new(Shared::new(100).unwrap());
+        let woken = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&woken);
+        let shared = Arc::new(Shared::new(100, move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
         let capture = Capture::new(Arc::clone(&shared), || (), || ());
         let mut lenses = lenses(&shared);
         assert!(capture.may_sleep());
@@ -306,19 +310,19 @@ mod tests {
         lenses.datagram(("192.0.2.1:4789".parse().unwrap(), 4789), Direction::Out, &frame);
         assert!(!lenses.see_underlay() && capture.take().is_none());
         lenses.flush();
-        assert_eq!(shared.wake.read(), Ok(1), "the reader that slept is woken");
+        assert_eq!(woken.load(Ordering::Relaxed), 1, "the reader that slept is woken");
         let chunk = capture.take().unwrap();
         assert_eq!(chunk.records().map(|r| r.bytes.to_vec()).collect::<Vec<_>>(), [b"headbody"]);
         capture.give_back(chunk);
-        lenses.close(PORT);
-        assert!(lenses.is_empty());
         shared.finish();
-        assert!(capture.is_over() && !capture.may_sleep());
+        assert!(!capture.is_over(), "a worker may still hand over something");
+        lenses.close(PORT);
+        assert!(lenses.is_empty() && capture.is_over() && !capture.may_sleep());
     }
 
     #[test]
     fn a_slow_reader_costs_frames_and_gets_all_others_later() {
-        let shared = Arc::new(Shared::new(2000).unwrap());
+        let shared = Arc::new(Shared::new(2000, || ()));
         let nudged = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&nudged);
         let nudge = move || {
@@ -338,14 +342,19 @@ mod tests {
         let early = read(&capture);
         assert!(early + dropped < sent && nudged.load(Ordering::Relaxed) >= 1);
         lenses.flush();
-        assert_eq!(early + read(&capture) + dropped, sent);
+        let late = read(&capture);
+        assert_eq!(early + late + dropped, sent);
+        // The last ones, which were not handed over, come when the worker lets go.
+        lenses.frame(PORT, Direction::Out, &[IoSlice::new(&frame)]);
+        lenses.remove(1);
+        assert_eq!(read(&capture), 1);
     }
 
     #[test]
     fn the_end_of_a_capture_is_told_once_its_reader_is_gone() {
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
-        let shared = Arc::new(Shared::new(1).unwrap());
+        let shared = Arc::new(Shared::new(1, || ()));
         drop(Capture::new(shared, || (), move || end.store(true, Ordering::Relaxed)));
         assert!(ended.load(Ordering::Relaxed));
     }

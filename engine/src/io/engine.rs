@@ -256,7 +256,13 @@ impl Engine {
     }
 
     /// Begins to copy what passes, up to `snaplen` bytes of each frame or datagram.
-    pub fn capture(&self, target: Target, snaplen: usize) -> Result<Capture, CaptureError> {
+    /// `wake` is called when there is something after [`Capture::may_sleep`]; from a worker, so it must not wait.
+    pub fn capture(
+        &self,
+        target: Target,
+        snaplen: usize,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Capture, CaptureError> {
         let mut control = self.inner.lock();
         let place = match target {
             Target::Underlay => Place::Underlay,
@@ -269,7 +275,7 @@ impl Engine {
             return Err(CaptureError::TooMany);
         }
         let number = control.captures.last_key_value().map_or(0, |(&number, _)| number + 1);
-        let shared = Arc::new(capture::Shared::new(snaplen)?);
+        let shared = Arc::new(capture::Shared::new(snaplen, wake));
         for worker in &self.inner.workers {
             let lens = Lens::new(number, place, Arc::clone(&shared));
             lens.into_iter().for_each(|lens| worker.tell(Command::AddLens(lens)));
