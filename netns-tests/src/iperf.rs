@@ -108,13 +108,20 @@ impl IperfServer {
         let clock = Stopwatch::start();
         loop {
             match self.stream_with(namespace, transport, time, more)?.finish() {
-                Err(error) if error.to_string().contains("server is busy") && clock.elapsed() < BUSY => {
+                Err(error) if is_busy(&error) && clock.elapsed() < BUSY => {
                     pause(Duration::from_millis(50));
                 }
                 done => return done,
             }
         }
     }
+}
+
+/// A busy server says so and closes at once; the reset of that may overtake what it says.
+fn is_busy(error: &anyhow::Error) -> bool {
+    let text = error.to_string();
+    let signs = ["server is busy", "unable to receive control message: Connection reset by peer"];
+    signs.iter().any(|sign| text.contains(sign))
 }
 
 /// A stream under way.

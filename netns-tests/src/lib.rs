@@ -16,6 +16,7 @@
 
 mod attached;
 mod binary;
+mod books;
 mod capture;
 mod cluster;
 mod container;
@@ -40,6 +41,7 @@ pub use serde_json::{Value, json};
 
 pub use attached::Attached;
 pub use binary::meshnet_binary;
+pub use books::number;
 pub use capture::Capture;
 pub use cluster::{all_differ, ping_all_pairs};
 pub use container::{Addressed, Container, Witness};

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netns_tests::{
-    Attached, Host, IperfServer, Result, Tool, Topology, Transport, Value, anyhow, ensure, secs, wait_until,
+    Attached, Host, IperfServer, Result, Tool, Topology, Transport, Value, anyhow, ensure, number, secs,
+    wait_until,
 };
 
 /// Some time after the last frame.
@@ -31,11 +32,11 @@ fn the_books_balance_after_all_kinds_of_traffic() -> Result<()> {
     [&web, &db].iter().try_for_each(|end| end.namespace().ip("link set mesh0 mtu 4000").map(drop))?;
     IperfServer::start(db.namespace(), &db)?.measure(web.namespace(), Transport::TCP, secs(1), "")?;
     for host in net.all() {
-        balanced(host)?;
-        let books = books(host)?;
+        host.wait_balanced(REST)?;
+        let books = host.books()?;
         ensure!(number(&books, "in")? > 10_000, "nothing went: {books}");
     }
-    let (books, worker_sum) = (books(net.host(0))?, per_worker(net.host(0))?);
+    let (books, worker_sum) = (net.host(0).books()?, per_worker(net.host(0))?);
     ensure!(number(&books, "copies")? >= 40, "40 floods to a port and a host: {books}");
     ensure!(number(&books, "recut")? > 0, "TCP of large segments was cut: {books}");
     ensure!(number(&books, "answered")? >= 2, "ARP was answered here: {books}");
@@ -55,8 +56,8 @@ fn a_flood_to_nobody_and_a_port_that_takes_nothing_have_their_reasons() -> Resul
         ensure!(lonely >= 10, "{lonely} floods had no receiver");
         Ok(())
     })?;
-    balanced(host)?;
-    let port = port(host, &web)?;
+    host.wait_balanced(REST)?;
+    let port = host.port(&web)?;
     let blamed = number(&port, "segments_in")?;
     ensure!(blamed >= 10, "the port counts its segments: {port}");
 
@@ -66,12 +67,12 @@ fn a_flood_to_nobody_and_a_port_that_takes_nothing_have_their_reasons() -> Resul
     app.namespace().ip("link set mesh0 down")?;
     flood(&web, 10)?;
     wait_until("the refused frames are counted at the port", secs(5), || {
-        let port = self::port(host, &app)?;
+        let port = host.port(&app)?;
         let refused = number(port.get("drops").unwrap_or(&Value::Null), "write_failed").unwrap_or(0);
         ensure!(refused >= 10, "{port}");
         Ok(())
     })?;
-    balanced(host)
+    host.wait_balanced(REST)
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn a_ring_that_overflows_is_counted_where_the_kernel_counts() -> Result<()> {
     let host = net.host(0);
     host.launch(&[])?;
     let web = host.attach("web")?;
-    let before = port(host, &web)?;
+    let before = host.port(&web)?;
     let length = number(&before, "queue_length")?;
     let pid = host.daemon_pid().ok_or_else(|| anyhow!("no daemon"))?.to_string();
     Tool::new("kill").args(["-STOP", &pid]).run()?;
@@ -88,13 +89,13 @@ fn a_ring_that_overflows_is_counted_where_the_kernel_counts() -> Result<()> {
     Tool::new("kill").args(["-CONT", &pid]).run()?;
     flooded?;
     wait_until("the ring's drops are told", secs(5), || {
-        let lost = number(&port(host, &web)?, "kernel_drops_in")? - number(&before, "kernel_drops_in")?;
+        let lost = number(&host.port(&web)?, "kernel_drops_in")? - number(&before, "kernel_drops_in")?;
         // The container says some things of itself.
         let expected = 2 * length..2 * length + 50;
         ensure!(expected.contains(&lost), "{lost} of {} did not fit {length}", 3 * length);
         Ok(())
     })?;
-    balanced(host)
+    host.wait_balanced(REST)
 }
 
 /// Sends broadcasts from a container.
@@ -102,38 +103,7 @@ fn flood(from: &Attached, frames: usize) -> Result<()> {
     from.namespace().broadcast(SocketAddr::from(([10, 47, 255, 255], 9)), frames)
 }
 
-fn balanced(host: &Host) -> Result<()> {
-    wait_until(&format!("the books of {} balance", host.name()), REST, || {
-        let books = books(host)?;
-        let difference = books.get("difference").and_then(Value::as_i64);
-        ensure!(difference == Some(0), "{books}");
-        let [taken, copies, recut, given, drops] =
-            ["in", "copies", "recut", "out", "drops"].map(|name| number(&books, name));
-        ensure!(taken? + copies? + recut? == given? + drops?, "{books}");
-        Ok(())
-    })
-}
-
-fn books(host: &Host) -> Result<Value> {
-    let dataplane = host.run_json(&["status", "dataplane"])?;
-    dataplane.get("conservation").cloned().ok_or_else(|| anyhow!("no books in {dataplane}"))
-}
-
 fn per_worker(host: &Host) -> Result<u64> {
-    let dataplane = host.run_json(&["status", "dataplane"])?;
-    let workers = dataplane.get("workers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let workers = host.workers()?;
     workers.iter().map(|w| Ok(number(w, "port_segments_in")? + number(w, "remote_segments_in")?)).sum()
-}
-
-fn port(host: &Host, of: &Attached) -> Result<Value> {
-    let dataplane = host.run_json(&["status", "dataplane"])?;
-    let ports = dataplane.get("ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    let reference = of.reference();
-    let found =
-        ports.into_iter().find(|port| port.get("container").and_then(Value::as_str) == Some(&reference));
-    found.ok_or_else(|| anyhow!("no port of {reference} in {dataplane}"))
-}
-
-fn number(object: &Value, name: &str) -> Result<u64> {
-    object.get(name).and_then(Value::as_u64).ok_or_else(|| anyhow!("no number {name} in {object}"))
 }
