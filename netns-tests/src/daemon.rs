@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::attached::Attached;
@@ -180,18 +182,14 @@ impl Host {
     /// The processor time the daemon has used so far, and the memory it holds, in bytes (proc(5)).
     pub fn usage(&self) -> Result<(Duration, u64)> {
         let pid = self.daemon_pid().ok_or_else(|| anyhow!("no daemon runs on {}", self.name()))?;
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?
-            .flatten()
-            .map(|task| task.path().join("schedstat"));
-        let nanoseconds = |path: PathBuf| -> Option<u64> {
-            std::fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
-        };
-        let busy = tasks.filter_map(nanoseconds).sum();
+        // The clock of the whole process: threads that have ended are in it.
+        let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?;
+        let busy = Duration::from(clock_gettime(clock)?);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let resident =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
         let kib: u64 = resident.ok_or_else(|| anyhow!("no VmRSS in {status}"))?.trim().parse()?;
-        Ok((Duration::from_nanos(busy), kib * 1024))
+        Ok((busy, kib * 1024))
     }
 
     /// The process id of the daemon: the oldest process in this namespace that runs the binary under test.

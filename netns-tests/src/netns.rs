@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -22,6 +23,9 @@ const SYSCTLS: [(&str, &str); 6] = [
     ("net/ipv6/conf/all/router_solicitations", "0"),
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
+
+/// Broadcasts in a row, before a pause.
+const BURST: usize = 32;
 
 /// Sends the hex lines of its input as frames: packet(7) needs an address structure that no safe Rust
 /// makes, and Debian has no system without Perl. 17 is `AF_PACKET`, 3 `SOCK_RAW`, 768 `ETH_P_ALL` in
@@ -141,12 +145,18 @@ impl Namespace {
             .map(drop)
     }
 
-    /// Sends this many empty datagrams to a broadcast address, as fast as it goes.
+    /// Sends this many empty datagrams to a broadcast address, about thirty thousand a second: more than a switch lets
+    /// through, no more than the ring of a port holds meanwhile.
     pub fn broadcast(&self, to: SocketAddr, count: usize) -> Result<()> {
         self.run(|| -> std::io::Result<()> {
             let socket = UdpSocket::bind(("0.0.0.0", 0))?;
             socket.set_broadcast(true)?;
-            (0..count).try_for_each(|_| socket.send_to(&[], to).map(drop))
+            (0..count).try_for_each(|number| {
+                if number % BURST == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                socket.send_to(&[], to).map(drop)
+            })
         })?
         .with_context(|| format!("cannot broadcast to {to}"))
     }

@@ -19,7 +19,7 @@ pub use find::{Found, destroy, find, reopen, strays};
 /// `UDP_SEGMENT` send.
 pub const GSO_MAX_SIZE: u32 = 61_900;
 /// Frames that may wait in each queue of a port; a super-frame counts as one. More is delay, fewer is loss.
-pub const QUEUE_LEN: u32 = 500;
+pub const QUEUE_LEN: u32 = 100;
 
 /// What a port should look like in its namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
