@@ -45,7 +45,7 @@ What counts is what is delivered.
 ";
 
 /// Promises that hold or do not, and the test that tells: a path from the root of the source tree.
-const TESTED: [(&str, &str); 5] = [
+const TESTED: [(&str, &str); 10] = [
     ("a kernel VXLAN device is a part of the network on all three wires", "netns-tests/tests/kernel_vtep.rs"),
     (
         "every checksum that leaves a host is right, towards such a device and from it",
@@ -56,6 +56,14 @@ const TESTED: [(&str, &str); 5] = [
     (
         "each flow leaves from one UDP port, different flows from different ones",
         "netns-tests/tests/source_ports.rs",
+    ),
+    ("several workers keep each flow in order, and none waits for another", "netns-tests/tests/workers.rs"),
+    ("eight workers forward while tables change, each flow in order", "engine/tests/workers.rs"),
+    ("a flood from one container leaves its neighbours their share", "netns-tests/tests/fairness.rs"),
+    ("a rate holds in both directions", "netns-tests/tests/rate.rs"),
+    (
+        "mixed load while ports come and go: no leak, no stuck queue, balanced books",
+        "netns-tests/tests/soak.rs",
     ),
 ];
 
