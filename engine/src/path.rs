@@ -1,7 +1,8 @@
 //! Which address of a peer its frames are sent to, found and kept by probes.
 //!
 //! Every candidate address is asked with type 6 datagrams: a short one tells whether anybody is there, a long
-//! one whether a full-sized overlay packet passes unfragmented. The best candidate that answers is the path.
+//! one whether a full-sized overlay packet passes unfragmented. Of the candidates that answer, the best that carries
+//! a full packet is the path; where none does, the one that carries most.
 //! Pure: datagrams and `now` in ([`Paths::handle_datagram`], [`Paths::handle_timeout`]); probes, path changes
 //! and the next deadline out ([`Paths::poll_transmit`], [`Paths::poll_event`], [`Paths::poll_timeout`]).
 
@@ -213,7 +214,9 @@ impl Paths {
     fn tell(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let full = self.full;
-        let best = peer.candidates.iter().find(|c| c.passed > 0);
+        let up = peer.candidates.iter().filter(|c| c.passed > 0);
+        // The first of those that carry most: a path that is too small for full packets loses them.
+        let best = up.reduce(|best, c| if c.passed.min(full) > best.passed.min(full) { c } else { best });
         let path = best.map(|c| (c.addr, c.mtu(full)));
         let silent = path.is_none() && peer.rounds >= HURRIED;
         if path != peer.told {

@@ -15,6 +15,8 @@ struct World {
     now: Instant,
     limit: usize,
     dead: Vec<SocketAddr>,
+    /// An address to which less passes than to the others.
+    narrow: Option<(SocketAddr, usize)>,
 }
 
 impl World {
@@ -26,7 +28,7 @@ impl World {
         there.set_mtu(1450);
         here.set_peer(now, PEER, candidates);
         there.set_peer(now, PeerId([1; 16]), &[addr(1)]);
-        World { here, there, now, limit: usize::MAX, dead: Vec::new() }
+        World { here, there, now, limit: usize::MAX, dead: Vec::new(), narrow: None }
     }
 
     fn run(&mut self, time: Duration) -> Vec<Event> {
@@ -43,7 +45,8 @@ impl World {
     }
 
     fn carry(&mut self, probe: &Transmit) {
-        if probe.contents.len() > self.limit || self.dead.contains(&probe.to) {
+        let narrow = self.narrow.filter(|(addr, _)| *addr == probe.to).map_or(usize::MAX, |(_, limit)| limit);
+        if probe.contents.len() > self.limit.min(narrow) || self.dead.contains(&probe.to) {
             return;
         }
         self.there.handle_datagram(self.now, addr(1), &probe.contents).unwrap();
@@ -110,4 +113,18 @@ fn answers_are_under_a_budget() {
     let answered =
         (0..10_000).filter(|_| world.here.handle_datagram(world.now, addr(2), &request).is_ok()).count();
     assert_eq!(answered, 2_000);
+}
+
+#[test]
+fn a_path_that_carries_full_packets_is_better_than_one_before_it_that_does_not() {
+    let mut world = World::new(&[addr(2), addr(3)]);
+    world.narrow = Some((addr(2), 1430));
+    world.run(second());
+    assert_eq!(world.here.path(PEER), Some(addr(3)));
+    world.dead.push(addr(3));
+    world.run(60 * second());
+    assert_eq!(world.here.path(PEER), Some(addr(2)), "a small path is better than none");
+    world.dead.clear();
+    world.run(60 * second());
+    assert_eq!(world.here.path(PEER), Some(addr(3)));
 }

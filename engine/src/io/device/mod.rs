@@ -18,7 +18,8 @@ pub use find::{Found, destroy, find, reopen, strays};
 /// The longest super-frame a port is given, in bytes. With the headers of each of its segments it still fits one
 /// `UDP_SEGMENT` send.
 pub const GSO_MAX_SIZE: u32 = 61_900;
-/// Frames that may wait in each queue of a port; a super-frame counts as one. More is delay, fewer is loss.
+/// Frames that may wait in each queue of a port; a super-frame counts as one. More is delay, fewer is loss: chosen by a
+/// sweep (docs/decisions/0014-ring-length.md).
 pub const QUEUE_LEN: u32 = 100;
 
 /// What a port should look like in its namespace.
