@@ -13,7 +13,7 @@ pub const AGREEMENT: Duration = Duration::from_secs(10);
 
 impl World {
     pub fn status(&self, number: usize) -> MeshStatus {
-        self.hosts[number].mesh.as_ref().expect("it runs").status(self.now)
+        self.hosts[number].mesh.as_ref().expect("it runs").status(self.hosts[number].here(self.now))
     }
 
     pub fn running(&self) -> Vec<usize> {

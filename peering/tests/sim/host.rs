@@ -10,6 +10,7 @@ use peering::mesh::{
 };
 
 use super::World;
+use super::clock::Clock;
 
 /// What became of a request for addresses.
 pub type Answer = Result<Vec<IpPrefix>, AllocError>;
@@ -21,22 +22,48 @@ pub struct Launch {
     pub found: bool,
     pub range: &'static str,
     pub discovery: bool,
+    pub reclaim_after: Duration,
 }
 
 impl Launch {
     pub fn targets(targets: &[usize]) -> Self {
-        Launch { targets: targets.to_vec(), found: false, range: "10.32.0.0/12", discovery: true }
+        Launch {
+            targets: targets.to_vec(),
+            found: false,
+            range: "10.32.0.0/12",
+            discovery: true,
+            reclaim_after: Duration::from_secs(24 * 3600),
+        }
     }
+}
+
+/// What a crash takes with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// The process alone: what was on its way to the disk arrives there.
+    Nothing,
+    /// What was on its way to the disk.
+    LastWrite,
+    /// Everything on the disk but the key.
+    Disk,
 }
 
 pub struct Host {
     number: usize,
     key: [u8; 32],
+    peer_id: PeerId,
+    /// What the host sees of time.
+    clock: Clock,
+    /// Neither hears nor says anything, and its timers run late.
+    pub paused: bool,
+    pub pauses: u64,
     pub mesh: Option<Mesh>,
     /// Counts the starts.
     pub life: u64,
     pub launch: Launch,
     pub disk: Option<Vec<u8>>,
+    /// What the disk held when somebody copied it.
+    pub snapshot: Option<Vec<u8>>,
     pub disk_fails: bool,
     /// How long a write takes.
     pub disk_time: Duration,
@@ -51,14 +78,20 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(number: usize, key: [u8; 32]) -> Self {
+    pub fn new(number: usize, key: [u8; 32], now: Instant) -> Self {
+        let identity = Identity::generate(key).expect("any seed makes an identity");
         Host {
             number,
             key,
+            peer_id: identity.peer_id(),
+            clock: Clock::exact(now),
+            paused: false,
+            pauses: 0,
             mesh: None,
             life: 0,
             launch: Launch::targets(&[]),
             disk: None,
+            snapshot: None,
             disk_fails: false,
             disk_time: Duration::ZERO,
             saving: None,
@@ -71,7 +104,22 @@ impl Host {
     }
 
     pub fn peer_id(&self) -> PeerId {
-        self.identity().peer_id()
+        self.peer_id
+    }
+
+    /// The secret that makes the host who it is.
+    pub fn key(&self) -> [u8; 32] {
+        self.key
+    }
+
+    /// From now on the host sees time so; also what is written or awaited now.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// What the host's clock shows.
+    pub fn here(&self, now: Instant) -> Instant {
+        self.clock.here(now)
     }
 
     fn identity(&self) -> Identity {
@@ -93,32 +141,34 @@ impl Host {
             range: launch.range.parse().expect("a range"),
             range_given: false,
             mtu: 1450,
-            reclaim_after: Duration::from_secs(24 * 3600),
+            reclaim_after: launch.reclaim_after,
             discovery: launch.discovery,
             found: launch.found,
             seed,
         };
         self.life += 1;
         self.launch = launch;
+        let here = self.here(now);
         self.mesh =
-            Some(Mesh::new(config, self.disk.as_deref(), now).expect("the disk holds what was written"));
+            Some(Mesh::new(config, self.disk.as_deref(), here).expect("the disk holds what was written"));
     }
 
-    /// `written`: what was on its way to the disk arrived there.
-    pub fn crash(&mut self, lose_disk: bool, written: bool) {
+    pub fn crash(&mut self, loss: Loss) {
         self.mesh = None;
+        self.paused = false;
         self.asked.clear();
-        let saving = self.saving.take().filter(|_| written && !self.disk_fails);
+        let saving = self.saving.take().filter(|_| loss == Loss::Nothing && !self.disk_fails);
         if let Some((_, bytes)) = saving {
             self.disk = Some(bytes);
         }
-        if lose_disk {
+        if loss == Loss::Disk {
             self.disk = None;
         }
     }
 
     /// What a daemon does after its start: the ports that are still there are put again, others given up.
     pub fn reclaim_ports(&mut self, now: Instant) {
+        let now = self.here(now);
         let Some(mesh) = &mut self.mesh else { return };
         for (_, endpoint) in self.ports.values() {
             mesh.put_endpoint(now, endpoint.clone());
@@ -135,16 +185,25 @@ impl Host {
         ConnId(self.conns)
     }
 
+    /// The moment of the world at which the host has something to do; none while it is paused.
     pub fn due(&self) -> Option<Instant> {
         let saved = self.saving.as_ref().map(|(at, _)| *at);
-        self.mesh.as_ref().and_then(Mesh::poll_timeout).into_iter().chain(saved).min()
+        let timer = self.mesh.as_ref().and_then(Mesh::poll_timeout).map(|at| self.clock.world(at));
+        timer.into_iter().chain(saved).min().filter(|_| !self.paused)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.finish_write(now);
-        if let Some(mesh) = &mut self.mesh {
-            mesh.handle_timeout(now);
+        let here = self.here(now);
+        if let Some(mesh) = self.mesh.as_mut().filter(|mesh| mesh.poll_timeout().is_some_and(|at| at <= here))
+        {
+            mesh.handle_timeout(here);
         }
+    }
+
+    /// True while something is on its way to the disk.
+    pub fn is_writing(&self) -> bool {
+        self.saving.is_some()
     }
 
     fn finish_write(&mut self, now: Instant) {
@@ -175,6 +234,7 @@ impl Host {
     }
 
     pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
+        let now = self.here(now);
         if let Some(mesh) = &mut self.mesh {
             self.asked.insert(request, what.clone());
             mesh.allocate(now, request, what);
@@ -184,6 +244,7 @@ impl Host {
     /// An address was given: the container gets it, and everybody is told.
     pub fn answered(&mut self, now: Instant, request: RequestId, result: Answer) {
         let Some(what) = self.asked.remove(&request) else { return };
+        let now = self.here(now);
         if let Ok(addresses) = &result {
             let endpoint = endpoint(what, addresses.clone());
             self.ports.insert(endpoint.port, (request, endpoint.clone()));
@@ -203,6 +264,7 @@ impl Host {
         let port = self.ports.iter().find(|(_, (of, _))| *of == request).map(|(port, _)| *port);
         let Some(port) = port else { return };
         self.ports.remove(&port);
+        let now = self.here(now);
         if let Some(mesh) = &mut self.mesh {
             mesh.remove_endpoint(now, port);
         }

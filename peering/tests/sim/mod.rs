@@ -2,24 +2,27 @@
 //!
 //! Everything that happens by chance comes from one seed, so a run can be repeated exactly.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its part")]
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
 
 mod checks;
+mod clock;
+mod events;
 mod host;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peering::mesh::{AllocRequest, ConnId, DialId, DialTarget, MESH_NETWORK, Output, RequestId, Target};
+use peering::mesh::{AllocRequest, MESH_NETWORK, RequestId, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub use host::{Answer, Host, Launch};
-pub use wire::Wires;
-use wire::{Item, PairId};
+pub use clock::Clock;
+use events::Event;
+pub use host::{Answer, Host, Launch, Loss};
+pub use wire::{Link, Wires};
 
 /// QUIC gives a silent connection up after this.
 const IDLE: Duration = Duration::from_secs(10);
@@ -38,38 +41,19 @@ pub struct World {
     pub wires: Wires,
     queue: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
+    /// When each host has something to do by itself, by time and by host.
+    alarms: BTreeSet<(Instant, usize)>,
+    alarm_of: Vec<Option<Instant>>,
+    /// What paused hosts miss, in order.
+    held: BTreeMap<usize, Vec<Event>>,
+    /// How many things happened.
+    pub steps: u64,
+    /// How often hosts closed connections, by the reason they gave.
+    pub closes: BTreeMap<String, u64>,
     requests: u64,
     busy: (Instant, u32),
-    pub trace: bool,
-}
-
-enum Event {
-    /// The attempt of a host arrives at another.
-    Dialled {
-        from: usize,
-        life: u64,
-        dial: DialId,
-        to: usize,
-        expected: Option<engine::types::PeerId>,
-    },
-    DialFailed {
-        host: usize,
-        life: u64,
-        dial: DialId,
-        reason: String,
-    },
-    /// The far end of a new connection learns of it.
-    Accepted {
-        pair: PairId,
-    },
-    Arrived {
-        pair: PairId,
-        to_dialler: bool,
-        item: Item,
-    },
-    Idle {
-        pair: PairId,
-    },
+    /// 1: tells what happens to the hosts, 2: every message too.
+    trace: u8,
 }
 
 impl World {
@@ -77,7 +61,7 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "the origin of the virtual clock; any moment will do")]
         let start = Instant::now();
         let mut rng = StdRng::seed_from_u64(seed);
-        let hosts = (0..hosts).map(|number| Host::new(number, rng.random())).collect();
+        let hosts = (0..hosts).map(|number| Host::new(number, rng.random(), start)).collect();
         World {
             seed,
             now: start,
@@ -87,9 +71,14 @@ impl World {
             wires: Wires::default(),
             queue: BTreeMap::new(),
             sequence: 0,
+            alarms: BTreeSet::new(),
+            alarm_of: Vec::new(),
+            held: BTreeMap::new(),
+            steps: 0,
+            closes: BTreeMap::new(),
             requests: 0,
             busy: (start, 0),
-            trace: std::env::var_os("SIM_TRACE").is_some(),
+            trace: std::env::var("SIM_TRACE").map_or(0, |level| level.parse().unwrap_or(1)),
         }
     }
 
@@ -130,15 +119,50 @@ impl World {
         }
     }
 
-    /// The process is killed, or the power fails; the disk stays unless `lose_disk`.
+    /// The process is killed; what was on its way to the disk arrives by chance, and the disk stays unless `lose_disk`.
     pub fn crash(&mut self, number: usize, lose_disk: bool) {
-        self.note(&format!("crash {number} lose_disk={lose_disk}"));
-        let written = self.rng.random();
-        self.hosts[number].crash(lose_disk, written);
+        let loss = match (lose_disk, self.rng.random()) {
+            (true, _) => Loss::Disk,
+            (false, true) => Loss::Nothing,
+            (false, false) => Loss::LastWrite,
+        };
+        let reached = self.rng.random_range(0.0..=1.0);
+        self.crash_with(number, loss, self.wires.latency.mul_f64(reached));
+    }
+
+    /// The process is killed. What it sent arrives if it would within `reach`; the rest is lost with it.
+    pub fn crash_with(&mut self, number: usize, loss: Loss, reach: Duration) {
+        self.note(&format!("crash {number}, lost {loss:?}"));
+        self.hosts[number].crash(loss);
+        self.held.remove(&number);
         let idle = self.now + IDLE;
-        for pair in self.wires.abandon(self.now, number) {
+        for pair in self.wires.abandon(self.now, number, self.now + reach) {
             self.schedule(idle, Event::Idle { pair });
         }
+        self.rearm(number);
+    }
+
+    /// The machine loses power: its containers are gone with it.
+    pub fn lose_power(&mut self, number: usize) {
+        let loss = if self.rng.random() { Loss::Nothing } else { Loss::LastWrite };
+        self.crash_with(number, loss, Duration::ZERO);
+        self.hosts[number].ports.clear();
+    }
+
+    /// The process stands still for a while, as after SIGSTOP.
+    pub fn pause(&mut self, number: usize, time: Duration) {
+        if self.hosts[number].mesh.is_none() {
+            return;
+        }
+        self.note(&format!("pause {number} for {time:?}"));
+        self.hosts[number].paused = true;
+        self.hosts[number].pauses += 1;
+        let pause = self.hosts[number].pauses;
+        for pair in self.wires.set_asleep(self.now, number, true) {
+            self.schedule(self.now + IDLE, Event::Idle { pair });
+        }
+        self.schedule(self.now + time, Event::Resume { host: number, pause });
+        self.rearm(number);
     }
 
     /// Starts a crashed host again as it was started before.
@@ -150,12 +174,14 @@ impl World {
         self.pump(number);
     }
 
+    /// What a host does when it is told to stop: its last words leave, and it writes what is to be written.
     pub fn stop(&mut self, number: usize) {
         self.note(&format!("stop {number}"));
-        let now = self.now;
+        let now = self.hosts[number].here(self.now);
         self.hosts[number].mesh.as_mut().expect("it runs").stop(now);
         self.pump(number);
-        self.hosts[number].crash(false, true);
+        self.hosts[number].crash(Loss::Nothing);
+        self.rearm(number);
     }
 
     /// Nothing goes from one host to the other any more; the other way is another call.
@@ -179,7 +205,7 @@ impl World {
     /// All wires work again; what waited arrives.
     pub fn heal(&mut self) {
         self.note("heal");
-        for (pair, to_dialler, item) in self.wires.heal() {
+        for (pair, to_dialler, item) in self.wires.heal(self.now) {
             self.deliver(pair, to_dialler, item);
         }
     }
@@ -221,6 +247,8 @@ impl World {
     /// Lets time pass.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
+        // A test may have asked something of a host without telling the world.
+        (0..self.hosts.len()).for_each(|number| self.rearm(number));
         while self.step(end) {}
         self.now = end;
     }
@@ -237,207 +265,8 @@ impl World {
         None
     }
 
-    fn step(&mut self, end: Instant) -> bool {
-        let event = self.queue.first_key_value().map(|(&(at, _), _)| at);
-        let timer = self.hosts.iter().enumerate().filter_map(|(n, host)| host.due().map(|at| (at, n))).min();
-        let timed = timer.filter(|(at, _)| event.is_none_or(|event| *at <= event));
-        let next = timed.map(|(at, _)| at).or(event);
-        if next.is_none_or(|at| at > end) {
-            return false;
-        }
-        self.now = self.now.max(next.expect("checked above"));
-        self.count_busy();
-        match timed {
-            Some((_, number)) => {
-                self.hosts[number].handle_timeout(self.now);
-                self.pump(number);
-            }
-            None => {
-                let (_, event) = self.queue.pop_first().expect("an event was due");
-                self.handle(event);
-            }
-        }
-        true
-    }
-
-    fn count_busy(&mut self) {
-        self.busy = if self.busy.0 == self.now { (self.now, self.busy.1 + 1) } else { (self.now, 0) };
-        assert!(self.busy.1 < BUSY, "seed {}: time stands still at {:?}", self.seed, self.elapsed());
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Dialled { from, life, dial, to, expected } => self.dialled(from, life, dial, to, expected),
-            Event::DialFailed { host, life, dial, reason } => {
-                let now = self.now;
-                if let Some(mesh) = self.hosts[host].living(life) {
-                    mesh.handle_dial_failed(now, dial, &reason);
-                    self.pump(host);
-                }
-            }
-            Event::Accepted { pair } => self.accepted(pair),
-            Event::Arrived { pair, to_dialler, item } => self.arrived(pair, to_dialler, item),
-            Event::Idle { pair } => {
-                if self.wires.is_silent(pair, self.now - IDLE) {
-                    self.end(pair, "no answer for 10 s");
-                }
-            }
-        }
-    }
-
-    /// Does what a host wants done: the disk first, then the wires.
-    fn pump(&mut self, number: usize) {
-        while let Some(output) = self.hosts[number].poll(self.now) {
-            self.perform(number, output);
-        }
-    }
-
-    fn perform(&mut self, number: usize, output: Output) {
-        match output {
-            Output::Transmit { conn, bytes } => self.send(number, conn, Item::Message(bytes)),
-            Output::Datagram { conn, bytes } => {
-                assert!(bytes.len() <= 1200, "a datagram of {} bytes fits no QUIC packet", bytes.len());
-                if !self.rng.random_bool(self.wires.loss) {
-                    self.send(number, conn, Item::Datagram(bytes));
-                }
-            }
-            Output::Close { conn, reason } => {
-                self.send(number, conn, Item::Close(reason));
-                self.wires.close(number, conn);
-            }
-            Output::Dial { dial, target } => self.dial(number, dial, target),
-            Output::Allocated { request, result } => self.hosts[number].answered(self.now, request, result),
-        }
-    }
-
-    fn dial(&mut self, from: usize, dial: DialId, target: DialTarget) {
-        let (to, expected) = match target {
-            DialTarget::Named(target) => (self.find(|n| Self::name(n) == target.host), None),
-            DialTarget::Addr { addrs, peer } => (self.find(|n| addrs.contains(&Self::addr(n))), Some(peer)),
-        };
-        let life = self.hosts[from].life;
-        let latency = self.latency();
-        match to {
-            None => self.fail_dial(latency, from, dial, "no such name"),
-            Some(to) if self.rng.random_bool(self.wires.dial_failures) || self.wires.is_cut(from, to) => {
-                self.fail_dial(DIAL_TIMEOUT, from, dial, "no answer");
-            }
-            Some(to) => {
-                self.schedule(self.now + latency, Event::Dialled { from, life, dial, to, expected });
-            }
-        }
-    }
-
-    fn find(&self, is: impl Fn(usize) -> bool) -> Option<usize> {
-        (0..self.hosts.len()).find(|&number| is(number))
-    }
-
-    fn fail_dial(&mut self, after: Duration, host: usize, dial: DialId, reason: &str) {
-        let life = self.hosts[host].life;
-        let reason = reason.to_owned();
-        self.schedule(self.now + after, Event::DialFailed { host, life, dial, reason });
-    }
-
-    fn dialled(
-        &mut self,
-        from: usize,
-        life: u64,
-        dial: DialId,
-        to: usize,
-        expected: Option<engine::types::PeerId>,
-    ) {
-        if self.hosts[from].living(life).is_none() {
-            return;
-        }
-        if self.hosts[to].mesh.is_none() || self.wires.is_cut(to, from) {
-            return self.fail_dial(DIAL_TIMEOUT, from, dial, "no answer");
-        }
-        if expected.is_some_and(|peer| peer != self.hosts[to].peer_id()) {
-            return self.fail_dial(Duration::ZERO, from, dial, "another host answers there");
-        }
-        let dialler = (from, self.hosts[from].new_conn(), life);
-        let acceptor = (to, self.hosts[to].new_conn(), self.hosts[to].life);
-        let pair = self.wires.connect(dialler, acceptor, self.now);
-        let (now, peer) = (self.now, self.hosts[to].peer_id());
-        let later = self.now + self.latency();
-        self.schedule(later, Event::Accepted { pair });
-        if let Some(mesh) = self.hosts[from].living(life) {
-            mesh.handle_established(now, dialler.1, peer, Some(dial), Self::addr(to));
-            self.pump(from);
-        }
-    }
-
-    fn accepted(&mut self, pair: PairId) {
-        let Some((from, to)) = self.wires.ends(pair) else { return };
-        let Some(early) = self.wires.accept(pair) else {
-            return self.schedule(self.now + IDLE, Event::Idle { pair });
-        };
-        let (now, peer) = (self.now, self.hosts[from.0].peer_id());
-        if let Some(mesh) = self.hosts[to.0].living(to.2) {
-            mesh.handle_established(now, to.1, peer, None, Self::addr(from.0));
-            self.pump(to.0);
-        }
-        for item in early {
-            self.deliver(pair, false, item);
-        }
-    }
-
-    fn send(&mut self, number: usize, conn: ConnId, item: Item) {
-        let Some((pair, to_dialler)) = self.wires.pair_of(number, conn) else { return };
-        self.deliver(pair, to_dialler, item);
-    }
-
-    /// Messages keep their order, datagrams do not.
-    fn deliver(&mut self, pair: PairId, to_dialler: bool, item: Item) {
-        let at = self.now + self.latency();
-        let at = match &item {
-            Item::Datagram(_) => at,
-            Item::Message(_) | Item::Close(_) => self.wires.in_order(pair, to_dialler, at),
-        };
-        self.schedule(at, Event::Arrived { pair, to_dialler, item });
-    }
-
-    fn arrived(&mut self, pair: PairId, to_dialler: bool, item: Item) {
-        let Some(item) = self.wires.pass(pair, to_dialler, item) else { return };
-        let Some((number, conn, life)) = self.wires.end_of(pair, to_dialler) else { return };
-        let now = self.now;
-        let Some(mesh) = self.hosts[number].living(life) else { return };
-        match item {
-            Item::Message(bytes) => mesh.handle_message(now, conn, &bytes),
-            Item::Datagram(bytes) => mesh.handle_datagram(now, conn, &bytes),
-            Item::Close(reason) => {
-                self.wires.close(number, conn);
-                if let Some(mesh) = self.hosts[number].living(life) {
-                    mesh.handle_closed(now, conn, &reason);
-                }
-            }
-        }
-        self.pump(number);
-    }
-
-    /// Both ends of a connection that still have it learn that it is over.
-    fn end(&mut self, pair: PairId, reason: &str) {
-        let now = self.now;
-        for (number, conn, life) in self.wires.remove(pair) {
-            if let Some(mesh) = self.hosts[number].living(life) {
-                mesh.handle_closed(now, conn, reason);
-                self.pump(number);
-            }
-        }
-    }
-
-    fn latency(&mut self) -> Duration {
-        let most = self.wires.latency;
-        most.mul_f64(self.rng.random_range(0.1..=1.0))
-    }
-
-    fn schedule(&mut self, at: Instant, event: Event) {
-        self.sequence += 1;
-        self.queue.insert((at, self.sequence), event);
-    }
-
     pub fn note(&self, text: &str) {
-        if self.trace {
+        if self.trace > 0 {
             println!("{:>9.3} {text}", self.elapsed().as_secs_f64());
         }
     }
