@@ -151,6 +151,15 @@ impl Membership {
         self.left = true;
     }
 
+    /// `peer` does not belong to the cluster any more: it counts as down and is not probed. If it lives, it finds that
+    /// out and goes on under a higher bump.
+    pub fn forget(&mut self, now: Instant, peer: PeerId) {
+        let known = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);
+        let down = known.map(|member| foca::Member::down(member.id().clone()));
+        let _unknown = self.foca.apply_many(down.into_iter(), true, &mut self.runtime);
+        self.absorb(now);
+    }
+
     /// What is known of `peer`; a stranger is down.
     pub fn state(&self, peer: PeerId) -> PeerState {
         let member = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);

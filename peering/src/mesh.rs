@@ -14,6 +14,7 @@ mod greeting;
 mod hosts;
 mod journal;
 mod outbox;
+mod removal;
 mod report;
 mod spread;
 mod status;
@@ -34,7 +35,7 @@ use crate::gossip::{Record, RecordStore, Slot, StateHash, kind};
 use crate::ipam::{Ipam, IpamOutput};
 use crate::membership::Membership;
 use crate::proto::Message;
-use crate::records::{NetworkRecord, TargetRecord};
+use crate::records::{Cause, NetworkRecord, TargetRecord};
 use crate::topology::{Action, Topology};
 use budget::Budget;
 use journal::Journal;
@@ -47,6 +48,7 @@ pub use api::{
     ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, MeshEvent, Output, RequestId, VtepView,
 };
 pub use config::{DEFAULT_DATA_PORT, DEFAULT_PORT, MeshConfig, ParseTargetError, Target};
+pub use removal::RemoveError;
 pub use status::{
     EventStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus, TargetState,
     TargetStatus,
@@ -93,6 +95,8 @@ pub struct Mesh {
     /// Where a peer's end of the last connection was.
     seen: BTreeMap<PeerId, SocketAddr>,
     states: BTreeMap<PeerId, PeerState>,
+    /// Hosts whose removal the addresses are to be told of, if it still stands by then.
+    buried: BTreeSet<PeerId>,
     told_targets: Option<Vec<TargetRecord>>,
     records_hash: Option<StateHash>,
     writing_addresses: Option<Vec<u8>>,
@@ -134,6 +138,7 @@ impl Mesh {
             refused: BTreeSet::new(),
             seen: BTreeMap::new(),
             states: BTreeMap::new(),
+            buried: BTreeSet::new(),
             told_targets: None,
             records_hash: None,
             writing_addresses: None,
@@ -310,6 +315,7 @@ impl Mesh {
         records.iter().for_each(|record| self.apply(record));
         self.outbox.guard();
         self.refresh_own_host();
+        self.come_back();
         self.settle();
     }
 
@@ -350,6 +356,7 @@ impl Mesh {
 
     fn tick(&mut self) {
         self.waiting.expire(self.now);
+        self.tell_removals();
         self.look_at_members();
         self.refresh_own_host();
         self.compare_with_anybody();
@@ -391,6 +398,7 @@ impl Mesh {
                     self.outbox.push(Output::Allocated { request, result })
                 }
                 IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster.is_some()),
+                IpamOutput::Reclaim(peer) => self.remove(peer, Cause::Reclaimed),
                 IpamOutput::Notice { kind, message } => self.note(kind, message),
             }
         }

@@ -145,6 +145,34 @@ pub struct NetworkRecord {
     pub reclaim_after: Duration,
 }
 
+/// Why a host was removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Cause {
+    /// People removed a host that was down.
+    Command,
+    /// People removed a host though it was alive.
+    Forced,
+    /// It was down for too long, and a majority agreed.
+    Reclaimed,
+    /// It left by itself.
+    Reset,
+}
+
+/// A host is removed: everything that it wrote up to an incarnation is dead. The key of the record is the
+/// peer id and its counter is the incarnation, so that of two removals the farther one stays.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemovalRecord {
+    /// The removed host.
+    #[serde(with = "plain")]
+    pub peer: PeerId,
+    /// Its last dead incarnation; a higher one is the host that came back.
+    pub incarnation: u64,
+    /// Why.
+    pub cause: Cause,
+    /// The name it had for people, for as long as they may ask for it.
+    pub nickname: String,
+}
+
 /// The kinds of records that this release knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
@@ -156,6 +184,8 @@ pub enum Body {
     Vtep(VtepRecord),
     /// Of a network, shared.
     Network(NetworkRecord),
+    /// Of a removed host, shared.
+    Removal(RemovalRecord),
     /// Of a kind or version not known here, or not readable: kept and relayed as it is.
     Opaque,
 }
@@ -244,6 +274,25 @@ impl VtepRecord {
             IpAddr::V6(addr) => addr,
         };
         [&self.network.0[..], &addr.octets(), &self.addr.port().to_le_bytes()].concat()
+    }
+}
+
+impl RemovalRecord {
+    /// True when the name keeps its limit.
+    pub fn within_limits(&self) -> bool {
+        self.nickname.len() <= MAX_NAME
+    }
+}
+
+impl Cause {
+    /// For people, after "was removed".
+    pub fn words(self) -> &'static str {
+        match self {
+            Cause::Command => "by command",
+            Cause::Forced => "by force",
+            Cause::Reclaimed => "because it was down for too long",
+            Cause::Reset => "because it left",
+        }
     }
 }
 

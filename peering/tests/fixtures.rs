@@ -20,7 +20,8 @@ use peering::proto::{
     SpaceRequest, Summary, UnitTable,
 };
 use peering::records::{
-    Body, ClusterId, Encryption, EndpointRecord, HostRecord, NetworkRecord, TargetRecord, VtepRecord,
+    Body, Cause, ClusterId, Encryption, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord,
+    TargetRecord, VtepRecord,
 };
 
 const NETWORK: NetworkId = NetworkId([0x4e; 32]);
@@ -188,11 +189,18 @@ fn records_keep_their_bytes() {
     let me = identity();
     let mut store = RecordStore::new(me.peer_id());
     let vtep = VtepRecord { network: NETWORK, addr: "198.51.100.7:8472".parse().unwrap() };
+    let removal = RemovalRecord {
+        peer: PeerId([0xa7; 16]),
+        incarnation: 1 << 33,
+        cause: Cause::Forced,
+        nickname: "node03".to_owned(),
+    };
     let written = [
         ("record-1-host-v1", store.put_host(&me, &host()), Body::Host(host())),
         ("record-2-endpoint-v1", store.put_endpoint(&me, &endpoint()), Body::Endpoint(endpoint())),
         ("record-3-vtep-v1", store.put_vtep(&me, &vtep), Body::Vtep(vtep)),
         ("record-4-network-v1", store.put_network(&me, &network()), Body::Network(network())),
+        ("record-5-removal-v1", store.put_removal(&me, &removal), Body::Removal(removal)),
         (
             "record-2-endpoint-gone-v1",
             store.delete_endpoint(&me, PortId([6; 8])),

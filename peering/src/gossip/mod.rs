@@ -6,12 +6,14 @@
 //! ```
 //!
 //! Of all records in a slot the one with the highest [`Stamp`] stays; stamps are totally ordered and equal
-//! only for equal bytes, so the merge is commutative, associative and idempotent, and it cannot fail.
+//! only for equal bytes, so the merge is commutative, associative and idempotent, and it cannot fail. What a removed host
+//! wrote is dead, whichever of the two arrives first.
 
 mod digest;
 mod hash;
 mod read;
 mod record;
+mod removal;
 mod store;
 #[cfg(test)]
 mod tests;

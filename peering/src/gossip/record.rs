@@ -24,6 +24,7 @@ const FIXED_LEN: usize = 52;
 /// What a signature covers begins with these words, so that it is good for nothing else.
 const DOMAIN: &[u8] = b"meshnet record\0";
 const DELETED: u8 = 0x01;
+const PEER_ID_LEN: usize = 16;
 
 /// The kinds of records, and the newest version of each that this release reads.
 pub mod kind {
@@ -35,6 +36,8 @@ pub mod kind {
     pub const VTEP: u16 = 3;
     /// A network, shared; the key is the network id.
     pub const NETWORK: u16 = 4;
+    /// The removal of a host, shared; the key is its peer id, the counter its last dead incarnation.
+    pub const REMOVAL: u16 = 5;
     /// The version in which this release writes every kind.
     pub const VERSION: u16 = 1;
 }
@@ -88,6 +91,9 @@ pub enum RecordError {
     /// A kind that this release knows came in the wrong class.
     #[error("kind {0} is not of this class")]
     WrongClass(u16),
+    /// A removal is deleted, or its key is no peer id.
+    #[error("the removal names no host, or is itself deleted")]
+    Removal,
     /// The signature does not belong to the bytes and the key.
     #[error("the signature is wrong")]
     Signature,
@@ -161,6 +167,9 @@ impl Record {
         let signer = peer_id_of(&fixed.public_key);
         fixed.check_kind(envelope.kind)?;
         let (key, payload) = fixed.split(envelope.body)?;
+        if envelope.kind == kind::REMOVAL && (fixed.deleted || key.len() != PEER_ID_LEN) {
+            return Err(RecordError::Removal);
+        }
         let hash: [u8; 32] = Blake2s256::digest(bytes).into();
         Ok(Record {
             slot: Slot::of(fixed.class, envelope.kind, signer, key),
@@ -172,7 +181,7 @@ impl Record {
             deleted: fixed.deleted,
             signer,
             key_len: key.len(),
-            body: read_body(envelope.kind, envelope.version, key, payload),
+            body: read_body(envelope, key, payload, fixed.major),
             bytes: bytes.into(),
         })
     }
@@ -252,9 +261,16 @@ impl Record {
         &self.body
     }
 
+    /// The host that this record removes, and its last dead incarnation. This stands in the header, so that releases
+    /// that cannot read each other's payloads agree on who is removed.
+    pub fn removes(&self) -> Option<(PeerId, u64)> {
+        let peer = Some(self.key()).filter(|_| self.kind == kind::REMOVAL)?.try_into().ok()?;
+        Some((PeerId(peer), self.stamp.major))
+    }
+
     /// True when it is of a kind and version known here, live, and still could not be read.
     pub fn unreadable(&self) -> bool {
-        let known = (kind::HOST..=kind::NETWORK).contains(&self.kind) && self.version == kind::VERSION;
+        let known = (kind::HOST..=kind::REMOVAL).contains(&self.kind) && self.version == kind::VERSION;
         known && !self.deleted && self.body == Body::Opaque
     }
 }
@@ -314,7 +330,7 @@ impl Fixed {
     fn check_kind(&self, kind: u16) -> Result<(), RecordError> {
         let expected = match kind {
             kind::HOST | kind::ENDPOINT => Class::Owner,
-            kind::VTEP | kind::NETWORK => Class::Shared,
+            kind::VTEP | kind::NETWORK | kind::REMOVAL => Class::Shared,
             _ => return Ok(()),
         };
         if self.class == expected { Ok(()) } else { Err(RecordError::WrongClass(kind)) }
@@ -339,24 +355,28 @@ fn prefix(hash: &[u8; 32]) -> [u8; 16] {
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-fn read_body(kind: u16, version: u16, key: &[u8], payload: &[u8]) -> Body {
-    let body = match (kind, version) {
+fn read_body(envelope: Envelope<'_>, key: &[u8], payload: &[u8], major: u64) -> Body {
+    let body = match (envelope.kind, envelope.version) {
         (kind::HOST, kind::VERSION) => read(payload).filter(|_| key.is_empty()).map(Body::Host),
         (kind::ENDPOINT, kind::VERSION) => read(payload).map(Body::Endpoint),
         (kind::VTEP, kind::VERSION) => read(payload).map(Body::Vtep),
         (kind::NETWORK, kind::VERSION) => read(payload).map(Body::Network),
+        (kind::REMOVAL, kind::VERSION) => read(payload).map(Body::Removal),
         _ => None,
     };
-    body.filter(|body| fits(body, key)).unwrap_or(Body::Opaque)
+    body.filter(|body| fits(body, key, major)).unwrap_or(Body::Opaque)
 }
 
-/// A payload that contradicts its key, or breaks a limit, says nothing.
-fn fits(body: &Body, key: &[u8]) -> bool {
+/// A payload that contradicts its header, or breaks a limit, says nothing.
+fn fits(body: &Body, key: &[u8], major: u64) -> bool {
     match body {
         Body::Host(host) => host.within_limits(),
         Body::Endpoint(endpoint) => key == endpoint.port.0 && endpoint.within_limits(),
         Body::Vtep(vtep) => key == vtep.key(),
         Body::Network(network) => key == network.network.0 && network.within_limits(),
+        Body::Removal(removal) => {
+            key == removal.peer.0 && major == removal.incarnation && removal.within_limits()
+        }
         Body::Opaque => true,
     }
 }

@@ -31,6 +31,8 @@ pub enum Merge {
     /// It was written by this host in a life that this life does not remember. It is not stored; the
     /// clock stands above it now, and [`RecordStore::reassert`] writes what is true.
     Overtaken,
+    /// Its owner was removed after it wrote this: the sender lacks this removal.
+    Dead(Arc<Record>),
     /// It is refused, alone; the reason was counted.
     Invalid(RecordError),
 }
@@ -75,6 +77,10 @@ pub struct RecordStore {
     pub(super) sequence: u64,
     pub(super) records: BTreeMap<Slot, Arc<Record>>,
     weights: BTreeMap<PeerId, Weight>,
+    /// The last dead incarnation of each host that was ever removed.
+    pub(super) removals: BTreeMap<PeerId, u64>,
+    /// What a removal took away since somebody asked.
+    pub(super) dropped: Vec<Arc<Record>>,
     pub(super) overtaken: BTreeMap<Slot, Arc<Record>>,
     pub(super) rewrite: bool,
     pub(super) counters: Counters,
@@ -102,6 +108,8 @@ impl RecordStore {
             sequence: 0,
             records: BTreeMap::new(),
             weights: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            dropped: Vec::new(),
             overtaken: BTreeMap::new(),
             rewrite: false,
             counters: Counters::default(),
@@ -121,8 +129,11 @@ impl RecordStore {
         let mut store = RecordStore::new(own);
         for bytes in &stored.records {
             let record = Record::parse(bytes).map_err(|_| StoreError::Malformed)?;
-            store.keep(Arc::new(record));
+            if record.signer() == own || store.removal_over(&record).is_none() {
+                store.keep(Arc::new(record));
+            }
         }
+        store.dropped.clear();
         store.incarnation = stored.incarnation.saturating_add(1);
         Ok(store)
     }
@@ -145,6 +156,9 @@ impl RecordStore {
             Ok(record) => record,
             Err(error) => return self.refuse(error),
         };
+        if let Some(removal) = self.removal_over(&record) {
+            return Merge::Dead(removal);
+        }
         let held = self.records.get(&record.slot()).cloned();
         match held {
             Some(held) if held.stamp() == record.stamp() => return Merge::Equal,
@@ -169,6 +183,10 @@ impl RecordStore {
     /// Drops a record without a tombstone, as if it had never been: for the settings of a cluster that
     /// this host founded and gives up before anybody used it.
     pub fn drop_slot(&mut self, slot: Slot) -> Option<Arc<Record>> {
+        self.take(slot)
+    }
+
+    pub(super) fn take(&mut self, slot: Slot) -> Option<Arc<Record>> {
         let record = self.records.remove(&slot)?;
         self.weigh(&record, false);
         Some(record)
@@ -176,9 +194,13 @@ impl RecordStore {
 
     pub(super) fn keep(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
         self.weigh(&record, true);
+        let removes = record.removes();
         let previous = self.records.insert(record.slot(), record);
         if let Some(previous) = &previous {
             self.weigh(previous, false);
+        }
+        if let Some((peer, incarnation)) = removes {
+            self.bury(peer, incarnation);
         }
         previous
     }

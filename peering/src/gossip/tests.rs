@@ -11,7 +11,10 @@ use super::*;
 use crate::identity::Identity;
 use crate::ipam::Ipam;
 use crate::proto::envelope;
-use crate::records::{Body, Encryption, EndpointRecord, HostRecord, NetworkRecord, TargetRecord, VtepRecord};
+use crate::records::{
+    Body, Cause, Encryption, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord, TargetRecord,
+    VtepRecord,
+};
 
 fn identity(n: u8) -> Identity {
     Identity::generate([n; 32]).unwrap()
@@ -231,6 +234,83 @@ fn a_store_survives_its_disk_in_the_next_incarnation() {
     assert_eq!(RecordStore::restore(me.peer_id(), &[1, 1, 1, 3, 0]).err(), Some(StoreError::Malformed));
 }
 
+fn removal(peer: PeerId, incarnation: u64) -> RemovalRecord {
+    RemovalRecord { peer, incarnation, cause: Cause::Command, nickname: "gone".to_owned() }
+}
+
+#[test]
+fn what_a_removed_host_wrote_is_dead_in_any_order() {
+    let (me, other) = (identity(1), identity(2));
+    let mut theirs = RecordStore::new(other.peer_id());
+    let records = [
+        theirs.put_host(&other, &host("gone")).unwrap(),
+        theirs.put_endpoint(&other, &endpoint(1, 1, 1)).unwrap(),
+        theirs.put_network(&other, &network("mesh")).unwrap(),
+    ];
+    let mut store = RecordStore::new(me.peer_id());
+    records.iter().for_each(|record| drop(store.insert(record.bytes())));
+    assert!(!store.removed(other.peer_id()) && store.members().eq([other.peer_id()]));
+    let highest = store.highest_incarnation(other.peer_id());
+    let gone = store.put_removal(&me, &removal(other.peer_id(), highest)).unwrap();
+    assert_eq!(store.put_removal(&me, &removal(other.peer_id(), highest)), None, "done");
+    assert!(store.removed(other.peer_id()) && store.members().next().is_none());
+    assert_eq!(store.take_dropped().len(), 2);
+    assert_eq!(store.networks().count(), 1, "shared records outlive their writer");
+    assert_eq!(store.insert(records[0].bytes()), Merge::Dead(gone.clone()));
+
+    let mut late = RecordStore::new(identity(3).peer_id());
+    for record in [&gone, &records[1], &records[2], &records[0]] {
+        late.insert(record.bytes());
+    }
+    assert_eq!(late.full_hash(), store.full_hash());
+    let again = RecordStore::restore(me.peer_id(), &store.save().unwrap()).unwrap();
+    assert!(again.removed(other.peer_id()));
+    assert_eq!(again.full_hash(), store.full_hash());
+}
+
+#[test]
+fn a_removed_host_comes_back_above_its_removal_with_what_it_owns() {
+    let (me, other) = (identity(1), identity(2));
+    let mut theirs = RecordStore::new(other.peer_id());
+    theirs.put_host(&other, &host("back"));
+    theirs.put_endpoint(&other, &endpoint(1, 1, 1));
+    theirs.put_endpoint(&other, &endpoint(2, 2, 1));
+    theirs.delete_endpoint(&other, PortId([2; 8]));
+    let mut store = RecordStore::new(me.peer_id());
+    let own = store.put_host(&me, &host("me")).unwrap();
+    theirs.insert(own.bytes());
+    let gone = store.put_removal(&me, &removal(other.peer_id(), theirs.incarnation())).unwrap();
+    assert!(!theirs.is_removed_itself());
+    assert!(matches!(theirs.insert(gone.bytes()), Merge::Accepted { .. }));
+    assert!(theirs.is_removed_itself());
+    let news = theirs.come_back(&other);
+    assert!(!theirs.is_removed_itself());
+    assert_eq!(theirs.take_dropped(), [own], "what it does not own it pulls again");
+    assert_eq!(news.len(), 2, "its tombstone is as dead as the rest");
+    for record in &news {
+        assert!(matches!(store.insert(record.bytes()), Merge::Accepted { .. }));
+    }
+    assert!(!store.removed(other.peer_id()));
+    assert_eq!(store.endpoints().count(), 1);
+    let farther = removal(other.peer_id(), store.highest_incarnation(other.peer_id()));
+    assert!(store.put_removal(&me, &farther).is_some(), "it can be removed again");
+    assert_eq!(store.endpoints().count(), 0);
+}
+
+#[test]
+fn a_removal_is_never_taken_back() {
+    let peer = identity(2).peer_id();
+    let draft = |deleted, key: &[u8]| {
+        let (class, payload) = (Class::Shared, b"".as_slice());
+        Draft { kind: kind::REMOVAL, version: 9, class, deleted, major: 3, minor: 0, key, payload }
+            .sign(&identity(1))
+    };
+    assert_eq!(draft(true, &peer.0).unwrap_err(), RecordError::Removal);
+    assert_eq!(draft(false, &peer.0[1..]).unwrap_err(), RecordError::Removal);
+    let removal = draft(false, &peer.0).unwrap();
+    assert_eq!((removal.removes(), removal.body()), (Some((peer, 3)), &Body::Opaque));
+}
+
 #[test]
 fn digests_cover_every_slot_once() {
     let me = identity(1);
@@ -248,7 +328,29 @@ fn digests_cover_every_slot_once() {
     assert_eq!(store.compare(whole), Difference::default());
 }
 
+fn any_removal() -> impl Strategy<Value = Arc<Record>> {
+    (1u8..4, 1u8..4, 1u64..3).prop_map(|(who, whom, major)| {
+        let (key, class) = (identity(whom).peer_id().0, Class::Shared);
+        Draft {
+            kind: kind::REMOVAL,
+            version: 1,
+            class,
+            deleted: false,
+            major,
+            minor: 0,
+            key: &key,
+            payload: b"",
+        }
+        .sign(&identity(who))
+        .unwrap()
+    })
+}
+
 fn any_record() -> impl Strategy<Value = Arc<Record>> {
+    prop_oneof![6 => any_fact(), 1 => any_removal()]
+}
+
+fn any_fact() -> impl Strategy<Value = Arc<Record>> {
     let kinds = prop_oneof![Just((900u16, Class::Shared)), Just((901, Class::Owner))];
     (kinds, 1u8..4, 1u64..3, 1u64..3, 0u8..2, 0usize..3).prop_map(
         |((kind, class), who, major, minor, key, payload)| {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::record::{Class, Draft, Record, Slot, kind};
 use super::store::{Merge, RecordStore};
 use crate::identity::Identity;
-use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, VtepRecord};
+use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord, VtepRecord};
 
 impl RecordStore {
     /// Says what this host is. None: nothing changed.
@@ -46,6 +46,17 @@ impl RecordStore {
         self.put(identity, kind::NETWORK, Class::Shared, &network.network.0, &encode(network))
     }
 
+    /// Removes a host up to an incarnation. None: it is removed up to there, or farther.
+    pub fn put_removal(&mut self, identity: &Identity, removal: &RemovalRecord) -> Option<Arc<Record>> {
+        let done = self.removals.get(&removal.peer).is_some_and(|last| *last >= removal.incarnation);
+        if done {
+            return None;
+        }
+        let counter = Some(removal.incarnation);
+        let what = Writing { counter, ..Writing::new(kind::REMOVAL, Class::Shared, false) };
+        self.write(identity, what, &removal.peer.0, &encode(removal))
+    }
+
     /// A record of this host that it does not know, or knows in an older version.
     pub(super) fn remember_own(&mut self, record: Record, known: bool) -> Merge {
         let seen = record.stamp();
@@ -76,7 +87,7 @@ impl RecordStore {
         slots.iter().filter_map(|record| self.write_again(identity, record)).collect()
     }
 
-    fn write_again(&mut self, identity: &Identity, record: &Record) -> Option<Arc<Record>> {
+    pub(super) fn write_again(&mut self, identity: &Identity, record: &Record) -> Option<Arc<Record>> {
         let known = self.records.contains_key(&record.slot());
         let deleted = record.deleted() || !known;
         let gone = match record.body() {
@@ -84,8 +95,9 @@ impl RecordStore {
             _ if deleted => Vec::new(),
             _ => record.payload().to_vec(),
         };
-        let (kind, version) = (record.kind(), record.version());
-        self.write(identity, Writing { kind, version, class: Class::Owner, deleted }, record.key(), &gone)
+        let what =
+            Writing { version: record.version(), ..Writing::new(record.kind(), Class::Owner, deleted) };
+        self.write(identity, what, record.key(), &gone)
     }
 
     fn put(
@@ -97,10 +109,12 @@ impl RecordStore {
         payload: &[u8],
     ) -> Option<Arc<Record>> {
         let held = self.records.get(&Slot::of(class, kind, self.own, key));
-        if held.is_some_and(|held| !held.deleted() && held.payload() == payload) {
+        // The host record tells of each start: nothing of this host is under a higher incarnation than it.
+        let stale = |held: &Record| kind == kind::HOST && held.stamp().major < self.incarnation;
+        if held.is_some_and(|held| !held.deleted() && held.payload() == payload && !stale(held)) {
             return None;
         }
-        self.write(identity, Writing { kind, version: kind::VERSION, class, deleted: false }, key, payload)
+        self.write(identity, Writing::new(kind, class, false), key, payload)
     }
 
     fn delete(
@@ -113,7 +127,7 @@ impl RecordStore {
     ) -> Option<Arc<Record>> {
         let held = self.records.get(&Slot::of(class, kind, self.own, key));
         held.filter(|held| !held.deleted())?;
-        self.write(identity, Writing { kind, version: kind::VERSION, class, deleted: true }, key, payload)
+        self.write(identity, Writing::new(kind, class, true), key, payload)
     }
 
     fn write(
@@ -123,10 +137,11 @@ impl RecordStore {
         key: &[u8],
         payload: &[u8],
     ) -> Option<Arc<Record>> {
-        let Writing { kind, version, class, deleted } = what;
+        let Writing { kind, version, class, deleted, counter } = what;
         let (major, minor) = match class {
             Class::Owner => (self.incarnation, self.sequence.saturating_add(1)),
-            Class::Shared => (self.next_counter(kind, key), 0),
+            // Of two removals the one that reaches farther must stay, so the incarnation is the counter.
+            Class::Shared => (counter.unwrap_or_else(|| self.next_counter(kind, key)), 0),
         };
         let draft = Draft { kind, version, class, deleted, major, minor, key, payload };
         let record = draft.sign(identity).ok()?;
@@ -149,6 +164,14 @@ struct Writing {
     version: u16,
     class: Class,
     deleted: bool,
+    /// Of a shared record, if it is not one above the highest seen.
+    counter: Option<u64>,
+}
+
+impl Writing {
+    fn new(kind: u16, class: Class, deleted: bool) -> Self {
+        Writing { kind, version: kind::VERSION, class, deleted, counter: None }
+    }
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

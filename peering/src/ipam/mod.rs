@@ -74,6 +74,8 @@ pub enum IpamOutput {
         /// This host founded it just now, and writes the settings of its networks.
         founded: bool,
     },
+    /// This host was down for too long, and a majority agrees: it is to be removed.
+    Reclaim(PeerId),
     /// Something people should know.
     Notice {
         /// One word for programs, in snake case.
@@ -322,6 +324,9 @@ fn refused(output: IpamOutput, reason: &str) -> Option<IpamOutput> {
             Some(IpamOutput::Send { to, message: Message::SpaceAnswer(answer) })
         }
         IpamOutput::Allocated { .. } | IpamOutput::Notice { .. } => Some(output),
-        IpamOutput::Send { .. } | IpamOutput::Push(_) | IpamOutput::Cluster { .. } => None,
+        IpamOutput::Send { .. }
+        | IpamOutput::Push(_)
+        | IpamOutput::Cluster { .. }
+        | IpamOutput::Reclaim(_) => None,
     }
 }

@@ -40,6 +40,15 @@ impl Ipam {
         self.progress(now);
     }
 
+    /// A host was removed, and whoever wrote its removal (`taken_by`) takes its units over. Told at least once for each
+    /// removal, and again when `taken_by` was removed too; told with the own id when this host itself was removed and
+    /// comes back.
+    pub fn set_removed(&mut self, now: Instant, peer: PeerId, taken_by: PeerId) {
+        self.states.remove(&peer);
+        self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, taken_by));
+        self.progress(now);
+    }
+
     /// An endpoint record of any host, own ones too: its addresses are taken, whoever owns their units.
     pub fn set_endpoint(
         &mut self,

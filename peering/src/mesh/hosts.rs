@@ -22,6 +22,7 @@ impl Mesh {
             (kind::ENDPOINT, _) if record.deleted() => self.apply_no_endpoint(signer, record.key()),
             (kind::ENDPOINT, Body::Endpoint(endpoint)) => self.apply_endpoint(signer, endpoint),
             (kind::VTEP, _) => self.apply_vtep(record.key(), !record.deleted()),
+            (kind::REMOVAL, _) => self.apply_removal(record),
             (kind::NETWORK, Body::Network(network)) if !record.deleted() => {
                 self.apply_network(signer, network)
             }
@@ -47,7 +48,7 @@ impl Mesh {
         self.show_endpoint(peer, endpoint);
     }
 
-    fn apply_no_endpoint(&mut self, peer: PeerId, key: &[u8]) {
+    pub(super) fn apply_no_endpoint(&mut self, peer: PeerId, key: &[u8]) {
         if let Ok(port) = key.try_into().map(PortId) {
             self.ipam.remove_endpoint(self.now, peer, port);
             self.view.hide_endpoint(peer, port);
@@ -179,12 +180,13 @@ impl Mesh {
     /// knocked at.
     pub(super) fn look_at_members(&mut self) {
         for (peer, state) in self.membership.states() {
-            if self.states.get(&peer) != Some(&state) {
+            if !self.store.removed(peer) && self.states.get(&peer) != Some(&state) {
                 self.set_state(peer, state);
             }
         }
         for peer in self.topology.connected() {
             match self.membership.state(peer) {
+                _ if self.store.removed(peer) => {}
                 PeerState::Alive => {}
                 PeerState::Suspect => self.membership.confront(peer),
                 PeerState::Down => self.membership.announce(self.now, peer),

@@ -30,7 +30,7 @@ impl Mesh {
         let mut known: BTreeMap<PeerId, PeerState> =
             self.store.hosts().map(|(peer, _)| (peer, PeerState::Down)).collect();
         known.extend(members);
-        known.remove(&self.me);
+        known.retain(|peer, _| *peer != self.me && !self.store.removed(*peer));
         let peers = known.into_iter();
         peers
             .map(|(peer, state)| PeerStatus {

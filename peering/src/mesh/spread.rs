@@ -63,11 +63,14 @@ impl Mesh {
 
     /// Records came from a peer: what is new is used and relayed, and what the peer lacks goes back.
     pub(super) fn handle_records(&mut self, conn: ConnId, from: PeerId, records: &[Vec<u8>]) {
-        let (mut news, mut answer) = (Vec::new(), Vec::new());
+        let (mut news, mut answer, mut returned) = (Vec::new(), Vec::new(), Vec::new());
         for bytes in records {
             match self.store.insert(bytes) {
-                Merge::Accepted { record, .. } => news.push(record),
-                Merge::Older(held) => answer.push(held),
+                Merge::Accepted { record, previous } => {
+                    returned.extend(self.is_return(&record, previous.as_deref()).then(|| record.signer()));
+                    news.push(record);
+                }
+                Merge::Older(held) | Merge::Dead(held) => answer.push(held),
                 Merge::Equal | Merge::Overtaken => {}
                 // To find a forgery out costs much more than to send it.
                 Merge::Invalid(_) if self.pay_walk(conn) => {}
@@ -81,12 +84,18 @@ impl Mesh {
             self.records_hash = None;
             self.outbox.change(self.now);
         }
+        self.bury();
         for record in &news {
             self.apply(record);
+        }
+        for peer in returned {
+            let text = format!("host {} ({peer}) was removed and came back", self.nickname(peer));
+            self.note("host_returned", text);
         }
         self.push(&news, Some(from));
         self.transmit_all(conn, Message::records(&answer));
         self.reassert();
+        self.come_back();
     }
 
     /// This host wrote records: they are used here, stored, and told to everybody, in this order.
@@ -96,6 +105,7 @@ impl Mesh {
         }
         self.records_hash = None;
         self.outbox.guard();
+        self.bury();
         for record in records {
             self.apply(record);
         }
@@ -135,7 +145,7 @@ impl Mesh {
         }
     }
 
-    fn summarise(&mut self, conn: ConnId) {
+    pub(super) fn summarise(&mut self, conn: ConnId) {
         let summary = self.summary();
         self.outbox.push(Output::Transmit { conn, bytes: Message::Summary(summary).encode() });
     }

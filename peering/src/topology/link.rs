@@ -57,6 +57,11 @@ impl Topology {
         }
     }
 
+    /// The peer does not belong to the cluster any more: nobody dials it but for a target. What is connected stays.
+    pub fn forget_peer(&mut self, peer: PeerId) {
+        self.links.remove(&peer);
+    }
+
     /// Membership changed its mind about a peer.
     pub fn set_down(&mut self, now: Instant, peer: PeerId, down: bool) {
         let courtesy = self.courtesy(peer);

@@ -361,7 +361,7 @@ impl World {
                     let closure = self.hosts[n].ipam.founding.closure();
                     self.hosts[n].founded.push(closure);
                 }
-                IpamOutput::Cluster { .. } | IpamOutput::Notice { .. } => {}
+                IpamOutput::Cluster { .. } | IpamOutput::Notice { .. } | IpamOutput::Reclaim(_) => {}
             }
         }
     }
