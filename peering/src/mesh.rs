@@ -22,11 +22,11 @@ mod view;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::types::{NetworkId, PeerId, Vni};
+use engine::types::{IpPrefix, NetworkId, PeerId, PortId, Vni};
 use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -35,7 +35,7 @@ use crate::gossip::{Record, RecordStore, Slot, StateHash, kind};
 use crate::ipam::{Ipam, IpamOutput};
 use crate::membership::Membership;
 use crate::proto::Message;
-use crate::records::{Cause, NetworkRecord, TargetRecord};
+use crate::records::{Cause, ClusterId, NetworkRecord, TargetRecord};
 use crate::topology::{Action, Topology};
 use budget::Budget;
 use journal::Journal;
@@ -397,11 +397,21 @@ impl Mesh {
                 IpamOutput::Allocated { request, result } => {
                     self.outbox.push(Output::Allocated { request, result })
                 }
-                IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster.is_some()),
+                IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster),
+                IpamOutput::Readdress { port, old, new, .. } => self.readdress(port, old, new),
                 IpamOutput::Reclaim(peer) => self.remove(peer, Cause::Reclaimed),
                 IpamOutput::Notice { kind, message } => self.note(kind, message),
             }
         }
+    }
+
+    /// Has the daemon change the interface of an endpoint of this host.
+    fn readdress(&mut self, port: PortId, old: IpAddr, new: IpPrefix) {
+        let own = self.store.endpoints().find(|(peer, e)| *peer == self.me && e.port == port);
+        let Some((_, endpoint)) = own else { return };
+        let kept = endpoint.addresses.iter().copied().filter(|prefix| prefix.addr != old && *prefix != new);
+        let addresses = kept.chain([new]).collect();
+        self.view.tell(MeshEvent::Readdress { port, addresses });
     }
 
     fn drain_topology(&mut self) {
@@ -444,8 +454,8 @@ impl Mesh {
         }
     }
 
-    fn handle_cluster(&mut self, founded: bool, member: bool) {
-        if founded {
+    fn handle_cluster(&mut self, founded: bool, cluster: Option<ClusterId>) {
+        if let Some(cluster) = cluster.filter(|_| founded) {
             let network = NetworkRecord {
                 network: MESH_NETWORK,
                 name: MESH_NAME.to_owned(),
@@ -453,10 +463,11 @@ impl Mesh {
                 range: IpNet::V4(self.config.range.trunc()),
                 mtu: self.config.mtu,
                 reclaim_after: self.config.reclaim_after,
+                cluster,
             };
             let record = self.store.put_network(&self.config.identity, &network);
             self.wrote(record.as_slice());
-        } else if !member {
+        } else if cluster.is_none() {
             self.drop_settings();
         }
         self.say_hello_again();

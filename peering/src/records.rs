@@ -86,6 +86,17 @@ pub struct HostRecord {
     pub targets: Vec<TargetRecord>,
 }
 
+/// How an endpoint came by its addresses: of two that have the same one, this decides who keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Given {
+    /// People asked for just these addresses.
+    pub explicit: bool,
+    /// The cluster in which they were given; none: their host does not remember it.
+    pub cluster: Option<ClusterId>,
+    /// The epoch of the unit of the first one at that time; zero: not known.
+    pub epoch: u64,
+}
+
 /// An attachment of a container to a network. The key of the record is the port id.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndpointRecord {
@@ -113,6 +124,8 @@ pub struct EndpointRecord {
     pub docker_id: Option<String>,
     /// One above the highest that its host had seen for this MAC.
     pub claim_version: u64,
+    /// How it came by its addresses.
+    pub given: Given,
 }
 
 /// An external VXLAN endpoint of a network. The key of the record is [`VtepRecord::key`].
@@ -143,6 +156,8 @@ pub struct NetworkRecord {
     pub mtu: u16,
     /// How long a host is down before its space may be taken.
     pub reclaim_after: Duration,
+    /// The cluster whose settings these are: when two meet, those of the lower id count.
+    pub cluster: ClusterId,
 }
 
 /// Why a host was removed.
@@ -206,9 +221,10 @@ impl HostRecord {
 
 impl EndpointRecord {
     /// The record of an endpoint under a claim.
-    pub fn new(endpoint: Endpoint, claim_version: u64) -> Self {
-        let Endpoint { port, network, name, container, mac, addresses, ifname, running, docker_id } =
+    pub fn new(endpoint: Endpoint, claim_version: u64, given: Given) -> Self {
+        let Endpoint { port, network, name, container, mac, addresses, ifname, running, docker_id, explicit } =
             endpoint;
+        let given = Given { explicit, ..given };
         EndpointRecord {
             port,
             network,
@@ -220,6 +236,7 @@ impl EndpointRecord {
             running,
             docker_id,
             claim_version,
+            given,
         }
     }
 
@@ -235,6 +252,7 @@ impl EndpointRecord {
             ifname: self.ifname.clone(),
             running: self.running,
             docker_id: self.docker_id.clone(),
+            explicit: self.given.explicit,
         }
     }
 

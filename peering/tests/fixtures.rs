@@ -20,7 +20,7 @@ use peering::proto::{
     SpaceRequest, Summary, UnitTable,
 };
 use peering::records::{
-    Body, Cause, ClusterId, Encryption, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord,
+    Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
     TargetRecord, VtepRecord,
 };
 
@@ -161,6 +161,7 @@ fn endpoint() -> EndpointRecord {
         running: true,
         docker_id: Some("d0c8".repeat(16)),
         claim_version: 300,
+        given: Given { explicit: true, cluster: Some(ClusterId([0xc1; 16])), epoch: 300 },
     }
 }
 
@@ -172,6 +173,7 @@ fn network() -> NetworkRecord {
         range: "10.32.0.0/12".parse().unwrap(),
         mtu: 1450,
         reclaim_after: Duration::from_secs(86_400),
+        cluster: ClusterId([0xc1; 16]),
     }
 }
 

@@ -2,9 +2,10 @@
 
 mod sim;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use peering::mesh::{AllocError, IpamState, RequestId, TargetState};
+use peering::mesh::{AllocError, IpamState, RequestId};
 use sim::{Launch, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -192,26 +193,138 @@ fn a_restart_keeps_addresses_with_and_without_its_disk() {
     }
 }
 
-#[test]
-fn two_clusters_with_containers_refuse_each_other() {
-    let mut world = World::new(7, 2);
-    world.launch(0, Launch { found: true, ..Launch::targets(&[]) });
-    world.launch(1, Launch { found: true, ..Launch::targets(&[]) });
-    let first = world.attach(0, &[]);
-    let second = world.attach(1, &[]);
-    world.run(SECOND);
-    assert!(got(&world, first).is_some() && got(&world, second).is_some());
+/// Two clusters of three hosts each, as they were founded apart, with containers on each host.
+fn two_clusters(seed: u64, ranges: [&'static str; 2], containers: usize) -> (World, Vec<RequestId>) {
+    let mut world = World::new(seed, 6);
+    for number in 0..6 {
+        let targets: &[usize] = if number < 3 { &[0, 1, 2] } else { &[3, 4, 5] };
+        world.launch(number, Launch { range: ranges[number / 3], ..Launch::targets(targets) });
+    }
+    let requests: Vec<RequestId> = (0..containers * 2).map(|n| world.attach(n % 6, &[])).collect();
+    let took = world.run_until(20 * SECOND, |world| requests.iter().all(|r| got(world, *r).is_some()));
+    assert!(took.is_some(), "seed {seed}");
+    assert_ne!(world.status(0).cluster_id, world.status(3).cluster_id, "seed {seed}");
+    (world, requests)
+}
+
+fn addresses(world: &World, number: usize) -> BTreeMap<String, String> {
+    let ports = world.hosts[number].ports.values();
+    ports.map(|(_, endpoint)| (endpoint.name.clone(), endpoint.addresses[0].to_string())).collect()
+}
+
+fn join(world: &mut World, a: usize, b: usize) {
     let now = world.now;
-    world.hosts[0].mesh.as_mut().unwrap().connect(now, vec![World::target(1)], false);
-    world.run(100 * SECOND);
-    let target = world.target_status(0, 1);
-    assert_eq!(target.state, TargetState::Refused);
-    assert_eq!(target.reason.as_deref(), Some("other_cluster"));
-    assert!(target.next_try_s.unwrap() > 0.0);
-    assert_ne!(world.status(0).cluster_id, world.status(1).cluster_id);
-    assert_eq!(world.hosts[0].mesh.as_ref().unwrap().endpoints().len(), 1, "no data was exchanged");
-    assert!(world.status(1).peers.is_empty());
-    assert_eq!(world.status(1).events.iter().filter(|event| event.kind == "other_cluster").count(), 1);
+    world.hosts[a].mesh.as_mut().unwrap().connect(now, vec![World::target(b)], false);
+    world.run(Duration::ZERO);
+}
+
+#[test]
+fn two_clusters_that_meet_become_one_and_every_double_address_is_settled() {
+    for seed in 0..10 {
+        let (mut world, _) = two_clusters(seed, ["10.32.0.0/12"; 2], 50);
+        let clusters = [world.status(0).cluster_id.unwrap(), world.status(3).cluster_id.unwrap()];
+        let winners = if clusters[0] < clusters[1] { 0..3 } else { 3..6 };
+        let before: Vec<_> = winners.clone().map(|number| addresses(&world, number)).collect();
+        let doubles = world.duplicates().len();
+        assert!(doubles >= 40, "seed {seed}: {doubles} overlap");
+        join(&mut world, 0, 3);
+        let settled = |world: &World| world.duplicates().is_empty() && world.agree();
+        let took = world.run_until(10 * SECOND, settled);
+        if took.is_none() {
+            world.tell_all();
+        }
+        println!("seed {seed}: {doubles} doubles settled after {took:?}");
+        assert!(took.is_some(), "seed {seed}: {} doubles left", world.duplicates().len());
+        for number in 0..6 {
+            assert_eq!(world.status(number).cluster_id.as_ref(), clusters.iter().min(), "seed {seed}");
+        }
+        let after: Vec<_> = winners.map(|number| addresses(&world, number)).collect();
+        assert_eq!(after, before, "seed {seed}: winners keep their addresses");
+        let told = |kind: &str| {
+            let events = (0..6).flat_map(|number| world.status(number).events);
+            events.filter(|event| event.kind == kind).count()
+        };
+        assert_eq!(told("container_readdressed"), doubles, "seed {seed}");
+        assert!(told("clusters_merged") >= 3, "seed {seed}");
+        let more: Vec<RequestId> = (0..12).map(|n| world.attach(n % 6, &[])).collect();
+        let took = world.run_until(20 * SECOND, |world| more.iter().all(|r| got(world, *r).is_some()));
+        assert!(took.is_some(), "seed {seed}: all hosts of the new cluster get space");
+        world.assert_no_duplicates();
+        world.assert_agreement();
+    }
+}
+
+#[test]
+fn clusters_of_different_ranges_go_on_with_the_range_of_the_lower_one() {
+    for seed in 0..6 {
+        let (mut world, _) = two_clusters(seed, ["10.32.0.0/16", "10.99.0.0/20"], 12);
+        join(&mut world, 1, 4);
+        let ids = [world.status(0).cluster_id.unwrap(), world.status(3).cluster_id.unwrap()];
+        let range: ipnet::Ipv4Net =
+            if ids[0] < ids[1] { "10.32.0.0/16" } else { "10.99.0.0/20" }.parse().unwrap();
+        let inside = |world: &World| {
+            let endpoints = world.hosts.iter().flat_map(|host| host.ports.values());
+            endpoints.flat_map(|(_, endpoint)| &endpoint.addresses).all(|prefix| match prefix.addr {
+                std::net::IpAddr::V4(addr) => range.contains(&addr) && prefix.len == range.prefix_len(),
+                std::net::IpAddr::V6(_) => false,
+            })
+        };
+        let took = world.run_until(15 * SECOND, |world| inside(world) && world.agree());
+        if took.is_none() {
+            world.tell_all();
+        }
+        assert!(took.is_some(), "seed {seed}");
+        world.assert_no_duplicates();
+        for number in 0..6 {
+            assert_eq!(world.status(number).ipam[0].range, range.to_string(), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_address_that_people_asked_for_is_kept_even_by_the_cluster_that_goes() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 2);
+        world.launch(0, Launch { found: true, ..Launch::targets(&[]) });
+        world.launch(1, Launch { found: true, ..Launch::targets(&[]) });
+        let explicit = usize::try_from(seed % 2).unwrap();
+        world.attach(explicit, &["10.32.0.2"]);
+        world.attach(1 - explicit, &[]);
+        world.run(SECOND);
+        assert_eq!(world.duplicates().len(), 1);
+        join(&mut world, 0, 1);
+        let took = world.run_until(10 * SECOND, |world| world.duplicates().is_empty() && world.agree());
+        assert!(took.is_some(), "seed {seed}");
+        let kept: Vec<String> = addresses(&world, explicit).into_values().collect();
+        assert_eq!(kept, ["10.32.0.2/12"], "seed {seed}");
+    }
+}
+
+#[test]
+fn three_clusters_and_a_partition_become_one() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 6);
+        for number in 0..6 {
+            let base = number / 2 * 2;
+            world.launch(number, Launch::targets(&[base, base + 1]));
+        }
+        for n in 0..30 {
+            world.attach(n % 6, &[]);
+        }
+        world.run(10 * SECOND);
+        join(&mut world, 0, 2);
+        world.run(SECOND);
+        join(&mut world, 2, 4);
+        world.run(Duration::from_millis(seed * 300));
+        world.partition(&[0, 1, 2], &[3, 4, 5]);
+        world.run(20 * SECOND);
+        world.heal();
+        let took = world.run_until(20 * SECOND, |world| world.duplicates().is_empty() && world.agree());
+        if took.is_none() {
+            world.tell_all();
+        }
+        assert!(took.is_some(), "seed {seed}: {:?}", world.duplicates());
+    }
 }
 
 #[test]

@@ -111,6 +111,8 @@ async fn reserve(
         name,
         mac,
         addresses: Vec::new(),
+        explicit: !request.ip.is_empty(),
+        former: Vec::new(),
         ifname: request.ifname.clone(),
         rate: rate_of(request)?,
         running: true,

@@ -21,6 +21,7 @@ impl Daemon {
         let made = self.blocking(move |_| create(&spec, netns)).await?;
         let device = made.map_err(|e| device_failure(&e))?;
         intent.ifname = Some(device.ifname.clone());
+        intent.former.clear();
         self.open_device(device, &intent)?;
         Ok(intent)
     }
@@ -143,5 +144,6 @@ pub(super) fn endpoint(intent: &Intent) -> Endpoint {
             Source::Docker { id } => Some(id.clone()),
             Source::Process { .. } | Source::File { .. } => None,
         },
+        explicit: intent.explicit,
     }
 }

@@ -18,6 +18,7 @@ mod follow;
 pub(crate) mod lock;
 mod metrics;
 mod ports;
+mod readdress;
 pub(crate) mod ready;
 mod reattach;
 mod start;

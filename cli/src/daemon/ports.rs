@@ -74,6 +74,10 @@ pub(crate) struct Intent {
     pub(crate) mac: MacAddr,
     /// Its addresses, first the one that is printed; none until they are allocated.
     pub(crate) addresses: Vec<IpPrefix>,
+    /// People asked for just these addresses.
+    pub(crate) explicit: bool,
+    /// Addresses that it gives up and that its interface may still have.
+    pub(crate) former: Vec<IpPrefix>,
     /// The interface in the container: as asked for, later as it is.
     pub(crate) ifname: Option<String>,
     /// The most it may send and is given.
@@ -167,6 +171,10 @@ struct StoredIntent {
     name: String,
     mac: String,
     addresses: Vec<(IpAddr, u8)>,
+    #[serde(default)]
+    explicit: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<(IpAddr, u8)>,
     ifname: Option<String>,
     /// In bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,7 +207,9 @@ impl From<&Intent> for StoredIntent {
             netns: i.netns,
             name: i.name.clone(),
             mac: i.mac.to_string(),
-            addresses: i.addresses.iter().map(|a| (a.addr, a.len)).collect(),
+            addresses: raw(&i.addresses),
+            explicit: i.explicit,
+            former: raw(&i.former),
             ifname: i.ifname.clone(),
             rate: i.rate.map(Rate::bits_per_second),
             running: i.running,
@@ -220,12 +230,22 @@ impl StoredIntent {
             netns: self.netns,
             name: self.name,
             mac: self.mac.parse().ok()?,
-            addresses: self.addresses.into_iter().map(|(addr, len)| IpPrefix { addr, len }).collect(),
+            addresses: prefixes(self.addresses),
+            explicit: self.explicit,
+            former: prefixes(self.former),
             ifname: self.ifname,
             rate: self.rate.map(|rate| Rate::new(rate).ok_or(())).transpose().ok()?,
             running: self.running,
         })
     }
+}
+
+fn raw(prefixes: &[IpPrefix]) -> Vec<(IpAddr, u8)> {
+    prefixes.iter().map(|prefix| (prefix.addr, prefix.len)).collect()
+}
+
+fn prefixes(raw: Vec<(IpAddr, u8)>) -> Vec<IpPrefix> {
+    raw.into_iter().map(|(addr, len)| IpPrefix { addr, len }).collect()
 }
 
 /// Replaces the file as a whole: whoever reads it sees the old or the new one, also after a crash.
@@ -262,6 +282,8 @@ pub(crate) mod tests {
             name: "web".to_owned(),
             mac: MacAddr([2, 0, 0, 0, 0, port]),
             addresses: vec![IpPrefix { addr: "10.32.0.2".parse().unwrap(), len: 12 }],
+            explicit: false,
+            former: Vec::new(),
             ifname: Some("mesh0".to_owned()),
             rate: None,
             running: true,
@@ -276,6 +298,8 @@ pub(crate) mod tests {
         let mut other = intent(2);
         other.source = Source::Process { pid: 7, start: 9 };
         other.rate = Rate::new(100_000_000);
+        other.explicit = true;
+        other.former = vec![IpPrefix { addr: "10.32.0.9".parse().unwrap(), len: 12 }];
         let mut third = intent(3);
         third.source = Source::File { path: "/run/netns/c1".into() };
         let mut waiting = intent(4);

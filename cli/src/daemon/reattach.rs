@@ -55,9 +55,13 @@ async fn reopen(daemon: &Arc<Daemon>, intent: Intent, found: device::Found) -> R
     let id = found.netns.id();
     let reopened = daemon.blocking(move |_| patiently(|| device::reopen(&spec, &found))).await?;
     let device = reopened.map_err(|e| Failure::new(code::DEVICE_FAILED, e.to_string()))?;
-    let intent =
-        Intent { netns: (id.dev, id.ino), ifname: Some(device.ifname.clone()), running: true, ..intent };
+    let ifname = Some(device.ifname.clone());
+    let mut intent = Intent { netns: (id.dev, id.ino), ifname, running: true, ..intent };
     daemon.open_device(device, &intent)?;
+    if !intent.former.is_empty() {
+        daemon.change_addresses(&intent).await?;
+        intent.former.clear();
+    }
     daemon.keep(intent.clone()).await?;
     daemon.peering.put_endpoint(endpoint(&intent)).await;
     tracing::info!(container = intent.container, port = %intent.port, "taken up again");

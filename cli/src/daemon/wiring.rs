@@ -63,7 +63,7 @@ fn into_async(events: Receiver<Event>) -> UnboundedReceiver<Event> {
 }
 
 impl Daemon {
-    fn handle_mesh(&self, events: &[MeshEvent]) {
+    fn handle_mesh(self: &Arc<Self>, events: &[MeshEvent]) {
         let own = self.peering.peer_id();
         self.engine.apply(events.iter().filter_map(|event| update(own, event)));
         for event in events {
@@ -71,7 +71,7 @@ impl Daemon {
         }
     }
 
-    fn note_mesh(&self, event: &MeshEvent) {
+    fn note_mesh(self: &Arc<Self>, event: &MeshEvent) {
         match event {
             MeshEvent::NetworkChanged { network, name, vni, mtu, .. } => {
                 let settings = Network { id: *network, vni: *vni, mtu: *mtu };
@@ -85,6 +85,10 @@ impl Daemon {
             MeshEvent::HostDown { peer } => {
                 self.paths().remove(peer);
                 tracing::info!(%peer, "host is down");
+            }
+            MeshEvent::Readdress { port, addresses } => {
+                let (daemon, port, addresses) = (Arc::clone(self), *port, addresses.clone());
+                tokio::spawn(async move { daemon.readdress(port, addresses).await });
             }
             MeshEvent::Notice { kind, message } => tracing::warn!(kind, "{message}"),
             MeshEvent::EndpointUp(view) => {
@@ -141,7 +145,7 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
         MeshEvent::NetworkChanged { vni, mtu, .. } => Update::SetNetwork { vni: *vni, mtu: *mtu },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
-        MeshEvent::Notice { .. } => return None,
+        MeshEvent::Notice { .. } | MeshEvent::Readdress { .. } => return None,
     })
 }
 

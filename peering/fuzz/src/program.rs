@@ -1,7 +1,7 @@
 //! Bytes as a list of things to do.
 
 use engine::types::{MacAddr, NetworkId, PortId};
-use peering::records::EndpointRecord;
+use peering::records::{EndpointRecord, Given};
 
 /// Reads choices from the front of the bytes.
 pub struct Program<'a> {
@@ -48,5 +48,6 @@ pub fn endpoint(network: NetworkId, port: usize, variant: u8) -> EndpointRecord 
         running: variant & 1 == 0,
         docker_id: None,
         claim_version: u64::from(variant),
+        given: Given::default(),
     }
 }

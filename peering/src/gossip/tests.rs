@@ -12,8 +12,8 @@ use crate::identity::Identity;
 use crate::ipam::Ipam;
 use crate::proto::envelope;
 use crate::records::{
-    Body, Cause, Encryption, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord, TargetRecord,
-    VtepRecord,
+    Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
+    TargetRecord, VtepRecord,
 };
 
 fn identity(n: u8) -> Identity {
@@ -46,6 +46,7 @@ fn endpoint(port: u8, mac: u8, claim_version: u64) -> EndpointRecord {
         running: true,
         docker_id: None,
         claim_version,
+        given: Given::default(),
     }
 }
 
@@ -57,6 +58,7 @@ fn network(name: &str) -> NetworkRecord {
         range: "10.32.0.0/12".parse().unwrap(),
         mtu: 1450,
         reclaim_after: Duration::from_secs(86_400),
+        cluster: ClusterId::default(),
     }
 }
 

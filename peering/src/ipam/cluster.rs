@@ -1,4 +1,5 @@
-//! Belonging to a cluster: founding it, learning it with the first units, giving an unused one up.
+//! Belonging to a cluster: founding it, learning it with its units, giving an unused one up for a used one, and going
+//! over to a lower one.
 
 use std::time::Instant;
 
@@ -26,8 +27,8 @@ pub enum Meeting {
     GiveWay,
     /// The other side gives its unused cluster up: wait for its next hello before anything else.
     Await,
-    /// Two clusters: close, reason `other_cluster`.
-    Refuse,
+    /// Two clusters that are in use: go on, they become one.
+    Merge,
 }
 
 impl Ipam {
@@ -63,10 +64,10 @@ impl Ipam {
         let orphaned = self.state.holds_nothing() && self.state.owners().iter().eq([&peer]);
         if (self.cedes() && (!cedes || theirs < ours)) || orphaned {
             Meeting::GiveWay
-        } else if cedes || self.state.dissolved.contains(&theirs) {
+        } else if cedes {
             Meeting::Await
         } else {
-            Meeting::Refuse
+            Meeting::Merge
         }
     }
 
@@ -155,30 +156,27 @@ impl Ipam {
         }
     }
 
-    /// Merges facts from a peer. The first facts that a host without a cluster sees make it part of theirs.
+    /// Merges facts from a peer. The lowest cluster of which a host sees facts is the one it belongs to: so it
+    /// joins its first one, and so two clusters that meet become one.
     pub(super) fn handle_units(&mut self, table: &UnitTable) {
-        let Some(theirs) = table.runs.first().map(|run| run.cluster) else { return };
-        if self.state.dissolved.contains(&theirs) {
-            return;
-        }
-        let cluster = self.state.cluster.unwrap_or(theirs);
         let Ok(fresh) = Network::new(String::new(), table.range) else { return };
         let units = fresh.pool().units();
-        let facts: Vec<Run> = table
-            .runs
-            .iter()
-            .filter(|run| run.cluster == cluster && run.last < units && run.epoch > 0)
-            .copied()
-            .collect();
-        if facts.is_empty() || !self.take_range(table, fresh) {
-            return;
+        let usable = |run: &&Run| run.last < units && run.epoch > 0 && !self.ignores(run.cluster);
+        let facts: Vec<Run> = table.runs.iter().filter(usable).copied().collect();
+        let Some(lowest) = facts.iter().map(|run| run.cluster).min() else { return };
+        if self.take_range(table, fresh, lowest) {
+            self.join(lowest);
+            self.merge_facts(table, &facts);
         }
-        self.join(cluster);
-        self.merge_facts(table, &facts);
     }
 
-    /// Uses the range of the cluster; false if facts of another range are known.
-    fn take_range(&mut self, table: &UnitTable, fresh: Network) -> bool {
+    /// Just after an unused cluster was given up, what still comes of it is not taken back.
+    fn ignores(&self, cluster: ClusterId) -> bool {
+        self.state.cluster.is_none() && self.state.dissolved.contains(&cluster)
+    }
+
+    /// Uses the range of the lowest cluster that has facts about a network; false if the known one stays.
+    fn take_range(&mut self, table: &UnitTable, fresh: Network, lowest: ClusterId) -> bool {
         let known = self.state.networks.len();
         if !self.state.networks.contains_key(&table.network) && known >= MAX_POOLS {
             return false;
@@ -188,22 +186,36 @@ impl Ipam {
         if network.range == range {
             return true;
         }
-        if !network.units.is_empty() {
+        if network.units.runs().iter().map(|run| run.cluster).min().is_some_and(|ours| ours <= lowest) {
             return false;
         }
+        // What is allocated in the former range stays with its ports until they have other addresses.
         network.range = range;
+        network.units = Units::default();
+        network.grants.clear();
+        network.local.look_again();
+        self.contested = true;
         self.dirty = true;
         true
     }
 
     fn join(&mut self, cluster: ClusterId) {
-        if self.state.cluster.is_some() {
+        let before = self.state.cluster;
+        if before.is_some_and(|ours| ours <= cluster) {
             return;
         }
         self.state.cluster = Some(cluster);
+        self.state.founder = false;
         self.founding.settle();
         self.dirty = true;
         self.outputs.push_back(IpamOutput::Cluster { cluster: Some(cluster), founded: false });
+        if let Some(ours) = before {
+            let message = format!(
+                "cluster {ours}, to which this host belonged, met cluster {cluster} and goes on as that: its settings \
+                 and its owners of address space count"
+            );
+            self.outputs.push_back(IpamOutput::Notice { kind: "clusters_merged", message });
+        }
     }
 
     /// Merges, relays what was new, and looks what it means for this host's own space.
@@ -217,8 +229,10 @@ impl Ipam {
         let (local, view) = network.parts(self.own, taken);
         local.forget_lost(&view);
         self.dirty = true;
+        self.contested = true;
         let news = network.table(table.network, news);
         self.outputs.push_back(IpamOutput::Push(news));
+        self.take_over();
     }
 }
 

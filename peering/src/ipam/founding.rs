@@ -57,6 +57,8 @@ pub(super) struct Founding {
     met: BTreeSet<PeerId>,
     need_until: Option<Instant>,
     paused_until: Option<Instant>,
+    /// An own cluster was given up for one whose units are on their way.
+    joining: bool,
     round: Option<Round>,
 }
 
@@ -84,7 +86,8 @@ pub(super) struct Step {
 }
 
 impl Founding {
-    pub(super) fn new(own: PeerId, met: BTreeSet<PeerId>) -> Self {
+    /// `joining`: an own cluster was given up, and no other one joined yet.
+    pub(super) fn new(own: PeerId, met: BTreeSet<PeerId>, joining: bool) -> Self {
         Founding {
             own,
             found: false,
@@ -93,6 +96,7 @@ impl Founding {
             met,
             need_until: None,
             paused_until: None,
+            joining,
             round: None,
         }
     }
@@ -108,6 +112,11 @@ impl Founding {
 
     pub(super) fn set_host(&mut self, peer: PeerId, targets: Vec<TargetRecord>) {
         self.hosts.insert(peer, targets);
+    }
+
+    /// A removed host is not waited for.
+    pub(super) fn forget_host(&mut self, peer: PeerId) {
+        self.hosts.remove(&peer);
     }
 
     /// All hosts that this one has heard of, itself included.
@@ -206,10 +215,13 @@ impl Founding {
         asks.into_iter().chain(self.paused_until).chain(self.need_until).min()
     }
 
-    /// Forgets timers that have passed.
-    pub(super) fn expire(&mut self, now: Instant) {
+    /// Forgets timers that have passed. True: the wait for the units of another cluster is over.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        let over = self.joining && self.paused_until.is_none_or(|until| until <= now);
+        self.joining &= !over;
         self.paused_until = self.paused_until.filter(|until| now < *until);
         self.need_until = self.need_until.filter(|until| now < *until);
+        over
     }
 
     /// There is a cluster: the round ends. Whom this host met stays, in case it gives its cluster up.
@@ -224,6 +236,7 @@ impl Founding {
         self.found = false;
         self.round = None;
         self.paused_until = Some(now + JOINING);
+        self.joining = true;
     }
 
     /// Whom the founding waits for: hosts without a fresh answer, and names at which nobody answered.

@@ -5,16 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use engine::types::{PeerId, PortId};
 use serde::{Deserialize, Serialize};
 
 use super::pool::Pool;
+use super::taken::Taken;
 use super::units::Units;
 use crate::plain;
 
 /// Most freed addresses whose order is remembered; beyond, the oldest count as never used.
 const MAX_FREED: usize = 65_536;
+/// Addresses of removed hosts come after all that were freed here.
+const LAST: u64 = 1 << 63;
 
 /// Who has an allocated address.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,9 +34,6 @@ pub(super) struct Holding {
     /// The number of the claim, if another host asked.
     pub(super) claim: u64,
 }
-
-/// Addresses that endpoint records of any host show: taken, whoever owns their units.
-pub(super) type Taken = BTreeMap<IpAddr, BTreeMap<(PeerId, PortId), String>>;
 
 /// Allocated and freed addresses.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -70,7 +71,16 @@ impl View<'_> {
 
     /// Addresses in the units of this host that endpoints may have.
     pub(super) fn owned(&self) -> u64 {
-        self.units.of(self.own).map(|(first, last)| self.pool.usable(first, last)).sum()
+        self.units
+            .of(self.own)
+            .map(|(first, last)| self.pool.usable(first, last))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// The bounds of the units of this host, as addresses.
+    fn spans(&self) -> impl Iterator<Item = RangeInclusive<IpAddr>> {
+        let units = self.units.of(self.own);
+        units.map(|(first, last)| self.pool.bounds(first).0..=self.pool.bounds(last).1)
     }
 }
 
@@ -84,8 +94,8 @@ impl Local {
         port: PortId,
     ) -> Option<&'a str> {
         let holding = self.held.get(&addr).filter(|holding| (holding.peer, holding.port) != (peer, port));
-        let record =
-            || view.taken.get(&addr)?.iter().find(|(who, _)| **who != (peer, port)).map(|(_, name)| name);
+        let mut others = view.taken.holders(addr).filter(|(who, _)| **who != (peer, port));
+        let record = || others.next().map(|(_, holder)| &holder.name);
         holding.map(|holding| &holding.holder).or_else(record).map(String::as_str)
     }
 
@@ -144,9 +154,7 @@ impl Local {
     }
 
     fn is_free(&self, view: &View<'_>, addr: IpAddr) -> bool {
-        !self.held.contains_key(&addr)
-            && !view.taken.contains_key(&addr)
-            && view.pool.reserved(addr).is_none()
+        !self.held.contains_key(&addr) && !view.taken.contains(addr) && view.pool.reserved(addr).is_none()
     }
 
     fn oldest_freed(&self, view: &View<'_>) -> Option<IpAddr> {
@@ -169,6 +177,17 @@ impl Local {
         own
     }
 
+    /// What another host got by claims; it is removed, and may still use it.
+    pub(super) fn release_peer(&mut self, peer: PeerId) -> bool {
+        let held = self.held.iter().filter(|(_, holding)| holding.peer == peer);
+        let addrs: Vec<IpAddr> = held.map(|(&addr, _)| addr).collect();
+        for &addr in &addrs {
+            self.held.remove(&addr);
+            self.use_last(addr);
+        }
+        !addrs.is_empty()
+    }
+
     /// Frees what a claim of another host got.
     pub(super) fn release_claim(&mut self, peer: PeerId, claim: u64) -> bool {
         let held = self.held.iter().filter(|(_, holding)| (holding.peer, holding.claim) == (peer, claim));
@@ -178,8 +197,18 @@ impl Local {
     }
 
     fn free(&mut self, addr: IpAddr) {
+        self.free_at(self.next_freed, addr);
+    }
+
+    /// An address that a removed host may still use: the last one to be given out again.
+    pub(super) fn use_last(&mut self, addr: IpAddr) {
+        if !self.held.contains_key(&addr) {
+            self.free_at(self.next_freed | LAST, addr);
+        }
+    }
+
+    fn free_at(&mut self, place: u64, addr: IpAddr) {
         self.held.remove(&addr);
-        let place = self.next_freed;
         self.next_freed += 1;
         self.freed.insert(place, addr);
         if let Some(before) = self.freed_at.insert(addr, place) {
@@ -215,15 +244,24 @@ impl Local {
 
     /// Used and free addresses in the units of this host.
     pub(super) fn fill(&self, view: &View<'_>) -> (u64, u64) {
-        let used: BTreeSet<&IpAddr> = self.held.keys().chain(view.taken.keys()).collect();
-        let used = used.into_iter().filter(|addr| view.owns(**addr)).count() as u64;
+        let used = view.spans().map(|span| self.used(view, span).count() as u64).sum();
         (used, view.owned().saturating_sub(used))
+    }
+
+    /// Addresses of a span that are allocated here or shown by somebody.
+    fn used<'a>(
+        &'a self,
+        view: &'a View<'_>,
+        span: RangeInclusive<IpAddr>,
+    ) -> impl Iterator<Item = IpAddr> + 'a {
+        let held = self.held.range(span.clone()).map(|(addr, _)| *addr);
+        held.chain(view.taken.within(span).filter(|addr| !self.held.contains_key(addr)))
     }
 
     /// The units of this host in which nothing is allocated and something could be.
     pub(super) fn free_units(&self, view: &View<'_>) -> Vec<u16> {
-        let used: BTreeSet<u16> =
-            self.held.keys().chain(view.taken.keys()).filter_map(|addr| view.pool.unit_of(*addr)).collect();
+        let spans = view.spans().flat_map(|span| self.used(view, span));
+        let used: BTreeSet<u16> = spans.filter_map(|addr| view.pool.unit_of(addr)).collect();
         let units = view.units.of(view.own).flat_map(|(first, last)| first..=last);
         units.filter(|unit| !used.contains(unit) && view.pool.usable(*unit, *unit) > 0).collect()
     }

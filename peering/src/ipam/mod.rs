@@ -13,23 +13,27 @@
 
 mod claim;
 mod cluster;
+mod dispute;
 mod founding;
 mod local;
 mod owner;
 mod pool;
+mod removed;
 mod request;
 mod space;
 mod state;
 mod status;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod units;
 mod world;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Instant;
 
-use engine::types::{IpPrefix, NetworkId, PeerId};
+use engine::types::{IpPrefix, NetworkId, PeerId, PortId};
 use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -37,11 +41,12 @@ use rand::{Rng, SeedableRng};
 use crate::mesh::{AllocError, PeerState, RequestId};
 use crate::proto::{ClaimRefusal, Message, UnitTable};
 use crate::records::ClusterId;
+use dispute::{Dispute, Lost};
 use founding::Founding;
-use local::Taken;
 use request::Pending;
 use space::Asking;
 use state::{Network, State};
+use taken::Taken;
 
 pub use cluster::Meeting;
 pub use pool::{MAX_UNITS, Pool, PoolError};
@@ -76,6 +81,18 @@ pub enum IpamOutput {
     },
     /// This host was down for too long, and a majority agrees: it is to be removed.
     Reclaim(PeerId),
+    /// A port of this host gives an address up: its interface gets another one, and then the endpoint is put again.
+    /// Told again until that is done.
+    Readdress {
+        /// The network.
+        network: NetworkId,
+        /// The port.
+        port: PortId,
+        /// The address that it gives up.
+        old: IpAddr,
+        /// The address that it gets instead.
+        new: IpPrefix,
+    },
     /// Something people should know.
     Notice {
         /// One word for programs, in snake case.
@@ -113,12 +130,18 @@ pub struct Ipam {
     taken: BTreeMap<NetworkId, Taken>,
     pending: Vec<Pending>,
     asking: BTreeMap<NetworkId, Asking>,
+    /// Removed hosts, and who takes their units.
+    removed: BTreeMap<PeerId, PeerId>,
     /// When the next message about a claim or a release is due, by the number of the claim.
     claim_timers: BTreeMap<u64, Instant>,
     /// Until when each network counts as needing an address without a request.
     wanted: BTreeMap<NetworkId, Instant>,
     /// When claims of other hosts are looked at again; none while there is nothing to look at.
     audit_at: Option<Instant>,
+    /// Addresses that ports of this host must give up.
+    disputes: BTreeMap<Lost, Dispute>,
+    /// Records changed: there may be other disputes now.
+    contested: bool,
     outputs: VecDeque<IpamOutput>,
 }
 
@@ -140,7 +163,7 @@ impl Ipam {
         Ipam {
             own,
             rng: StdRng::from_seed(seed),
-            founding: Founding::new(own, state.met.iter().copied().collect()),
+            founding: Founding::new(own, state.met.iter().copied().collect(), !state.dissolved.is_empty()),
             stored: state.clone(),
             state,
             dirty: false,
@@ -149,9 +172,12 @@ impl Ipam {
             taken: BTreeMap::new(),
             pending: Vec::new(),
             asking: BTreeMap::new(),
+            removed: BTreeMap::new(),
             claim_timers: BTreeMap::new(),
             wanted: BTreeMap::new(),
             audit_at: None,
+            disputes: BTreeMap::new(),
+            contested: false,
             outputs: VecDeque::new(),
         }
     }
@@ -215,9 +241,13 @@ impl Ipam {
         let outputs = std::mem::take(&mut self.outputs);
         self.outputs = outputs.into_iter().filter_map(|output| refused(output, reason)).collect();
         for pending in std::mem::take(&mut self.pending) {
+            let Some(request) = pending.request else { continue };
             let error = AllocError::StoreFailed { reason: reason.to_owned() };
-            self.outputs.push_back(IpamOutput::Allocated { request: pending.request, result: Err(error) });
+            self.outputs.push_back(IpamOutput::Allocated { request, result: Err(error) });
         }
+        // The new addresses were not stored: they are looked for again.
+        self.disputes.clear();
+        self.contested = true;
         self.asking.clear();
         self.claim_timers.retain(|id, _| self.state.foreign.contains_key(id));
         self.look_again();
@@ -239,12 +269,21 @@ impl Ipam {
             .chain(claims)
             .chain(self.wanted.values().copied())
             .chain(self.audit_at)
+            .chain(
+                self.disputes
+                    .values()
+                    .filter_map(Dispute::next_timeout)
+                    .filter(|_| self.state.cluster.is_some()),
+            )
             .min()
     }
 
     /// The moment told by [`Self::poll_timeout`] has come, or passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.founding.expire(now);
+        if self.founding.expire(now) {
+            self.state.dissolved.clear();
+            self.dirty = true;
+        }
         self.wanted.retain(|_, until| now < *until);
         self.progress(now);
     }
@@ -268,6 +307,7 @@ impl Ipam {
 
     /// Takes every step that can be taken now.
     fn progress(&mut self, now: Instant) {
+        self.settle_disputes(now);
         self.found_or_ask(now);
         self.serve_pending(now);
         self.ask_for_space(now);
@@ -327,6 +367,7 @@ fn refused(output: IpamOutput, reason: &str) -> Option<IpamOutput> {
         IpamOutput::Send { .. }
         | IpamOutput::Push(_)
         | IpamOutput::Cluster { .. }
-        | IpamOutput::Reclaim(_) => None,
+        | IpamOutput::Reclaim(_)
+        | IpamOutput::Readdress { .. } => None,
     }
 }

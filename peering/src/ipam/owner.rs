@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use engine::types::PeerId;
 
-use super::local::{Holding, Taken};
+use super::local::Holding;
 use super::state::{Grant, Network};
+use super::taken::Taken;
 use super::{Ipam, IpamOutput};
 use crate::proto::{
     ClaimAnswer, ClaimRefusal, ClaimRequest, Message, Release, Run, SpaceAnswer, SpaceRequest,
@@ -102,9 +103,7 @@ impl Ipam {
         for (&network, pool) in &self.state.networks {
             let taken = self.taken.get(&network);
             let shown = |addr: &IpAddr, holding: &Holding| {
-                taken
-                    .and_then(|taken| taken.get(addr))
-                    .is_some_and(|t| t.contains_key(&(holding.peer, holding.port)))
+                taken.is_some_and(|taken| taken.of((holding.peer, holding.port)).contains(addr))
             };
             let claims = pool.local.all().filter(|(addr, h)| h.peer != self.own && !shown(addr, h));
             answers.extend(claims.map(|(&addr, h)| {

@@ -17,12 +17,26 @@ const MAX_PENDING: usize = 4096;
 
 /// A request that is not answered yet.
 pub(super) struct Pending {
-    pub(super) request: RequestId,
+    /// Who waits for it; none: it replaces a lost address.
+    pub(super) request: Option<RequestId>,
     pub(super) what: AllocRequest,
+    /// The lost address that it replaces.
+    pub(super) replaces: Option<IpAddr>,
     /// Addresses of this host's units that this request got, to be given back if it fails.
     got: Vec<IpAddr>,
     /// What an owner said, if it refused.
     refused: Option<AllocError>,
+}
+
+impl Pending {
+    fn asked(request: RequestId, what: AllocRequest) -> Self {
+        Pending { request: Some(request), what, replaces: None, got: Vec::new(), refused: None }
+    }
+
+    /// A search for another address of a port instead of a lost one.
+    pub(super) fn replacement(lost: IpAddr, what: AllocRequest) -> Self {
+        Pending { request: None, what, replaces: Some(lost), got: Vec::new(), refused: None }
+    }
 }
 
 /// How a step of a request ended; waiting is `None`.
@@ -44,13 +58,13 @@ impl Ipam {
         }
         let end = (0..=MAX_NAME).rev().find(|&at| what.holder.is_char_boundary(at)).unwrap_or(0);
         what.holder.truncate(end);
-        self.pending.push(Pending { request, what, got: Vec::new(), refused: None });
+        self.pending.push(Pending::asked(request, what));
         self.progress(now);
     }
 
     /// Nobody waits for the request any more; what it got so far is free again.
     pub fn cancel(&mut self, now: Instant, request: RequestId) {
-        if let Some(at) = self.pending.iter().position(|pending| pending.request == request) {
+        if let Some(at) = self.pending.iter().position(|pending| pending.request == Some(request)) {
             let pending = self.pending.remove(at);
             self.give_back(&pending);
         }
@@ -102,7 +116,7 @@ impl Ipam {
         for mut pending in std::mem::take(&mut self.pending) {
             match self.serve(now, &mut pending) {
                 None => self.pending.push(pending),
-                Some(result) => self.finish(&pending, result),
+                Some(result) => self.finish(now, &pending, result),
             }
         }
     }
@@ -119,6 +133,7 @@ impl Ipam {
     fn serve_any(&mut self, pending: &mut Pending) -> Outcome {
         let AllocRequest { port, network, holder, .. } = &pending.what;
         let have = self.addresses_of(*network, *port);
+        let have = if pending.replaces.is_some() { self.unshown(*network, *port, have) } else { have };
         if !have.is_empty() {
             return Some(Ok(have));
         }
@@ -178,18 +193,23 @@ impl Ipam {
         }
     }
 
-    fn finish(&mut self, pending: &Pending, result: Result<Vec<IpAddr>, AllocError>) {
-        let (request, network) = (pending.request, pending.what.network);
+    fn finish(&mut self, now: Instant, pending: &Pending, result: Result<Vec<IpAddr>, AllocError>) {
+        let network = pending.what.network;
         let len = self.state.networks.get(&network).map_or(0, |network| network.range.prefix_len());
         if result.is_err() {
             self.give_back(pending);
         }
-        let result = result.map(|addrs| addrs.into_iter().map(|addr| IpPrefix { addr, len }).collect());
-        self.outputs.push_back(IpamOutput::Allocated { request, result });
+        let prefixes = |addrs: Vec<IpAddr>| addrs.into_iter().map(|addr| IpPrefix { addr, len }).collect();
+        let result = result.map(prefixes);
+        if let Some(request) = pending.request {
+            self.outputs.push_back(IpamOutput::Allocated { request, result });
+        } else if let Some(lost) = pending.replaces {
+            self.finish_replacement(now, lost, &pending.what, result);
+        }
     }
 
     /// Undoes what a request got before it failed or was cancelled. What the port had before stays.
-    fn give_back(&mut self, pending: &Pending) {
+    pub(super) fn give_back(&mut self, pending: &Pending) {
         let AllocRequest { port, network, wanted, .. } = &pending.what;
         if let Some(network) = self.state.networks.get_mut(network) {
             for addr in &pending.got {

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::IpamError;
-use super::local::{Local, Taken, View};
+use super::local::{Local, View};
 use super::pool::Pool;
+use super::taken::Taken;
 use super::units::Units;
 use crate::plain;
 use crate::proto::{Run, UnitTable};

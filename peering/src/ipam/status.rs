@@ -7,8 +7,8 @@ use std::time::Instant;
 use engine::types::{NetworkId, PeerId};
 
 use super::Ipam;
-use super::local::Taken;
 use super::state::Network;
+use super::taken::Taken;
 use crate::mesh::{IpamState, IpamStatus, OwnerStatus, PeerState};
 use crate::records::MAX_TARGETS;
 
@@ -23,7 +23,7 @@ impl Ipam {
     }
 
     fn network_status(&self, now: Instant, id: NetworkId, network: &Network) -> IpamStatus {
-        let empty = Taken::new();
+        let empty = Taken::default();
         let view = network.view(self.own, self.taken.get(&id).unwrap_or(&empty));
         let (used, free) = network.local.fill(&view);
         let waiting_for = self.waiting_for(now, id);
@@ -73,12 +73,13 @@ impl Ipam {
         let pool = network.pool();
         let mut shares: BTreeMap<PeerId, (u64, u64)> = BTreeMap::new();
         for run in network.units.runs() {
-            shares.entry(run.owner).or_default().0 += pool.usable(run.first, run.last);
+            let size = &mut shares.entry(run.owner).or_default().0;
+            *size = size.saturating_add(pool.usable(run.first, run.last));
         }
-        let taken = self.taken.get(&id).into_iter().flat_map(Taken::keys);
-        let used: BTreeSet<&IpAddr> = taken.chain(network.local.all().map(|(addr, _)| addr)).collect();
+        let taken = self.taken.get(&id).into_iter().flat_map(Taken::addrs);
+        let used: BTreeSet<IpAddr> = taken.chain(network.local.all().map(|(addr, _)| *addr)).collect();
         for addr in used {
-            let run = pool.unit_of(*addr).and_then(|unit| network.units.get(unit));
+            let run = pool.unit_of(addr).and_then(|unit| network.units.get(unit));
             if let Some(share) = run.and_then(|run| shares.get_mut(&run.owner)) {
                 share.1 += 1;
             }

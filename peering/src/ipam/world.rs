@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use engine::types::{NetworkId, PeerId, PortId};
 
 use super::Ipam;
+use super::taken::{EndpointId, Holder};
 use crate::mesh::PeerState;
-use crate::records::{HostRecord, TargetRecord};
+use crate::records::{EndpointRecord, HostRecord, TargetRecord};
 
 /// How long a wish without a request counts as a need.
 const WANTED: Duration = Duration::from_secs(5);
@@ -22,6 +23,8 @@ impl Ipam {
     /// A host record is new or changed.
     pub fn set_host(&mut self, now: Instant, peer: PeerId, host: &HostRecord) {
         self.nicknames.insert(peer, host.nickname.clone());
+        // Only a host that is no longer removed has a record.
+        self.removed.remove(&peer);
         if peer != self.own {
             self.founding.set_host(peer, host.targets.clone());
         }
@@ -40,56 +43,60 @@ impl Ipam {
         self.progress(now);
     }
 
-    /// A host was removed, and whoever wrote its removal (`taken_by`) takes its units over. Told at least once for each
-    /// removal, and again when `taken_by` was removed too; told with the own id when this host itself was removed and
-    /// comes back.
-    pub fn set_removed(&mut self, now: Instant, peer: PeerId, taken_by: PeerId) {
-        self.states.remove(&peer);
-        self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, taken_by));
-        self.progress(now);
-    }
-
-    /// An endpoint record of any host, own ones too: its addresses are taken, whoever owns their units.
+    /// An endpoint record of any host, own ones too: its addresses are taken, whoever owns their units. Returns
+    /// the other endpoints with which it shares an address, or shared one before: who is the winner may have changed.
     pub fn set_endpoint(
         &mut self,
+        now: Instant,
         peer: PeerId,
-        port: PortId,
-        network: NetworkId,
-        addrs: &[IpAddr],
-        name: &str,
-    ) {
-        self.forget_endpoint(peer, port);
-        let taken = self.taken.entry(network).or_default();
-        for addr in addrs {
-            taken.entry(*addr).or_default().insert((peer, port), name.to_owned());
-        }
+        endpoint: &EndpointRecord,
+    ) -> Vec<(PeerId, PortId)> {
+        let EndpointRecord { port, network, ref name, given, .. } = *endpoint;
+        let mut touched = self.forget_endpoint(peer, port);
+        let addrs: Vec<IpAddr> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
+        let holder = Holder { name: name.clone(), given };
+        self.taken.entry(network).or_default().set((peer, port), &addrs, &holder);
+        touched.extend(self.sharers(network, (peer, port), &addrs));
+        self.contested |= peer == self.own || !touched.is_empty();
+        self.find_disputes(now);
+        touched
     }
 
     /// The tombstone of an endpoint record: its addresses are free again, also those that this host gave to
-    /// a port of another one.
-    pub fn remove_endpoint(&mut self, now: Instant, peer: PeerId, port: PortId) {
-        self.forget_endpoint(peer, port);
+    /// a port of another one. Returns the endpoints with which it shared an address.
+    pub fn remove_endpoint(&mut self, now: Instant, peer: PeerId, port: PortId) -> Vec<(PeerId, PortId)> {
+        let touched = self.forget_endpoint(peer, port);
         if peer != self.own {
             for network in self.state.networks.values_mut() {
                 self.dirty |= network.local.release(peer, port);
             }
         }
+        self.contested |= peer == self.own || !touched.is_empty();
         self.progress(now);
+        touched
     }
 
-    fn forget_endpoint(&mut self, peer: PeerId, port: PortId) {
-        for (network, taken) in &mut self.taken {
-            let before = taken.len();
-            taken.retain(|_, holders| {
-                holders.remove(&(peer, port));
-                !holders.is_empty()
-            });
-            if taken.len() != before
-                && let Some(network) = self.state.networks.get_mut(network)
-            {
+    fn forget_endpoint(&mut self, peer: PeerId, port: PortId) -> Vec<(PeerId, PortId)> {
+        let mut touched = Vec::new();
+        let networks: Vec<NetworkId> = self.taken.keys().copied().collect();
+        for network in networks {
+            let addrs = self.taken.entry(network).or_default().remove((peer, port));
+            if addrs.is_empty() {
+                continue;
+            }
+            touched.extend(self.sharers(network, (peer, port), &addrs));
+            if let Some(network) = self.state.networks.get_mut(&network) {
                 network.local.look_again();
             }
         }
+        touched
+    }
+
+    /// The other endpoints that show one of these addresses.
+    fn sharers(&self, network: NetworkId, not: EndpointId, addrs: &[IpAddr]) -> Vec<EndpointId> {
+        let Some(taken) = self.taken.get(&network) else { return Vec::new() };
+        let holders = addrs.iter().flat_map(|addr| taken.holders(*addr));
+        holders.map(|(id, _)| *id).filter(|id| *id != not).collect()
     }
 
     /// Counts as needing an address for the next five seconds (`status --wait ipam`).

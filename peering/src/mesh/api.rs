@@ -83,6 +83,14 @@ pub enum MeshEvent {
         /// The host.
         peer: PeerId,
     },
+    /// An endpoint of this host must change its addresses to these: another one keeps the one that is missing. The daemon
+    /// changes the interface and puts the endpoint again; told again until it did.
+    Readdress {
+        /// Its port.
+        port: PortId,
+        /// All addresses that it has from then on.
+        addresses: Vec<IpPrefix>,
+    },
     /// An endpoint of a live host, or of this one, runs or changed.
     EndpointUp(EndpointView),
     /// The endpoint stopped, was removed, or its host is down.
@@ -168,6 +176,8 @@ pub struct Endpoint {
     pub running: bool,
     /// The full id, if it is a Docker container.
     pub docker_id: Option<String>,
+    /// People asked for just these addresses: of two endpoints with the same one, this one keeps it.
+    pub explicit: bool,
 }
 
 /// An endpoint of any host.

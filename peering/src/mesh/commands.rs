@@ -1,13 +1,13 @@
 //! What people and the daemon ask of this host.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use engine::types::{Claim, NetworkId, PortId};
 
 use super::{AllocError, AllocRequest, Endpoint, EndpointView, Mesh, Output, RequestId, Target, VtepView};
-use crate::records::{EndpointRecord, VtepRecord};
+use crate::records::{EndpointRecord, Given, VtepRecord};
 
 impl Mesh {
     /// Adds targets and tries them at once; with `replace`, forgets those that are not named.
@@ -81,8 +81,11 @@ impl Mesh {
         let claim = Claim { version: self.claim_version(&endpoint), peer: self.me };
         if self.begin(now) {
             let addrs: Vec<_> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
-            self.ipam.adopt(now, endpoint.port, endpoint.network, &addrs, &endpoint.name);
-            let record = EndpointRecord::new(endpoint, claim.version);
+            let (port, network) = (endpoint.port, endpoint.network);
+            self.ipam.adopt(now, port, network, &addrs, &endpoint.name);
+            self.ipam.keep_only(now, port, network, &addrs);
+            let given = self.given(&endpoint, &addrs);
+            let record = EndpointRecord::new(endpoint, claim.version, given);
             let record = self.store.put_endpoint(&self.config.identity, &record);
             self.wrote(record.as_slice());
             self.settle();
@@ -150,6 +153,16 @@ impl Mesh {
             .collect();
         all.sort_by_key(|view| (view.network, view.addr));
         all
+    }
+
+    /// How an endpoint came by its addresses: as it was when it got them.
+    fn given(&self, endpoint: &Endpoint, addrs: &[IpAddr]) -> Given {
+        let now = self.ipam.given(endpoint.network, addrs, endpoint.explicit);
+        let known = self.store.endpoints().find(|(peer, e)| *peer == self.me && e.port == endpoint.port);
+        match known {
+            Some((_, e)) if e.addresses == endpoint.addresses && e.given.cluster.is_some() => e.given,
+            Some(_) | None => now,
+        }
     }
 
     fn delete_endpoint(&mut self, port: PortId) {

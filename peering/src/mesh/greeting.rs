@@ -5,9 +5,8 @@ use engine::types::PeerId;
 use super::{ConnId, Mesh, Output};
 use crate::ipam::Meeting;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message};
+use crate::records::ClusterId;
 
-/// What a connection between two clusters is closed with.
-const OTHER_CLUSTER: &str = "other_cluster";
 /// How the reason begins when two releases do not understand each other.
 const NO_VERSION: &str = "no common protocol version";
 
@@ -16,7 +15,7 @@ const MAX_REMEMBERED: usize = 8192;
 
 /// True for words with which a host closes a connection it will not want a moment later either.
 pub(super) fn is_refusal(reason: &str) -> bool {
-    reason == OTHER_CLUSTER || reason.starts_with(NO_VERSION)
+    reason.starts_with(NO_VERSION)
 }
 
 impl Mesh {
@@ -55,10 +54,27 @@ impl Mesh {
             Meeting::Same => {}
             Meeting::GiveWay => self.ipam.give_way(self.now),
             Meeting::Await => return,
-            Meeting::Refuse => return self.refuse(conn, peer, OTHER_CLUSTER),
+            Meeting::Merge => {
+                self.note_other_cluster(hello.cluster, ready);
+                if !ready {
+                    // If this host's first hello said that it cedes, the other side waits for another one.
+                    self.say_hello(conn);
+                }
+            }
         }
         if !ready {
             self.welcome(conn, peer, hello.boot_nonce);
+        }
+    }
+
+    /// Told by the host whose cluster stays; the other one tells that it goes over.
+    fn note_other_cluster(&mut self, theirs: Option<ClusterId>, ready: bool) {
+        let stays = theirs.zip(self.ipam.cluster()).filter(|(theirs, ours)| ours < theirs && !ready);
+        if let Some((theirs, ours)) = stays {
+            self.note(
+                "clusters_merged",
+                format!("cluster {theirs} was met and becomes part of cluster {ours}"),
+            );
         }
     }
 
@@ -74,8 +90,7 @@ impl Mesh {
             self.refused.clear();
         }
         if self.refused.insert(peer) {
-            let kind = if reason == OTHER_CLUSTER { OTHER_CLUSTER } else { "peer_refused" };
-            self.note(kind, format!("no peering with {peer}: {reason}"));
+            self.note("peer_refused", format!("no peering with {peer}: {reason}"));
         }
     }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::view::NetworkView;
 use super::{DEFAULT_DATA_PORT, EndpointView, HostView, MESH_NETWORK, Mesh, PeerState};
-use crate::gossip::{Record, kind};
+use crate::gossip::{Class, Record, Slot, kind};
 use crate::membership::MemberEvent;
 use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
 
@@ -42,16 +42,36 @@ impl Mesh {
     }
 
     fn apply_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
-        let EndpointRecord { port, network, .. } = *endpoint;
-        let addrs: Vec<_> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
-        self.ipam.set_endpoint(peer, port, network, &addrs, &endpoint.name);
+        let others = self.ipam.set_endpoint(self.now, peer, endpoint);
         self.show_endpoint(peer, endpoint);
+        self.show_again(&others);
     }
 
     pub(super) fn apply_no_endpoint(&mut self, peer: PeerId, key: &[u8]) {
         if let Ok(port) = key.try_into().map(PortId) {
-            self.ipam.remove_endpoint(self.now, peer, port);
+            let others = self.ipam.remove_endpoint(self.now, peer, port);
             self.view.hide_endpoint(peer, port);
+            self.show_again(&others);
+        }
+    }
+
+    /// The record of an endpoint died with its host.
+    pub(super) fn bury_endpoint(&mut self, peer: PeerId, key: &[u8]) {
+        if let Ok(port) = key.try_into().map(PortId) {
+            let others = self.ipam.bury_endpoint(self.now, peer, port);
+            self.view.hide_endpoint(peer, port);
+            self.show_again(&others);
+        }
+    }
+
+    /// These endpoints share an address with one that changed: whose it is may have changed too.
+    fn show_again(&mut self, endpoints: &[(PeerId, PortId)]) {
+        for &(peer, port) in endpoints {
+            let slot = Slot::of(Class::Owner, kind::ENDPOINT, peer, &port.0);
+            let Some(record) = self.store.get(slot).cloned() else { continue };
+            if let (Body::Endpoint(endpoint), false) = (record.body(), record.deleted()) {
+                self.show_endpoint(peer, endpoint);
+            }
         }
     }
 
@@ -120,9 +140,19 @@ impl Mesh {
     fn show_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
         let suspended = peer != self.me && !self.view.shows_host(peer);
         match self.endpoint_view(peer, endpoint) {
-            Some(view) if endpoint.running && !suspended => self.view.show_endpoint(view),
+            Some(view) if endpoint.running && !suspended => {
+                let view = self.without_lost_addresses(view);
+                self.view.show_endpoint(view);
+            }
             Some(_) | None => self.view.hide_endpoint(peer, endpoint.port),
         }
+    }
+
+    /// Frames for an address that two endpoints have go to the one that keeps it.
+    fn without_lost_addresses(&self, mut view: EndpointView) -> EndpointView {
+        let (peer, port, network) = (view.peer, view.endpoint.port, view.endpoint.network);
+        view.endpoint.addresses.retain(|prefix| self.ipam.keeps(network, peer, port, prefix.addr));
+        view
     }
 
     pub(super) fn endpoint_view(&self, peer: PeerId, endpoint: &EndpointRecord) -> Option<EndpointView> {

@@ -116,6 +116,7 @@ impl Mesh {
         for record in self.store.take_dropped() {
             let peer = record.signer();
             match record.kind() {
+                kind::ENDPOINT if self.store.removed(peer) => self.bury_endpoint(peer, record.key()),
                 kind::ENDPOINT => self.apply_no_endpoint(peer, record.key()),
                 kind::HOST => self.view.hide_host(peer),
                 _ => {}

@@ -9,6 +9,7 @@ use super::budget::Budget;
 use super::{ConnId, Mesh, Output};
 use crate::gossip::{Digest, Merge, Record, Slot, StateHash, kind};
 use crate::proto::{Message, Summary};
+use crate::records::Body;
 
 /// With so many connections or fewer, news go to all of them, else to so many chosen at random.
 const FANOUT: usize = 6;
@@ -64,10 +65,12 @@ impl Mesh {
     /// Records came from a peer: what is new is used and relayed, and what the peer lacks goes back.
     pub(super) fn handle_records(&mut self, conn: ConnId, from: PeerId, records: &[Vec<u8>]) {
         let (mut news, mut answer, mut returned) = (Vec::new(), Vec::new(), Vec::new());
+        let mut overruled = Vec::new();
         for bytes in records {
             match self.store.insert(bytes) {
                 Merge::Accepted { record, previous } => {
                     returned.extend(self.is_return(&record, previous.as_deref()).then(|| record.signer()));
+                    overruled.extend(previous.filter(|previous| overrules(previous, &record)));
                     news.push(record);
                 }
                 Merge::Older(held) | Merge::Dead(held) => answer.push(held),
@@ -94,8 +97,20 @@ impl Mesh {
         }
         self.push(&news, Some(from));
         self.transmit_all(conn, Message::records(&answer));
+        self.restore_settings(&overruled);
         self.reassert();
         self.come_back();
+    }
+
+    /// Of two clusters that meet, the settings of the lower one count: whoever sees others take their place writes
+    /// them again, above those.
+    fn restore_settings(&mut self, overruled: &[Arc<Record>]) {
+        for record in overruled {
+            if let Body::Network(network) = record.body() {
+                let written = self.store.put_network(&self.config.identity, network);
+                self.wrote(written.as_slice());
+            }
+        }
     }
 
     /// This host wrote records: they are used here, stored, and told to everybody, in this order.
@@ -164,5 +179,15 @@ impl Mesh {
         for message in messages {
             self.outbox.push_repairable(conn, message.encode());
         }
+    }
+}
+
+/// True when the settings of a network that stood before are those of a lower cluster.
+fn overrules(before: &Record, now: &Record) -> bool {
+    match (before.body(), now.body()) {
+        (Body::Network(before_it), Body::Network(now_it)) => {
+            !before.deleted() && !now.deleted() && before_it.cluster < now_it.cluster
+        }
+        _ => false,
     }
 }

@@ -135,8 +135,8 @@ fn a_refused_peer_is_tried_again_after_a_while() {
     let mut host = Host::new(1, &["node02"]);
     let dial = host.dials()[0];
     let conn = host.establish(2, Some(dial));
-    host.topology.refuse(host.now, conn, "other_cluster");
-    assert_eq!(host.state(), (TargetState::Refused, Some("other_cluster".to_owned())));
+    host.topology.refuse(host.now, conn, "no common protocol version");
+    assert_eq!(host.state(), (TargetState::Refused, Some("no common protocol version".to_owned())));
     host.wait(Duration::from_secs(29));
     assert!(host.dials().is_empty());
     host.wait(Duration::from_secs(1));

@@ -107,6 +107,7 @@ pub(crate) fn endpoint(host: &Host, name: &str) -> Endpoint {
         ifname: "mesh0".to_owned(),
         running: true,
         docker_id: None,
+        explicit: false,
     }
 }
 

@@ -50,17 +50,23 @@ impl World {
 
     /// No two containers anywhere have the same address.
     pub fn assert_no_duplicates(&self) {
-        let mut holders: BTreeMap<IpAddr, (usize, String)> = BTreeMap::new();
+        let duplicates = self.duplicates();
+        assert!(duplicates.is_empty(), "seed {}: addresses with two holders: {duplicates:?}", self.seed);
+    }
+
+    /// The addresses that more than one container has.
+    pub fn duplicates(&self) -> Vec<(IpAddr, Vec<String>)> {
+        let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         for (number, host) in self.hosts.iter().enumerate() {
             for (_, endpoint) in host.ports.values() {
                 for prefix in &endpoint.addresses {
-                    let holder = (number, endpoint.name.clone());
-                    if let Some(other) = holders.insert(prefix.addr, holder.clone()) {
-                        panic!("seed {}: {} is held by {other:?} and {holder:?}", self.seed, prefix.addr);
-                    }
+                    let holder = format!("{} on {}", endpoint.name, Self::name(number));
+                    holders.entry(prefix.addr).or_default().push(holder);
                 }
             }
         }
+        holders.retain(|_, holders| holders.len() > 1);
+        holders.into_iter().collect()
     }
 
     /// Waits until all agree, or says what they think instead.

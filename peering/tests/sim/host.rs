@@ -222,6 +222,13 @@ impl Host {
         while self.saving.is_none() {
             let mesh = self.mesh.as_mut()?;
             while let Some(event) = mesh.poll_event() {
+                if let MeshEvent::Readdress { port, addresses } = &event
+                    && let Some((_, endpoint)) = self.ports.get_mut(port)
+                {
+                    endpoint.addresses.clone_from(addresses);
+                    endpoint.explicit = false;
+                    mesh.put_endpoint(now, endpoint.clone());
+                }
                 self.events.push(event);
             }
             match mesh.poll_persist() {
@@ -272,6 +279,7 @@ impl Host {
 }
 
 fn endpoint(what: AllocRequest, addresses: Vec<IpPrefix>) -> Endpoint {
+    let explicit = !what.wanted.is_empty();
     let [a, b, c, d, e, g, ..] = what.port.0;
     Endpoint {
         port: what.port,
@@ -283,5 +291,6 @@ fn endpoint(what: AllocRequest, addresses: Vec<IpPrefix>) -> Endpoint {
         ifname: "mesh0".to_owned(),
         running: true,
         docker_id: None,
+        explicit,
     }
 }

@@ -4,7 +4,7 @@ use super::{Device, DeviceError, GSO_MAX_SIZE, PortSpec, QUEUE_LEN, alias};
 use crate::io::netlink::{Link, LinkChange, Netlink, NetlinkError};
 use crate::io::netns::{Netns, NetnsError};
 use crate::io::tap::{Tap, TapError, is_valid_name};
-use crate::types::IpPrefix;
+use crate::types::{IpPrefix, PortId};
 
 /// What the kernel makes the next free number of.
 const DEFAULT_NAME: &str = "mesh%d";
@@ -110,6 +110,25 @@ fn set_up(spec: &PortSpec, inside: &Netlink, link: &Link) -> Result<(), DeviceEr
     }
     let change = LinkChange { mac: Some(spec.mac), up: Some(true), ..LinkChange::default() };
     Ok(inside.set_link(link.index, &change)?)
+}
+
+/// Takes the `former` addresses from the interface of a port and gives it those it has now. Others that somebody gave it
+/// stay, as far as the kernel lets them.
+pub fn readdress(
+    netns: &Netns,
+    port: PortId,
+    former: &[IpPrefix],
+    addresses: &[IpPrefix],
+) -> Result<(), DeviceError> {
+    let inside = Netlink::open_in(netns)?;
+    let link = inside.link_by_alias(&alias(port))?.ok_or(DeviceError::Gone { port })?;
+    for prefix in former.iter().filter(|prefix| !addresses.contains(prefix)) {
+        inside.remove_address(link.index, *prefix)?;
+    }
+    for prefix in addresses {
+        inside.add_address(link.index, *prefix).map_err(|e| address_error(e, *prefix))?;
+    }
+    Ok(())
 }
 
 fn address_error(e: NetlinkError, prefix: IpPrefix) -> DeviceError {

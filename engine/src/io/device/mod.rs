@@ -12,7 +12,7 @@ use super::netns::{NetnsError, NetnsId};
 use super::tap::{Offloads, Tap, TapError};
 use crate::types::{IpPrefix, MacAddr, PortId};
 
-pub use create::create;
+pub use create::{create, readdress};
 pub use find::{Found, destroy, find, reopen, strays};
 
 /// The longest super-frame a port is given, in bytes. With the headers of each of its segments it still fits one

@@ -44,6 +44,23 @@ impl Netlink {
             result => result,
         }
     }
+
+    /// Takes an address from a link. Success when the link has not got it.
+    ///
+    /// With the first IPv4 address of a subnet the kernel removes the others of it too, unless `promote_secondaries` is set
+    /// (Documentation/networking/ip-sysctl.rst): add those that shall stay afterwards.
+    pub fn remove_address(&self, index: u32, prefix: IpPrefix) -> Result<(), NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = prefix.len;
+        message.header.family = family(prefix.addr);
+        message.attributes.push(AddressAttribute::Local(prefix.addr));
+        let action = || format!("remove the address {prefix} from link {index}");
+        match self.change(RouteNetlinkMessage::DelAddress(message), 0, action) {
+            Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            result => result,
+        }
+    }
 }
 
 pub(super) fn family(addr: IpAddr) -> AddressFamily {

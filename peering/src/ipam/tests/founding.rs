@@ -89,7 +89,7 @@ fn a_founder_without_allocations_gives_way_and_one_with_them_does_not() {
     let (mine, theirs) = (world.hosts[0].ipam.cluster(), world.hosts[1].ipam.cluster());
     assert_eq!(world.hosts[0].ipam.meet(id(1), theirs, true), Meeting::Await);
     assert_eq!(world.hosts[1].ipam.meet(id(0), mine, false), Meeting::GiveWay);
-    assert_eq!(world.hosts[0].ipam.meet(id(1), theirs, false), Meeting::Refuse);
+    assert_eq!(world.hosts[0].ipam.meet(id(1), theirs, false), Meeting::Merge);
     world.meet(0, 1);
     world.run(Duration::from_secs(15));
     assert_eq!(world.hosts[1].ipam.cluster(), mine);

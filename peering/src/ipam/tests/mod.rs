@@ -2,6 +2,7 @@
 
 mod allocation;
 mod founding;
+mod removed;
 mod rules;
 mod units;
 mod world;

@@ -86,7 +86,7 @@ fn the_tombstone_of_an_endpoint_frees_its_address_at_the_owner() {
     world.release(0, port(1));
     world.run(Duration::from_secs(5));
     let addr = world.address(1, port(2), &[&first]);
-    world.hosts[0].ipam.set_endpoint(id(1), port(2), NETWORK, &[addr], "db on host1");
+    world.show(0, 1, port(2), &[addr], "db on host1");
     let request = world.allocate(0, port(3), &[&first]);
     assert!(world.answer(0, request).is_err());
     let now = world.now;
@@ -99,7 +99,7 @@ fn the_tombstone_of_an_endpoint_frees_its_address_at_the_owner() {
 fn addresses_in_endpoint_records_are_skipped_and_named() {
     let mut world = World::new(1, "10.32.0.0/12", 1);
     let taken: Vec<_> = ["10.32.0.2", "10.32.0.3"].iter().map(|addr| addr.parse().unwrap()).collect();
-    world.hosts[0].ipam.set_endpoint(id(5), port(9), NETWORK, &taken, "web on host5");
+    world.show(0, 5, port(9), &taken, "web on host5");
     assert_eq!(world.address(0, port(1), &[]).to_string(), "10.32.0.4");
     let request = world.allocate(0, port(2), &["10.32.0.3"]);
     let error = world.answer(0, request).unwrap_err();

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use engine::types::{IpPrefix, NetworkId, PeerId, PortId};
+use engine::types::{IpPrefix, MacAddr, NetworkId, PeerId, PortId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::ipam::{Ipam, IpamOutput, Meeting};
 use crate::mesh::{AllocError, AllocRequest, PeerState, RequestId};
 use crate::proto::Message;
-use crate::records::{Encryption, HostRecord, TargetRecord};
+use crate::records::{Encryption, EndpointRecord, Given, HostRecord, TargetRecord};
 
 pub(super) const NETWORK: NetworkId = NetworkId([9; 32]);
 /// One step of the world.
@@ -212,6 +212,26 @@ impl World {
         }
     }
 
+    /// A host learns an endpoint record of another one.
+    pub(super) fn show(&mut self, n: usize, of: usize, port: PortId, addrs: &[IpAddr], name: &str) {
+        let endpoint = endpoint_record(port, addrs, name);
+        let now = self.now;
+        self.hosts[n].ipam.set_endpoint(now, id(of), &endpoint);
+        self.drain(n);
+    }
+
+    /// A host learns that another one was removed, and who takes its units.
+    pub(super) fn remove(&mut self, at: usize, gone: usize, taker: usize) {
+        let now = self.now;
+        self.hosts[at].ipam.set_removed(now, id(gone), id(taker));
+        self.drain(at);
+    }
+
+    /// Who owns an address, as a host knows it.
+    pub(super) fn owner(&self, at: usize, addr: IpAddr) -> Option<PeerId> {
+        self.hosts[at].ipam.owner_of(NETWORK, addr)
+    }
+
     /// A host loses its memory, not its disk.
     pub(super) fn crash(&mut self, n: usize) {
         let seed = self.rng.random();
@@ -361,9 +381,28 @@ impl World {
                     let closure = self.hosts[n].ipam.founding.closure();
                     self.hosts[n].founded.push(closure);
                 }
-                IpamOutput::Cluster { .. } | IpamOutput::Notice { .. } | IpamOutput::Reclaim(_) => {}
+                IpamOutput::Cluster { .. }
+                | IpamOutput::Notice { .. }
+                | IpamOutput::Reclaim(_)
+                | IpamOutput::Readdress { .. } => {}
             }
         }
+    }
+}
+
+fn endpoint_record(port: PortId, addrs: &[IpAddr], name: &str) -> EndpointRecord {
+    EndpointRecord {
+        port,
+        network: NETWORK,
+        name: name.to_owned(),
+        container: name.to_owned(),
+        mac: MacAddr::local([1, 2, 3, 4, 5, port.0[7]]),
+        addresses: addrs.iter().map(|&addr| IpPrefix { addr, len: 12 }).collect(),
+        ifname: "mesh0".to_owned(),
+        running: true,
+        docker_id: None,
+        claim_version: 1,
+        given: Given::default(),
     }
 }
 

@@ -1,0 +1,87 @@
+//! What removed hosts leave: their units, and the addresses that their containers may still use.
+//!
+//! The host that wrote the removal takes the units over, one epoch up, whenever it learns of one: also of those that were
+//! granted to the removed host where nobody here saw it. A removed host that comes back gives up what it still
+//! takes for its own; the addresses of its containers stay with it, as exceptions, unless somebody else has got them.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use engine::types::{NetworkId, PeerId, PortId};
+
+use super::{Ipam, IpamOutput};
+
+impl Ipam {
+    /// A host was removed, and whoever wrote its removal (`taken_by`) takes its units over. Told at least once for each
+    /// removal, and again when `taken_by` was removed too; told with the own id when this host itself was removed and
+    /// comes back.
+    pub fn set_removed(&mut self, now: Instant, peer: PeerId, taken_by: PeerId) {
+        self.states.remove(&peer);
+        self.founding.forget_host(peer);
+        if peer == self.own {
+            self.hand_over_units(peer, taken_by);
+        } else {
+            self.removed.insert(peer, taken_by);
+            for network in self.state.networks.values_mut() {
+                self.dirty |= network.local.release_peer(peer);
+            }
+            self.forget_claims_at(peer);
+            self.take_over();
+        }
+        self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, taken_by));
+        self.progress(now);
+    }
+
+    /// An endpoint record died with its host: the container may live on, so its addresses are given out last.
+    pub fn bury_endpoint(&mut self, now: Instant, peer: PeerId, port: PortId) -> Vec<(PeerId, PortId)> {
+        let shown: Vec<(NetworkId, IpAddr)> = self
+            .taken
+            .iter()
+            .flat_map(|(network, taken)| taken.of((peer, port)).iter().map(|addr| (*network, *addr)))
+            .collect();
+        let touched = self.remove_endpoint(now, peer, port);
+        for (network, addr) in shown {
+            if let Some(network) = self.state.networks.get_mut(&network) {
+                network.local.use_last(addr);
+                self.dirty = true;
+            }
+        }
+        touched
+    }
+
+    /// Takes the units of removed hosts that fall to this one.
+    pub(super) fn take_over(&mut self) {
+        let mine = self.removed.iter().filter(|(_, taker)| **taker == self.own);
+        for peer in mine.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.hand_over_units(peer, self.own);
+        }
+    }
+
+    /// All units of a host go to another one, each one epoch up.
+    pub(super) fn hand_over_units(&mut self, from: PeerId, to: PeerId) {
+        for (id, network) in &mut self.state.networks {
+            let units: Vec<(u16, u16)> = network.units.of(from).collect();
+            let news = network.units.grant(&units, to);
+            if news.is_empty() {
+                continue;
+            }
+            self.dirty = true;
+            network.grants.remove(&from);
+            let taken = self.taken.entry(*id).or_default();
+            let (local, view) = network.parts(self.own, taken);
+            if from == self.own {
+                local.forget_lost(&view);
+            }
+            local.look_again();
+            self.outputs.push_back(IpamOutput::Push(network.table(*id, news)));
+        }
+    }
+
+    /// Nothing can be asked of a removed host, and nothing must be told to it: the owner of the unit is told instead,
+    /// and of an address that was never named nobody knows.
+    fn forget_claims_at(&mut self, peer: PeerId) {
+        let before = self.state.foreign.len();
+        self.state.foreign.retain(|_, foreign| foreign.owner != peer || foreign.addr.is_some());
+        self.dirty |= self.state.foreign.len() != before;
+    }
+}
