@@ -111,30 +111,6 @@ fn connect_replace_leaves_only_the_new_targets() -> Result<()> {
 }
 
 #[test]
-fn two_founded_clusters_do_not_mix() -> Result<()> {
-    let net = Topology::new("two clusters")?.hosts(2)?;
-    net.host(0).launch(&[])?;
-    net.host(1).launch(&[])?;
-    let web = net.host(0).attach("web")?;
-    let db = net.host(1).attach("db")?;
-    net.host(0).connect(&["node02"])?;
-    wait_until("the connection is refused", secs(10), || {
-        let row = target(net.host(0), "192.0.2.2")?;
-        ensure!(state(&row) == "refused", "{row}");
-        ensure!(
-            row.get("reason").and_then(Value::as_str).is_some_and(|it| it.contains("other_cluster")),
-            "{row}"
-        );
-        Ok(())
-    })?;
-    ensure!(net.host(0).ps()?.len() == 1 && net.host(1).ps()?.len() == 1, "endpoints were exchanged");
-    if web.address != db.address {
-        web.no_ping(&db, secs(1))?;
-    }
-    Ok(())
-}
-
-#[test]
 fn a_lossy_underlay_is_no_obstacle() -> Result<()> {
     let net = Topology::new("a tenth is lost")?.hosts(2)?;
     net.host(0).lose_from(net.host(1), 10)?;

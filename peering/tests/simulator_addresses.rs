@@ -1,5 +1,7 @@
 //! Promises about addresses, each with several hosts under a virtual clock.
 
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
+
 mod sim;
 
 use std::collections::BTreeMap;
@@ -214,7 +216,7 @@ fn addresses(world: &World, number: usize) -> BTreeMap<String, String> {
 
 fn join(world: &mut World, a: usize, b: usize) {
     let now = world.now;
-    world.hosts[a].mesh.as_mut().unwrap().connect(now, vec![World::target(b)], false);
+    world.hosts[a].mesh.as_mut().expect("it runs").connect(now, vec![World::target(b)], false);
     world.run(Duration::ZERO);
 }
 
