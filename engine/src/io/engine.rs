@@ -5,38 +5,36 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
+mod control;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture::{self, Capture, CaptureError, Lens, MAX_CAPTURES, Place, Target};
 use super::device::Device;
-use super::netns::NetnsId;
-use super::socket::{self, DataSocket, Gauge, RecvBatch, SocketGroup, SocketLoad};
+use super::socket::{self, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::tunnel::{Tunnel, Underlay};
 use super::watch::Watcher;
-use super::worker::{Command, NewPort, PortGone, Shared, Sides, Worker};
+use super::worker::{Command, NewPort, Report, Shared, Sides, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
 use crate::rate::{Limit, Rate};
+use crate::ring::RingPlan;
 use crate::seam::{Event, Update};
-use crate::tables::{PortIndex, Registry, Tables};
+use crate::tables::{Registry, Tables};
 use crate::types::{PortId, Vni};
-
-/// How often learned addresses are aged.
-const SWEEP: Duration = Duration::from_secs(10);
+use control::{Control, Inner, OpenPort, Running, WorkerEnd};
 
 /// How the data plane of this host is set up.
 #[derive(Clone, Debug)]
@@ -82,55 +80,6 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Inner {
-    control: Mutex<Control>,
-    tables: Arc<ArcSwap<Tables>>,
-    workers: Vec<WorkerEnd>,
-    /// Counts what the control socket drops.
-    counters: Arc<Counters>,
-    socket: DataSocket,
-    /// Wakes the control thread: a port is gone, a deadline has moved, or it shall stop.
-    wake: Arc<EventFd>,
-    offloads: Offloads,
-}
-
-/// The control side's end of a worker.
-struct WorkerEnd {
-    commands: Mutex<Sender<Command>>,
-    wake: Arc<EventFd>,
-    counters: Arc<Counters>,
-    gauge: Gauge,
-}
-
-/// What is changed under the lock.
-struct Control {
-    registry: Registry,
-    paths: Paths,
-    mtus: BTreeMap<Vni, u16>,
-    ports: BTreeMap<PortId, OpenPort>,
-    captures: BTreeMap<u64, Running>,
-    events: Sender<Event>,
-    /// The destinations have changed since their ways were looked up.
-    ways_stale: bool,
-    stopping: bool,
-}
-
-/// A capture, and the port it ends with.
-struct Running {
-    place: Place,
-    shared: Arc<capture::Shared>,
-}
-
-struct OpenPort {
-    index: PortIndex,
-    vni: Vni,
-    ifname: String,
-    offloads: Offloads,
-    counters: Vec<Arc<PortCounters>>,
-    /// The namespace that the descriptors keep alive, if they were opened inside.
-    pinned: Option<NetnsId>,
-}
-
 /// The counters of the data plane at one moment.
 #[derive(Clone, Debug)]
 pub struct EngineSnapshot {
@@ -169,7 +118,7 @@ impl Engine {
         let SocketGroup { workers: sockets, control: control_socket } =
             socket::bind(config.listen, config.data_port, config.workers)?;
         let (events, event_receiver) = mpsc::channel();
-        let (gone, gone_receiver) = mpsc::channel();
+        let (reports, report_receiver) = mpsc::channel();
         let mut registry = Registry::new(Instant::now());
         let tables = Arc::new(ArcSwap::new(registry.tables()));
         let wake = Arc::new(event_fd()?);
@@ -178,8 +127,13 @@ impl Engine {
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
         for (index, (socket, pool)) in sockets.into_iter().zip(pools).enumerate() {
-            let (end, thread) =
-                start_worker(index, Sides { socket, pool, tunnel: tunnels.next() }, &tables, &gone, &wake)?;
+            let (end, thread) = start_worker(
+                index,
+                Sides { socket, pool, tunnel: tunnels.next() },
+                &tables,
+                &reports,
+                &wake,
+            )?;
             workers.push(end);
             threads.push(thread);
         }
@@ -204,7 +158,7 @@ impl Engine {
         });
         let for_thread = Arc::clone(&inner);
         let control = std::thread::Builder::new().name("control".into());
-        threads.push(control.spawn(move || for_thread.run_control(&gone_receiver, underlay.as_ref()))?);
+        threads.push(control.spawn(move || for_thread.run_control(&report_receiver, underlay.as_ref()))?);
         let watched = Arc::downgrade(&inner);
         let watcher = Watcher::start(move |netns| {
             if let Some(inner) = watched.upgrade() {
@@ -237,8 +191,9 @@ impl Engine {
             worker.tell(Command::AddPort(NewPort { index, vni, queue, reads, counters, limit }));
         }
         let pinned = device.pins_namespace.then_some(device.netns);
-        let port =
-            OpenPort { index, vni, ifname: device.ifname, offloads: device.offloads, counters, pinned };
+        let ring = RingPlan::new(self.workers());
+        let (ifname, offloads) = (device.ifname, device.offloads);
+        let port = OpenPort { index, vni, ifname, offloads, counters, ring, pinned };
         control.ports.insert(device.port, port);
         self.inner.publish(&mut control);
         drop(control);
@@ -355,8 +310,8 @@ fn start_worker(
     index: usize,
     sides: Sides,
     tables: &Arc<ArcSwap<Tables>>,
-    gone: &Sender<PortGone>,
-    gone_wake: &Arc<EventFd>,
+    reports: &Sender<Report>,
+    report_wake: &Arc<EventFd>,
 ) -> io::Result<(WorkerEnd, JoinHandle<()>)> {
     let (commands, receiver) = mpsc::channel();
     let (wake, counters) = (Arc::new(event_fd()?), Arc::new(Counters::new()));
@@ -365,8 +320,9 @@ fn start_worker(
         counters: Arc::clone(&counters),
         wake: Arc::clone(&wake),
         commands: receiver,
-        gone: gone.clone(),
-        gone_wake: Arc::clone(gone_wake),
+        number: index,
+        reports: reports.clone(),
+        report_wake: Arc::clone(report_wake),
     };
     let gauge = sides.socket.gauge()?;
     let worker = Worker::new(shared, sides, Coalesce { tcp: true, udp: true })?;
@@ -387,219 +343,4 @@ fn share_out(queues: Vec<Tap>, workers: usize) -> io::Result<Vec<(Tap, bool)>> {
 
 fn event_fd() -> io::Result<EventFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?)
-}
-
-impl WorkerEnd {
-    fn tell(&self, command: Command) {
-        // A worker that is gone has nothing left to be told.
-        let _ = self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command);
-        let _ = self.wake.write(1);
-    }
-}
-
-impl OpenPort {
-    fn snapshot(&self, port: PortId) -> PortSnapshot {
-        let mut totals = PortTotals::default();
-        self.counters.iter().for_each(|counters| totals.merge(&counters.totals()));
-        PortSnapshot {
-            port,
-            vni: self.vni,
-            ifname: self.ifname.clone(),
-            offloads: self.offloads.clone(),
-            totals,
-        }
-    }
-}
-
-impl Control {
-    fn apply(&mut self, now: Instant, update: Update) {
-        match &update {
-            Update::SetNetwork { vni, mtu } => {
-                self.mtus.insert(*vni, *mtu);
-                self.paths.set_mtu(self.mtus.values().copied().max().unwrap_or_default());
-            }
-            Update::RemoveNetwork { vni } => {
-                self.mtus.remove(vni);
-            }
-            Update::SetPeer { peer, candidates, .. } => self.paths.set_peer(now, *peer, candidates),
-            Update::RemovePeer { peer } => self.paths.remove_peer(*peer),
-            Update::AddVtep { .. }
-            | Update::RemoveVtep { .. }
-            | Update::Pin { .. }
-            | Update::Unpin { .. } => {}
-        }
-        self.ways_stale |= matches!(update, Update::AddVtep { .. });
-        self.registry.apply(update);
-    }
-
-    /// Takes over what the paths have decided; true when that changes the tables.
-    fn drain_path_events(&mut self) -> bool {
-        let mut changed = false;
-        while let Some(event) = self.paths.poll_event() {
-            changed = true;
-            self.ways_stale = true;
-            match &event {
-                Event::PathUp { peer, addr, .. } => self.registry.set_path(*peer, Some(*addr)),
-                Event::PathDown { peer, .. } => self.registry.set_path(*peer, None),
-                Event::PortGone { .. } => {}
-            }
-            self.tell(event);
-        }
-        changed
-    }
-
-    /// Whether an open port keeps this namespace alive.
-    fn pins(&self, netns: NetnsId) -> bool {
-        self.ports.values().any(|port| port.pinned == Some(netns))
-    }
-
-    fn port_at(&self, index: PortIndex) -> Option<PortId> {
-        self.ports.iter().find(|(_, port)| port.index == index).map(|(&id, _)| id)
-    }
-
-    fn tell(&self, event: Event) {
-        // Nobody listens any more when the daemon is stopping.
-        let _ = self.events.send(event);
-    }
-}
-
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Control> {
-        // Every change leaves the tables whole, also when another thread has panicked between two of them.
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the new tables visible to the workers and sends what the paths want sent.
-    fn publish(&self, control: &mut Control) {
-        control.drain_path_events();
-        self.tables.store(control.registry.tables());
-        self.wake_control();
-    }
-
-    fn wake_control(&self) {
-        // The counter can only be full when a wake-up is pending anyway.
-        let _ = self.wake.write(1);
-    }
-
-    /// Takes a port from the workers and the tables.
-    fn close_port(&self, control: &mut Control, port: PortId) -> Option<OpenPort> {
-        let open = control.ports.remove(&port)?;
-        for worker in &self.workers {
-            worker.tell(Command::RemovePort(open.index));
-        }
-        for running in control.captures.values().filter(|r| r.place == Place::Port(open.index)) {
-            running.shared.finish();
-        }
-        control.registry.remove_port(port);
-        self.tables.store(control.registry.tables());
-        Some(open)
-    }
-
-    fn nudge_lenses(&self) {
-        self.workers.iter().for_each(|worker| worker.tell(Command::FlushLenses));
-    }
-
-    fn end_capture(&self, number: u64) {
-        // Under the lock, so that the next capture of this number begins behind the end of this one.
-        let mut control = self.lock();
-        control.captures.remove(&number);
-        self.workers.iter().for_each(|worker| worker.tell(Command::RemoveLens(number)));
-    }
-
-    fn port_gone(&self, port: PortId, reason: &str) {
-        let mut control = self.lock();
-        if self.close_port(&mut control, port).is_some() {
-            control.tell(Event::PortGone { port, reason: reason.to_owned() });
-        }
-    }
-
-    /// Lets go of a namespace that only our own descriptors keep alive.
-    fn namespace_died(&self, netns: NetnsId) {
-        let in_it = |(&id, port): (&PortId, &OpenPort)| (port.pinned == Some(netns)).then_some(id);
-        let ports: Vec<PortId> = self.lock().ports.iter().filter_map(in_it).collect();
-        ports.into_iter().for_each(|port| self.port_gone(port, "its namespace has no other holder"));
-    }
-
-    fn run_control(&self, gone: &Receiver<PortGone>, underlay: Option<&Underlay>) {
-        let mut received = RecvBatch::new(1);
-        let mut next_sweep = Instant::now() + SWEEP;
-        loop {
-            let timeout = self.control_timeout(next_sweep);
-            let routes = underlay.map_or(self.wake.as_fd(), AsFd::as_fd);
-            let mut ready =
-                [self.wake.as_fd(), self.socket.as_fd(), routes].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            if let Err(error) = poll(&mut ready, timeout)
-                && error != nix::errno::Errno::EINTR
-            {
-                return tracing::error!("the control thread cannot wait: {error}");
-            }
-            let _ = self.wake.read();
-            while let Ok(PortGone { index, reason }) = gone.try_recv() {
-                let port = self.lock().port_at(index);
-                port.into_iter().for_each(|port| self.port_gone(port, &reason));
-            }
-            let now = Instant::now();
-            let mut control = self.lock();
-            if control.stopping {
-                return;
-            }
-            self.receive_control(&mut control, now, &mut received);
-            self.run_paths(&mut control, now);
-            let sweep = now >= next_sweep;
-            if sweep {
-                control.registry.sweep(now);
-                next_sweep = now + SWEEP;
-            }
-            // A device's features change without a word, so its ways are looked up now and then.
-            if let Some(underlay) = underlay {
-                self.find_ways(&mut control, underlay, sweep);
-            }
-        }
-    }
-
-    /// Looks up through which devices super-frames leave whole, when anything of it may have changed.
-    fn find_ways(&self, control: &mut Control, underlay: &Underlay, anyhow: bool) {
-        let changed = underlay.has_changed();
-        if !std::mem::take(&mut control.ways_stale) && !changed && !anyhow {
-            return;
-        }
-        let ways = underlay.ways(control.registry.destinations());
-        if control.registry.set_ways(ways) {
-            self.tables.store(control.registry.tables());
-        }
-    }
-
-    fn control_timeout(&self, next_sweep: Instant) -> PollTimeout {
-        let next = self.lock().paths.poll_timeout().map_or(next_sweep, |next| next.min(next_sweep));
-        let wait = next.saturating_duration_since(Instant::now());
-        // Rounded up, else the last millisecond would be spent polling.
-        PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-    }
-
-    /// Takes one batch of datagrams that are not VXLAN.
-    fn receive_control(&self, control: &mut Control, now: Instant, received: &mut RecvBatch) {
-        if self.socket.recv_batch(received).is_err() {
-            return;
-        }
-        for burst in received.received() {
-            for range in burst.datagrams() {
-                let bytes =
-                    received.arena().get(range.start as usize..range.end as usize).unwrap_or_default();
-                if let Err(reason) = control.paths.handle_datagram(now, burst.from, bytes) {
-                    self.counters.dropped(reason, 1);
-                }
-            }
-        }
-    }
-
-    fn run_paths(&self, control: &mut Control, now: Instant) {
-        control.paths.handle_timeout(now);
-        while let Some(transmit) = control.paths.poll_transmit() {
-            // What does not leave is not answered: a probe needs no other report.
-            let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
-        }
-        if control.drain_path_events() {
-            self.tables.store(control.registry.tables());
-        }
-    }
 }

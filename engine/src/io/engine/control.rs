@@ -1,0 +1,322 @@
+//! The control side of a running data plane: what is changed under the lock, and the control thread.
+
+#![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+
+use super::PortSnapshot;
+use crate::counters::{Counters, PortCounters, PortTotals};
+use crate::io::capture::{self, Place};
+use crate::io::device;
+use crate::io::netns::{Netns, NetnsId};
+use crate::io::socket::{DataSocket, Gauge, RecvBatch};
+use crate::io::tap::Offloads;
+use crate::io::tunnel::Underlay;
+use crate::io::worker::{Command, Report};
+use crate::path::Paths;
+use crate::ring::RingPlan;
+use crate::seam::{Event, Update};
+use crate::tables::{PortIndex, Registry, Tables};
+use crate::types::{PortId, Vni};
+
+/// How often learned addresses are aged.
+const SWEEP: Duration = Duration::from_secs(10);
+
+pub(super) struct Inner {
+    pub(super) control: Mutex<Control>,
+    pub(super) tables: Arc<ArcSwap<Tables>>,
+    pub(super) workers: Vec<WorkerEnd>,
+    /// Counts what the control socket drops.
+    pub(super) counters: Arc<Counters>,
+    pub(super) socket: DataSocket,
+    /// Wakes the control thread: a port is gone, a deadline has moved, or it shall stop.
+    pub(super) wake: Arc<EventFd>,
+    pub(super) offloads: Offloads,
+}
+
+/// The control side's end of a worker.
+pub(super) struct WorkerEnd {
+    pub(super) commands: Mutex<Sender<Command>>,
+    pub(super) wake: Arc<EventFd>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) gauge: Gauge,
+}
+
+/// What is changed under the lock.
+pub(super) struct Control {
+    pub(super) registry: Registry,
+    pub(super) paths: Paths,
+    pub(super) mtus: BTreeMap<Vni, u16>,
+    pub(super) ports: BTreeMap<PortId, OpenPort>,
+    pub(super) captures: BTreeMap<u64, Running>,
+    pub(super) events: Sender<Event>,
+    /// The destinations have changed since their ways were looked up.
+    pub(super) ways_stale: bool,
+    pub(super) stopping: bool,
+}
+
+/// A capture, and the port it ends with.
+pub(super) struct Running {
+    pub(super) place: Place,
+    pub(super) shared: Arc<capture::Shared>,
+}
+
+pub(super) struct OpenPort {
+    pub(super) index: PortIndex,
+    pub(super) vni: Vni,
+    pub(super) ifname: String,
+    pub(super) offloads: Offloads,
+    pub(super) counters: Vec<Arc<PortCounters>>,
+    pub(super) ring: RingPlan,
+    /// The namespace that the descriptors keep alive, if they were opened inside.
+    pub(super) pinned: Option<NetnsId>,
+}
+
+impl WorkerEnd {
+    pub(super) fn tell(&self, command: Command) {
+        // A worker that is gone has nothing left to be told.
+        let _ = self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command);
+        let _ = self.wake.write(1);
+    }
+}
+
+impl OpenPort {
+    pub(super) fn snapshot(&self, port: PortId) -> PortSnapshot {
+        let mut totals = PortTotals::default();
+        self.counters.iter().for_each(|counters| totals.merge(&counters.totals()));
+        PortSnapshot {
+            port,
+            vni: self.vni,
+            ifname: self.ifname.clone(),
+            offloads: self.offloads.clone(),
+            totals,
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn apply(&mut self, now: Instant, update: Update) {
+        match &update {
+            Update::SetNetwork { vni, mtu } => {
+                self.mtus.insert(*vni, *mtu);
+                self.paths.set_mtu(self.mtus.values().copied().max().unwrap_or_default());
+            }
+            Update::RemoveNetwork { vni } => {
+                self.mtus.remove(vni);
+            }
+            Update::SetPeer { peer, candidates, .. } => self.paths.set_peer(now, *peer, candidates),
+            Update::RemovePeer { peer } => self.paths.remove_peer(*peer),
+            Update::AddVtep { .. }
+            | Update::RemoveVtep { .. }
+            | Update::Pin { .. }
+            | Update::Unpin { .. } => {}
+        }
+        self.ways_stale |= matches!(update, Update::AddVtep { .. });
+        self.registry.apply(update);
+    }
+
+    /// Takes over what the paths have decided; true when that changes the tables.
+    fn drain_path_events(&mut self) -> bool {
+        let mut changed = false;
+        while let Some(event) = self.paths.poll_event() {
+            changed = true;
+            self.ways_stale = true;
+            match &event {
+                Event::PathUp { peer, addr, .. } => self.registry.set_path(*peer, Some(*addr)),
+                Event::PathDown { peer, .. } => self.registry.set_path(*peer, None),
+                Event::PortGone { .. } => {}
+            }
+            self.tell(event);
+        }
+        changed
+    }
+
+    /// Whether an open port keeps this namespace alive.
+    pub(super) fn pins(&self, netns: NetnsId) -> bool {
+        self.ports.values().any(|port| port.pinned == Some(netns))
+    }
+
+    fn port_at(&self, index: PortIndex) -> Option<PortId> {
+        self.ports.iter().find(|(_, port)| port.index == index).map(|(&id, _)| id)
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listens any more when the daemon is stopping.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Inner {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Control> {
+        // Every change leaves the tables whole, also when another thread has panicked between two of them.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the new tables visible to the workers and sends what the paths want sent.
+    pub(super) fn publish(&self, control: &mut Control) {
+        control.drain_path_events();
+        self.tables.store(control.registry.tables());
+        self.wake_control();
+    }
+
+    pub(super) fn wake_control(&self) {
+        // The counter can only be full when a wake-up is pending anyway.
+        let _ = self.wake.write(1);
+    }
+
+    /// Takes a port from the workers and the tables.
+    pub(super) fn close_port(&self, control: &mut Control, port: PortId) -> Option<OpenPort> {
+        let open = control.ports.remove(&port)?;
+        for worker in &self.workers {
+            worker.tell(Command::RemovePort(open.index));
+        }
+        for running in control.captures.values().filter(|r| r.place == Place::Port(open.index)) {
+            running.shared.finish();
+        }
+        control.registry.remove_port(port);
+        self.tables.store(control.registry.tables());
+        Some(open)
+    }
+
+    pub(super) fn nudge_lenses(&self) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::FlushLenses));
+    }
+
+    pub(super) fn end_capture(&self, number: u64) {
+        // Under the lock, so that the next capture of this number begins behind the end of this one.
+        let mut control = self.lock();
+        control.captures.remove(&number);
+        self.workers.iter().for_each(|worker| worker.tell(Command::RemoveLens(number)));
+    }
+
+    fn port_gone(&self, port: PortId, reason: &str) {
+        let mut control = self.lock();
+        if self.close_port(&mut control, port).is_some() {
+            control.tell(Event::PortGone { port, reason: reason.to_owned() });
+        }
+    }
+
+    /// Lets go of a namespace that only our own descriptors keep alive.
+    pub(super) fn namespace_died(&self, netns: NetnsId) {
+        let in_it = |(&id, port): (&PortId, &OpenPort)| (port.pinned == Some(netns)).then_some(id);
+        let ports: Vec<PortId> = self.lock().ports.iter().filter_map(in_it).collect();
+        ports.into_iter().for_each(|port| self.port_gone(port, "its namespace has no other holder"));
+    }
+
+    pub(super) fn run_control(&self, reports: &Receiver<Report>, underlay: Option<&Underlay>) {
+        let mut received = RecvBatch::new(1);
+        let mut next_sweep = Instant::now() + SWEEP;
+        loop {
+            let timeout = self.control_timeout(next_sweep);
+            let routes = underlay.map_or(self.wake.as_fd(), AsFd::as_fd);
+            let mut ready =
+                [self.wake.as_fd(), self.socket.as_fd(), routes].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            if let Err(error) = poll(&mut ready, timeout)
+                && error != nix::errno::Errno::EINTR
+            {
+                return tracing::error!("the control thread cannot wait: {error}");
+            }
+            let _ = self.wake.read();
+            reports.try_iter().for_each(|report| self.heed(report));
+            let now = Instant::now();
+            let mut control = self.lock();
+            if control.stopping {
+                return;
+            }
+            self.receive_control(&mut control, now, &mut received);
+            self.run_paths(&mut control, now);
+            let sweep = now >= next_sweep;
+            if sweep {
+                control.registry.sweep(now);
+                next_sweep = now + SWEEP;
+            }
+            // A device's features change without a word, so its ways are looked up now and then.
+            if let Some(underlay) = underlay {
+                self.find_ways(&mut control, underlay, sweep);
+            }
+        }
+    }
+
+    fn heed(&self, report: Report) {
+        match report {
+            Report::Gone { index, reason } => {
+                let port = self.lock().port_at(index);
+                port.into_iter().for_each(|port| self.port_gone(port, &reason));
+            }
+            Report::Ring { index, worker, length, netns } => self.resize_ring(index, worker, length, &netns),
+        }
+    }
+
+    /// Changes the length of a port's ring, not under the lock: the kernel may take its time.
+    fn resize_ring(&self, index: PortIndex, worker: usize, length: u32, netns: &Netns) {
+        let wanted = |(port, open): (&PortId, &mut OpenPort)| Some((*port, open.ring.want(worker, length)?));
+        let mut control = self.lock();
+        let found = control.ports.iter_mut().find(|(_, open)| open.index == index);
+        let Some((port, change)) = found.and_then(wanted) else { return };
+        drop(control);
+        let resized = device::resize(netns, port, change);
+        if let Err(error) = &resized {
+            tracing::debug!("the ring of port {port} stays as it is: {error}");
+        }
+        if !matches!(resized, Ok(true))
+            && let Some(open) = self.lock().ports.get_mut(&port)
+        {
+            open.ring.give_up();
+        }
+    }
+
+    /// Looks up through which devices super-frames leave whole, when anything of it may have changed.
+    fn find_ways(&self, control: &mut Control, underlay: &Underlay, anyhow: bool) {
+        let changed = underlay.has_changed();
+        if !std::mem::take(&mut control.ways_stale) && !changed && !anyhow {
+            return;
+        }
+        let ways = underlay.ways(control.registry.destinations());
+        if control.registry.set_ways(ways) {
+            self.tables.store(control.registry.tables());
+        }
+    }
+
+    fn control_timeout(&self, next_sweep: Instant) -> PollTimeout {
+        let next = self.lock().paths.poll_timeout().map_or(next_sweep, |next| next.min(next_sweep));
+        let wait = next.saturating_duration_since(Instant::now());
+        // Rounded up, else the last millisecond would be spent polling.
+        PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    }
+
+    /// Takes one batch of datagrams that are not VXLAN.
+    fn receive_control(&self, control: &mut Control, now: Instant, received: &mut RecvBatch) {
+        if self.socket.recv_batch(received).is_err() {
+            return;
+        }
+        for burst in received.received() {
+            for range in burst.datagrams() {
+                let bytes =
+                    received.arena().get(range.start as usize..range.end as usize).unwrap_or_default();
+                if let Err(reason) = control.paths.handle_datagram(now, burst.from, bytes) {
+                    self.counters.dropped(reason, 1);
+                }
+            }
+        }
+    }
+
+    fn run_paths(&self, control: &mut Control, now: Instant) {
+        control.paths.handle_timeout(now);
+        while let Some(transmit) = control.paths.poll_transmit() {
+            // What does not leave is not answered: a probe needs no other report.
+            let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
+        }
+        if control.drain_path_events() {
+            self.tables.store(control.registry.tables());
+        }
+    }
+}
