@@ -20,7 +20,6 @@ pub mod offload;
 pub mod packet;
 pub mod path;
 pub mod rate;
-pub mod ring;
 pub mod seam;
 pub mod switch;
 pub mod tables;

@@ -24,13 +24,12 @@ use super::socket::{self, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::tunnel::{Tunnel, Underlay};
 use super::watch::Watcher;
-use super::worker::{Command, NewPort, Report, Shared, Sides, Worker};
+use super::worker::{Command, NewPort, PortGone, Shared, Sides, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
 use crate::rate::{Limit, Rate};
-use crate::ring::RingPlan;
 use crate::seam::{Event, Update};
 use crate::tables::{Registry, Tables};
 use crate::types::{PortId, Vni};
@@ -118,7 +117,7 @@ impl Engine {
         let SocketGroup { workers: sockets, control: control_socket } =
             socket::bind(config.listen, config.data_port, config.workers)?;
         let (events, event_receiver) = mpsc::channel();
-        let (reports, report_receiver) = mpsc::channel();
+        let (gone, gone_receiver) = mpsc::channel();
         let mut registry = Registry::new(Instant::now());
         let tables = Arc::new(ArcSwap::new(registry.tables()));
         let wake = Arc::new(event_fd()?);
@@ -127,13 +126,8 @@ impl Engine {
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
         for (index, (socket, pool)) in sockets.into_iter().zip(pools).enumerate() {
-            let (end, thread) = start_worker(
-                index,
-                Sides { socket, pool, tunnel: tunnels.next() },
-                &tables,
-                &reports,
-                &wake,
-            )?;
+            let (end, thread) =
+                start_worker(index, Sides { socket, pool, tunnel: tunnels.next() }, &tables, &gone, &wake)?;
             workers.push(end);
             threads.push(thread);
         }
@@ -158,7 +152,7 @@ impl Engine {
         });
         let for_thread = Arc::clone(&inner);
         let control = std::thread::Builder::new().name("control".into());
-        threads.push(control.spawn(move || for_thread.run_control(&report_receiver, underlay.as_ref()))?);
+        threads.push(control.spawn(move || for_thread.run_control(&gone_receiver, underlay.as_ref()))?);
         let watched = Arc::downgrade(&inner);
         let watcher = Watcher::start(move |netns| {
             if let Some(inner) = watched.upgrade() {
@@ -191,9 +185,8 @@ impl Engine {
             worker.tell(Command::AddPort(NewPort { index, vni, queue, reads, counters, limit }));
         }
         let pinned = device.pins_namespace.then_some(device.netns);
-        let ring = RingPlan::new(self.workers());
         let (ifname, offloads) = (device.ifname, device.offloads);
-        let port = OpenPort { index, vni, ifname, offloads, counters, ring, pinned };
+        let port = OpenPort { index, vni, ifname, offloads, counters, pinned };
         control.ports.insert(device.port, port);
         self.inner.publish(&mut control);
         drop(control);
@@ -310,8 +303,8 @@ fn start_worker(
     index: usize,
     sides: Sides,
     tables: &Arc<ArcSwap<Tables>>,
-    reports: &Sender<Report>,
-    report_wake: &Arc<EventFd>,
+    gone: &Sender<PortGone>,
+    gone_wake: &Arc<EventFd>,
 ) -> io::Result<(WorkerEnd, JoinHandle<()>)> {
     let (commands, receiver) = mpsc::channel();
     let (wake, counters) = (Arc::new(event_fd()?), Arc::new(Counters::new()));
@@ -320,9 +313,8 @@ fn start_worker(
         counters: Arc::clone(&counters),
         wake: Arc::clone(&wake),
         commands: receiver,
-        number: index,
-        reports: reports.clone(),
-        report_wake: Arc::clone(report_wake),
+        gone: gone.clone(),
+        gone_wake: Arc::clone(gone_wake),
     };
     let gauge = sides.socket.gauge()?;
     let worker = Worker::new(shared, sides, Coalesce { tcp: true, udp: true })?;

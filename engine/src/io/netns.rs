@@ -131,13 +131,6 @@ impl Netns {
         Ok(Netns { fd: Arc::new(file.into()), id: NetnsId { dev: meta.dev(), ino: meta.ino() } })
     }
 
-    /// The namespace behind a descriptor that the kernel gave for one.
-    pub(super) fn of_descriptor(fd: OwnedFd) -> io::Result<Self> {
-        let file = File::from(fd);
-        let meta = file.metadata()?;
-        Ok(Netns { fd: Arc::new(file.into()), id: NetnsId { dev: meta.dev(), ino: meta.ino() } })
-    }
-
     /// The namespace of a process.
     pub fn of_pid(pid: u32) -> Result<Self, NetnsError> {
         match Self::open(Path::new(&format!("/proc/{pid}/ns/net"))) {

@@ -8,10 +8,8 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-
-use super::netns::Netns;
 
 /// Length of the virtio-net header before every frame (linux/virtio_net.h, `struct virtio_net_hdr`), bytes.
 pub const VNET_HEADER_LEN: usize = 10;
@@ -23,8 +21,6 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
-/// Since Linux 5.2.
-const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
 const IFF_TUN_EXCL: libc::c_int = 0x8000;
 const TUN_F_CSUM: libc::c_uint = 0x01;
 const TUN_F_TSO4: libc::c_uint = 0x02;
@@ -175,15 +171,6 @@ impl Tap {
     fn set_offloads(&self, bits: libc::c_uint) -> io::Result<()> {
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNSETOFFLOAD, libc::c_ulong::from(bits)) })
-    }
-
-    /// The namespace in which the device is now. Holding it keeps the namespace alive.
-    pub fn netns(&self) -> io::Result<Netns> {
-        // SAFETY: TUNGETDEVNETNS takes no argument.
-        let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNGETDEVNETNS) };
-        check(fd)?;
-        // SAFETY: the kernel has just made this descriptor for the caller alone.
-        Netns::of_descriptor(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Decides whether the device outlives its descriptors. Concerns the whole device.

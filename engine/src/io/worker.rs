@@ -26,7 +26,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 
 use super::capture::Lens;
-use super::netns::Netns;
 use super::socket::{DataSocket, RecvBatch};
 use super::tap::Tap;
 use super::tunnel::Tunnel;
@@ -80,26 +79,10 @@ pub(super) struct NewPort {
     pub(super) limit: Option<Arc<Limit>>,
 }
 
-/// What a worker tells the control side about a port.
-pub(super) enum Report {
-    /// The device behind it is gone.
-    Gone {
-        /// The port.
-        index: PortIndex,
-        /// What the kernel said.
-        reason: String,
-    },
-    /// Its ring should have another length, for what this worker reads.
-    Ring {
-        /// The port.
-        index: PortIndex,
-        /// The worker's number.
-        worker: usize,
-        /// Frames.
-        length: u32,
-        /// Where the device is.
-        netns: Netns,
-    },
+/// A worker saw that the device behind a port is gone.
+pub(super) struct PortGone {
+    pub(super) index: PortIndex,
+    pub(super) reason: String,
 }
 
 /// Everything a worker shares with the control side.
@@ -108,10 +91,8 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) wake: Arc<EventFd>,
     pub(super) commands: Receiver<Command>,
-    /// The worker's number.
-    pub(super) number: usize,
-    pub(super) reports: Sender<Report>,
-    pub(super) report_wake: Arc<EventFd>,
+    pub(super) gone: Sender<PortGone>,
+    pub(super) gone_wake: Arc<EventFd>,
 }
 
 /// A worker's own ends of the underlay.
@@ -214,8 +195,7 @@ impl Worker {
                 return self.report_gone(index, format!("its frames cannot be waited for: {error}"));
             }
         }
-        let queue = PortQueue::new(index, vni, queue, counters, limit);
-        self.output.ports.insert(index, queue);
+        self.output.ports.insert(index, PortQueue::new(index, vni, queue, counters, limit));
     }
 
     fn close(&mut self, index: PortIndex) {
@@ -229,22 +209,9 @@ impl Worker {
 
     fn report_gone(&mut self, index: PortIndex, reason: String) {
         self.close(index);
-        self.report(Report::Gone { index, reason });
-    }
-
-    /// Has the ring of a port changed.
-    #[cold]
-    fn report_ring(&self, queue: &PortQueue, length: u32) {
-        // A kernel that does not say where the device is leaves the ring as it is.
-        if let Ok(netns) = queue.tap.netns() {
-            self.report(Report::Ring { index: queue.index, worker: self.shared.number, length, netns });
-        }
-    }
-
-    fn report(&self, report: Report) {
         // A closed channel or a full counter means that the engine is stopping.
-        let _ = self.shared.reports.send(report);
-        let _ = self.shared.report_wake.write(1);
+        let _ = self.shared.gone.send(PortGone { index, reason });
+        let _ = self.shared.gone_wake.write(1);
     }
 
     /// One batch from a container: read, decide about each frame, write group by group.
@@ -258,9 +225,6 @@ impl Worker {
         self.shared.counters.batch(Way::TapIn, sent.frames, sent.bytes);
         self.shared.counters.segments(Way::TapIn, sent.segments);
         queue.counters.sent(sent, super_frames);
-        if let Some(length) = queue.gauge(now, sent.frames, sent.bytes) {
-            self.report_ring(queue, length);
-        }
         let debt = queue.limit.as_ref().map_or(Duration::ZERO, |limit| limit.from.debt(now));
         if !self.output.lenses.is_empty() {
             self.output.show_batch(index, &self.batch);

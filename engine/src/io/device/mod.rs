@@ -6,7 +6,6 @@
 
 mod create;
 mod find;
-mod ring;
 
 use super::netlink::NetlinkError;
 use super::netns::{NetnsError, NetnsId};
@@ -15,14 +14,13 @@ use crate::types::{IpPrefix, MacAddr, PortId};
 
 pub use create::{create, readdress};
 pub use find::{Found, destroy, find, reopen, strays};
-pub use ring::resize;
 
 /// The longest super-frame a port is given, in bytes. With the headers of each of its segments it still fits one
 /// `UDP_SEGMENT` send.
 pub const GSO_MAX_SIZE: u32 = 61_900;
-/// Frames that may wait in each queue of a new port. The engine changes it by the size of what passes
-/// ([`crate::ring`]), unless somebody else has changed it.
-pub const QUEUE_LEN: u32 = crate::ring::LONGEST;
+/// Frames that may wait in each queue of a port; a super-frame counts as one. More is delay, fewer is loss: chosen by a
+/// sweep (docs/decisions/0014-ring-length.md).
+pub const QUEUE_LEN: u32 = 100;
 
 /// What a port should look like in its namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]

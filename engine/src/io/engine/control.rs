@@ -16,14 +16,12 @@ use nix::sys::eventfd::EventFd;
 use super::PortSnapshot;
 use crate::counters::{Counters, PortCounters, PortTotals};
 use crate::io::capture::{self, Place};
-use crate::io::device;
-use crate::io::netns::{Netns, NetnsId};
+use crate::io::netns::NetnsId;
 use crate::io::socket::{DataSocket, Gauge, RecvBatch};
 use crate::io::tap::Offloads;
 use crate::io::tunnel::Underlay;
-use crate::io::worker::{Command, Report};
+use crate::io::worker::{Command, PortGone};
 use crate::path::Paths;
-use crate::ring::RingPlan;
 use crate::seam::{Event, Update};
 use crate::tables::{PortIndex, Registry, Tables};
 use crate::types::{PortId, Vni};
@@ -76,7 +74,6 @@ pub(super) struct OpenPort {
     pub(super) ifname: String,
     pub(super) offloads: Offloads,
     pub(super) counters: Vec<Arc<PortCounters>>,
-    pub(super) ring: RingPlan,
     /// The namespace that the descriptors keep alive, if they were opened inside.
     pub(super) pinned: Option<NetnsId>,
 }
@@ -212,7 +209,7 @@ impl Inner {
         ports.into_iter().for_each(|port| self.port_gone(port, "its namespace has no other holder"));
     }
 
-    pub(super) fn run_control(&self, reports: &Receiver<Report>, underlay: Option<&Underlay>) {
+    pub(super) fn run_control(&self, gone: &Receiver<PortGone>, underlay: Option<&Underlay>) {
         let mut received = RecvBatch::new(1);
         let mut next_sweep = Instant::now() + SWEEP;
         loop {
@@ -226,7 +223,10 @@ impl Inner {
                 return tracing::error!("the control thread cannot wait: {error}");
             }
             let _ = self.wake.read();
-            reports.try_iter().for_each(|report| self.heed(report));
+            while let Ok(PortGone { index, reason }) = gone.try_recv() {
+                let port = self.lock().port_at(index);
+                port.into_iter().for_each(|port| self.port_gone(port, &reason));
+            }
             let now = Instant::now();
             let mut control = self.lock();
             if control.stopping {
@@ -243,34 +243,6 @@ impl Inner {
             if let Some(underlay) = underlay {
                 self.find_ways(&mut control, underlay, sweep);
             }
-        }
-    }
-
-    fn heed(&self, report: Report) {
-        match report {
-            Report::Gone { index, reason } => {
-                let port = self.lock().port_at(index);
-                port.into_iter().for_each(|port| self.port_gone(port, &reason));
-            }
-            Report::Ring { index, worker, length, netns } => self.resize_ring(index, worker, length, &netns),
-        }
-    }
-
-    /// Changes the length of a port's ring, not under the lock: the kernel may take its time.
-    fn resize_ring(&self, index: PortIndex, worker: usize, length: u32, netns: &Netns) {
-        let wanted = |(port, open): (&PortId, &mut OpenPort)| Some((*port, open.ring.want(worker, length)?));
-        let mut control = self.lock();
-        let found = control.ports.iter_mut().find(|(_, open)| open.index == index);
-        let Some((port, change)) = found.and_then(wanted) else { return };
-        drop(control);
-        let resized = device::resize(netns, port, change);
-        if let Err(error) = &resized {
-            tracing::debug!("the ring of port {port} stays as it is: {error}");
-        }
-        if !matches!(resized, Ok(true))
-            && let Some(open) = self.lock().ports.get_mut(&port)
-        {
-            open.ring.give_up();
         }
     }
 

@@ -20,7 +20,6 @@ use crate::offload::source_port::SourcePort;
 use crate::offload::{self, Intake};
 use crate::packet::{Batch, Slot};
 use crate::rate::{self, Limit};
-use crate::ring::RingGauge;
 use crate::switch::{Classes, Port, Switch};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
@@ -63,8 +62,6 @@ pub(super) struct PortQueue {
     pub(super) tap: Tap,
     pub(super) counters: Arc<PortCounters>,
     pub(super) limit: Option<Arc<Limit>>,
-    /// How long its ring should be.
-    ring: Cell<RingGauge>,
     /// The burst in which it was written to last.
     burst: Cell<u64>,
 }
@@ -396,16 +393,7 @@ impl PortQueue {
         counters: Arc<PortCounters>,
         limit: Option<Arc<Limit>>,
     ) -> Self {
-        let ring = Cell::new(RingGauge::new(Instant::now()));
-        PortQueue { index, vni, tap, counters, limit, ring, burst: Cell::new(0) }
-    }
-
-    /// Counts what was read; some: the length that the ring should have.
-    pub(super) fn gauge(&self, now: Instant, frames: u64, bytes: u64) -> Option<u32> {
-        let mut ring = self.ring.get();
-        let length = ring.count(now, frames, bytes);
-        self.ring.set(ring);
-        length
+        PortQueue { index, vni, tap, counters, limit, burst: Cell::new(0) }
     }
 }
 
