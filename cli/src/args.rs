@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Watch the frames of a port of this host, or without one the datagrams of the underlay
     Capture(CaptureArgs),
+    /// Remove a host that will not return; the space it had is taken over
+    Rmpeer(RmpeerArgs),
     /// Stop the daemon; containers keep their interfaces and addresses
     Stop,
     /// Print the version of this program and of the running daemon
@@ -161,6 +163,16 @@ pub(crate) struct ForgetArgs {
     /// Peers as they were given
     #[arg(value_name = "PEER", required = true)]
     pub(crate) peers: Vec<Target>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RmpeerArgs {
+    /// Its nickname, its peer id, or the first digits of that
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: String,
+    /// Also if it is alive: it comes back by itself, with its containers but without its address space
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args, Debug)]

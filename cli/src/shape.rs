@@ -18,6 +18,25 @@ pub(crate) struct Targets {
     pub(crate) replace: bool,
 }
 
+/// `rmpeer`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct RemoveRequest {
+    /// Nickname, peer id, or the first digits of that.
+    pub(crate) peer: String,
+    /// Also if it is alive.
+    #[serde(default)]
+    pub(crate) force: bool,
+}
+
+/// Answer to `rmpeer`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct RemovedPeer {
+    pub(crate) peer_id: String,
+    pub(crate) nickname: String,
+    /// False when it was removed already.
+    pub(crate) removed: bool,
+}
+
 /// `attach`. What is not given is `None`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct AttachRequest {

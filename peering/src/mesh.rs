@@ -48,7 +48,7 @@ pub use api::{
     ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, MeshEvent, Output, RequestId, VtepView,
 };
 pub use config::{DEFAULT_DATA_PORT, DEFAULT_PORT, MeshConfig, ParseTargetError, Target};
-pub use removal::RemoveError;
+pub use removal::{RemoveError, Removed};
 pub use status::{
     EventStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus, TargetState,
     TargetStatus,
@@ -399,7 +399,7 @@ impl Mesh {
                 }
                 IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster),
                 IpamOutput::Readdress { port, old, new, .. } => self.readdress(port, old, new),
-                IpamOutput::Reclaim(peer) => self.remove(peer, Cause::Reclaimed),
+                IpamOutput::Reclaim(peer) => drop(self.remove(peer, Cause::Reclaimed)),
                 IpamOutput::Notice { kind, message } => self.note(kind, message),
             }
         }

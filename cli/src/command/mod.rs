@@ -13,6 +13,7 @@ mod detach;
 mod forget;
 mod launch;
 mod ps;
+mod rmpeer;
 mod status;
 mod stop;
 mod version;
@@ -52,6 +53,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Capture(args) => capture::run(&client, format, &args).await,
         Command::Vtep(command) => vtep::run(&client, format, command).await,
         Command::Status(args) => status::run(&client, format, &args).await,
+        Command::Rmpeer(args) => rmpeer::run(&client, format, args).await,
         Command::Stop => stop::run(&client, common).await,
         Command::Version => version::run(&client, format).await,
         Command::Launch(_) | Command::Demo(_) => Ok(()),

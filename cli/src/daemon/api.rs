@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine::capture::MAX_SNAPLEN;
-use peering::mesh::{MESH_NETWORK, Target};
+use peering::mesh::{MESH_NETWORK, RemoveError, Removed, Target};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
@@ -23,8 +23,8 @@ use crate::capture::pcapng;
 use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
-    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, Status, Stopped,
-    Targets, Vtep,
+    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, RemoveRequest,
+    RemovedPeer, Status, Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -64,6 +64,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/ps", get(ps))
         .route("/connect", post(connect))
         .route("/forget", post(forget))
+        .route("/rmpeer", post(rmpeer))
         .route("/attach", post(attach_container))
         .route("/detach", post(detach))
         .route("/vteps", get(vteps))
@@ -129,6 +130,25 @@ async fn forget(State(daemon): Asked, body: Bytes) -> Answer<Targets> {
     let request: Targets = read(&body)?;
     daemon.peering.forget(read_targets(&request.targets)?).await;
     Ok(Json(request))
+}
+
+async fn rmpeer(State(daemon): Asked, body: Bytes) -> Answer<RemovedPeer> {
+    let RemoveRequest { peer, force } = read(&body)?;
+    daemon.refuse_when_stopping()?;
+    let done = daemon.peering.remove_peer(peer, force).await.map_err(|error| not_removed(&error))?;
+    let Removed { peer, nickname, newly } = done;
+    Ok(Json(RemovedPeer { peer_id: peer.to_string(), nickname, removed: newly }))
+}
+
+fn not_removed(error: &RemoveError) -> Failure {
+    let failure = Failure::new(error.code(), error.to_string());
+    match error {
+        RemoveError::Unknown(_) => failure.hint("see `meshnet status peers`"),
+        RemoveError::Ambiguous { .. } => failure.hint("name it by its peer id"),
+        RemoveError::Oneself(_) => failure.hint("run it on another host, or use `meshnet stop` here"),
+        RemoveError::Alive(_) => failure.hint("stop it first, or remove it with --force: it will come back"),
+        RemoveError::Stopping => failure,
+    }
 }
 
 /// The work goes on in a task of its own: when the caller leaves, this future is dropped and the task, which

@@ -19,8 +19,8 @@ use super::store::Store;
 use super::tls::Credentials;
 use crate::identity::Identity;
 use crate::mesh::{
-    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshError, MeshEvent, MeshStatus, RequestId,
-    Target, VtepView,
+    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshError, MeshEvent, MeshStatus, RemoveError,
+    Removed, RequestId, Target, VtepView,
 };
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
@@ -82,6 +82,14 @@ impl Peering {
     /// Ends the attempts at these targets.
     pub async fn forget(&self, targets: Vec<Target>) {
         self.change(move |mesh, now| mesh.forget(now, &targets)).await;
+    }
+
+    /// Removes a host, named by its nickname, its peer id or a part of that from the front.
+    ///
+    /// # Errors
+    /// Nobody or several are meant, or the host may not be removed.
+    pub async fn remove_peer(&self, name: String, force: bool) -> Result<Removed, RemoveError> {
+        self.change(move |mesh, now| mesh.remove_peer(now, &name, force)).await
     }
 
     /// Gets addresses; waits until there are some, or a reason why not. Dropping the future cancels: what

@@ -13,6 +13,17 @@ use crate::records::{Body, Cause, RemovalRecord};
 /// The shortest part of a peer id that names a host, in digits.
 const MIN_PREFIX: usize = 4;
 
+/// A removal that was asked for, and stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Removed {
+    /// The host.
+    pub peer: PeerId,
+    /// The name it had for people.
+    pub nickname: String,
+    /// False when it was removed already.
+    pub newly: bool,
+}
+
 /// Why a host is not removed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -57,7 +68,7 @@ impl Mesh {
     ///
     /// # Errors
     /// Nobody or several are meant, or the host may not be removed; see [`RemoveError`].
-    pub fn remove_peer(&mut self, now: Instant, name: &str, force: bool) -> Result<PeerId, RemoveError> {
+    pub fn remove_peer(&mut self, now: Instant, name: &str, force: bool) -> Result<Removed, RemoveError> {
         if !self.begin(now) {
             return Err(RemoveError::Stopping);
         }
@@ -66,18 +77,20 @@ impl Mesh {
         if alive && !force {
             return Err(RemoveError::Alive(self.nickname(peer)));
         }
-        self.remove(peer, if alive { Cause::Forced } else { Cause::Command });
+        let nickname = self.removed_name(peer).map_or_else(|| self.nickname(peer), str::to_owned);
+        let newly = self.remove(peer, if alive { Cause::Forced } else { Cause::Command });
         self.settle();
-        Ok(peer)
+        Ok(Removed { peer, nickname, newly })
     }
 
-    /// Writes the removal of a host up to the highest incarnation under which it is known here.
-    pub(super) fn remove(&mut self, peer: PeerId, cause: Cause) {
+    /// Writes the removal of a host up to the highest incarnation under which it is known here. False: it stands already.
+    pub(super) fn remove(&mut self, peer: PeerId, cause: Cause) -> bool {
         let incarnation = self.store.highest_incarnation(peer);
         let removal = RemovalRecord { peer, incarnation, cause, nickname: self.nickname(peer) };
         let record = self.store.put_removal(&self.config.identity, &removal);
         self.wrote(record.as_slice());
         self.tell_removals();
+        record.is_some()
     }
 
     fn peer_named(&self, name: &str) -> Result<PeerId, RemoveError> {

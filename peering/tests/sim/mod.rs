@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peering::mesh::{AllocRequest, MESH_NETWORK, RequestId, Target};
+use peering::mesh::{AllocRequest, MESH_NETWORK, RemoveError, RequestId, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -237,6 +237,15 @@ impl World {
         let now = self.now;
         self.hosts[number].detach(now, request);
         self.pump(number);
+    }
+
+    /// Runs `rmpeer` on a host.
+    pub fn remove_peer(&mut self, number: usize, name: &str, force: bool) -> Result<bool, RemoveError> {
+        self.note(&format!("rmpeer {name} on {number} force={force}"));
+        let now = self.now;
+        let done = self.hosts[number].mesh.as_mut().expect("it runs").remove_peer(now, name, force);
+        self.pump(number);
+        done.map(|removed| removed.newly)
     }
 
     /// The answer to an `attach`, if there is one.

@@ -1,0 +1,89 @@
+//! A host that will not return is removed by command; one that does return starts over.
+
+use netns_tests::{Host, Result, Topology, Value, ensure, secs, wait_for, wait_until};
+
+/// Runs `rmpeer`, which must fail with this code.
+fn refused(host: &Host, args: &[&str], code: &str) -> Result<()> {
+    let said = host.meshnet(&[&["rmpeer", "-o", "json"], args].concat())?.fails_with(1)?;
+    let object: Value = serde_json::from_str(&said)?;
+    let told = object.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
+    ensure!(told == code, "expected {code}: {said}");
+    Ok(())
+}
+
+/// The nicknames in `status peers`, whatever their state, sorted.
+fn known(host: &Host) -> Result<Vec<String>> {
+    let status = host.status()?;
+    let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let name = |peer: &Value| Some(peer.get("nickname")?.as_str()?.to_owned());
+    let mut names: Vec<String> = peers.iter().filter_map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn event(host: &Host, kind: &str) -> Result<bool> {
+    let status = host.status()?;
+    let events = status.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
+    Ok(events.iter().any(|event| event.get("kind").and_then(Value::as_str) == Some(kind)))
+}
+
+#[test]
+fn a_dead_host_is_removed_everywhere_and_comes_back_when_it_is_launched_again() -> Result<()> {
+    let net = Topology::new("rmpeer of a dead host")?.hosts(3)?;
+    net.host(0).launch(&[])?;
+    net.host(1).launch(&["node01"])?;
+    net.host(2).launch(&["node01"])?;
+    let (web, db) = (net.host(0).attach("web")?, net.host(2).attach("db")?);
+    web.ping_within(&db, secs(10))?;
+    net.wait_converged(secs(10))?;
+
+    refused(net.host(0), &["node03"], "peer_alive")?;
+    refused(net.host(0), &["node01", "--force"], "peer_is_self")?;
+    refused(net.host(0), &["node09"], "unknown_peer")?;
+
+    net.host(2).kill_dead()?;
+    wait_for("its death is known", secs(15), || {
+        [0, 1].iter().all(|&at| net.host(at).live_peers().is_ok_and(|alive| alive.len() == 1))
+    })?;
+    for (at, newly) in [(0, true), (0, false)] {
+        let done = net.host(at).run_json(&["rmpeer", "node03"])?;
+        ensure!(done.get("removed") == Some(&Value::Bool(newly)), "{done}");
+        ensure!(done.get("nickname").and_then(Value::as_str) == Some("node03"), "{done}");
+    }
+    wait_until("it is known nowhere", secs(5), || {
+        ensure!(known(net.host(0))? == ["node02"] && known(net.host(1))? == ["node01"]);
+        ensure!(net.host(1).ps()?.len() == 1, "its container is still listed");
+        ensure!(event(net.host(1), "host_removed")?, "nobody is told");
+        Ok(())
+    })?;
+    // Anywhere, and again.
+    net.host(1).run(&["rmpeer", "node03"])?;
+
+    net.host(2).launch(&["node01"])?;
+    net.wait_converged(secs(10))?;
+    ensure!(event(net.host(2), "removed_itself")?, "it was not told");
+    ensure!(net.host(1).ps()?.len() == 2, "its container is not told again");
+    web.ping_within(&db, secs(10))
+}
+
+#[test]
+fn a_live_host_removed_by_force_comes_back_and_traffic_goes_on() -> Result<()> {
+    let net = Topology::new("rmpeer --force of a live host")?.hosts(3)?;
+    net.host(0).launch(&[])?;
+    net.host(1).launch(&["node01"])?;
+    net.host(2).launch(&["node01"])?;
+    let (web, db) = (net.host(0).attach("web")?, net.host(2).attach("db")?);
+    web.ping_within(&db, secs(10))?;
+    net.wait_converged(secs(10))?;
+
+    net.host(1).run(&["rmpeer", "--force", "node03"])?;
+    wait_until("it came back", secs(10), || {
+        ensure!(event(net.host(0), "host_returned")?, "it is not back");
+        ensure!(event(net.host(2), "removed_itself")?, "it was not told");
+        ensure!(net.host(0).ps()?.len() == 2, "its container is not listed");
+        Ok(())
+    })?;
+    net.wait_converged(secs(10))?;
+    web.ping_within(&db, secs(10))?;
+    db.ping(&web)
+}
