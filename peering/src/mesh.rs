@@ -31,7 +31,7 @@ use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::gossip::{Record, RecordStore, Slot, StateHash, kind};
+use crate::gossip::{Record, RecordStore, Slot, kind};
 use crate::ipam::{Ipam, IpamOutput};
 use crate::membership::Membership;
 use crate::proto::Message;
@@ -98,7 +98,6 @@ pub struct Mesh {
     /// Hosts whose removal the addresses are to be told of, if it still stands by then.
     buried: BTreeSet<PeerId>,
     told_targets: Option<Vec<TargetRecord>>,
-    records_hash: Option<StateHash>,
     writing_addresses: Option<Vec<u8>>,
     next_tick: Instant,
     malformed: u64,
@@ -140,7 +139,6 @@ impl Mesh {
             states: BTreeMap::new(),
             buried: BTreeSet::new(),
             told_targets: None,
-            records_hash: None,
             writing_addresses: None,
             next_tick: now,
             malformed: 0,
@@ -346,6 +344,7 @@ impl Mesh {
         match message {
             Message::Swim(bytes) => self.membership.handle_datagram(self.now, peer, &bytes),
             Message::Summary(summary) => self.handle_summary(conn, summary),
+            Message::Ranges(ranges) => self.handle_ranges(conn, &ranges),
             Message::Digest(digest) => self.handle_digest(conn, &digest),
             Message::Pull(slots) => self.handle_pull(conn, &slots),
             Message::Push(records) | Message::Records(records) => self.handle_records(conn, peer, &records),
@@ -480,7 +479,6 @@ impl Mesh {
         for slot in slots {
             self.store.drop_slot(slot);
         }
-        self.records_hash = None;
         self.outbox.change(self.now);
     }
 

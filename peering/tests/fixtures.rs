@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::types::{IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
-use peering::gossip::{Digest, Line, Merge, Record, RecordStore, Slot, Stamp, StateHash};
+use peering::gossip::{
+    Digest, Line, Merge, PARTS, Parts, Range, RangeHash, Record, RecordStore, Slot, Stamp, StateHash,
+};
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
 use peering::mesh::{AllocRequest, RequestId};
@@ -65,6 +67,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         unresolved: vec!["node03".to_owned()],
         waiting_for: vec!["node04".to_owned()],
     };
+    let mut hashes = [RangeHash::default(); PARTS];
+    hashes[3] = [0x33; 16];
     let hello = Hello {
         min_version: 1,
         max_version: 1,
@@ -116,6 +120,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message-14-release-v1", Message::Release(Release { network: NETWORK, id: 5 })),
         ("message-15-released-v1", Message::Released(Release { network: NETWORK, id: 5 })),
         ("message-16-swim-v1", Message::Swim(vec![1, 2, 3])),
+        (
+            "message-17-ranges-v1",
+            Message::Ranges(vec![Parts { range: Range { depth: 2, prefix: 0xa7 }, hashes }]),
+        ),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use engine::types::{NetworkId, PeerId, PortId};
-use peering::gossip::{Merge, Record, RecordStore};
+use peering::gossip::{Merge, Range, Record, RecordStore};
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput, Units};
 use peering::mesh::{AllocRequest, RequestId};
@@ -80,14 +80,12 @@ pub fn records(data: &[u8]) {
 }
 
 fn exchange(stores: &mut [RecordStore], people: &[Identity], from: usize, to: usize) {
-    for digest in stores[from].digests() {
-        let difference = stores[to].compare(&digest);
-        for record in stores[from].pull(&difference.want) {
-            stores[to].insert(record.bytes());
-        }
-        for record in &difference.send {
-            stores[from].insert(record.bytes());
-        }
+    let difference = stores[to].compare(&stores[from].digest(Range::ALL));
+    for record in stores[from].pull(&difference.want) {
+        stores[to].insert(record.bytes());
+    }
+    for record in &difference.send {
+        stores[from].insert(record.bytes());
     }
     for who in [from, to] {
         stores[who].reassert(&people[who]);

@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ranges::Parts;
 use super::record::{Slot, Stamp};
 
-/// Most lines in one digest; a bigger store is told in several, each for a range of slots.
+/// Of a range that differs and has at most so many records every line is told.
+pub const FEW_LINES: usize = 64;
+/// Most lines in one digest.
 pub const MAX_DIGEST: usize = 8192;
 /// Most slots asked for in one pull.
 pub const MAX_PULL: usize = 16384;
@@ -27,4 +30,13 @@ pub struct Digest {
     pub last: Slot,
     /// The records, in the order of their slots.
     pub lines: Vec<Line>,
+}
+
+/// What to tell a host that differs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Every record of the range.
+    Lines(Digest),
+    /// The hashes of the parts of the range.
+    Parts(Box<Parts>),
 }

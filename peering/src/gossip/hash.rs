@@ -24,14 +24,11 @@ impl fmt::Debug for StateHash {
     }
 }
 
-/// Hashes the live records in the order of their slots, then the units in the order of their networks.
-/// Equal on all hosts with equal state, in whatever order it came; tombstones do not count.
+/// Hashes the live records, range by range, then the units in the order of their networks. Equal on all hosts with equal
+/// state, in whatever order it came; tombstones do not count.
 pub fn state_hash(records: &RecordStore, ipam: &Ipam) -> StateHash {
-    let mut hash = Blake2s256::new_with_prefix(b"meshnet state 1");
-    for record in records.live() {
-        hash.update(record.slot().0);
-        hash.update(record.hash());
-    }
+    let mut hash = Blake2s256::new_with_prefix(b"meshnet state 2");
+    hash.update(records.live_hash().0);
     hash.update(ipam.units_hash().0);
     StateHash(hash.finalize().into())
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes -> Record::parse -> RecordStore::insert -> Merge        (relay what was Accepted)
-//! summary differs -> digests -> RecordStore::compare -> records to send, slots to pull
+//! summary differs -> hashes of ranges -> lines of those that differ -> records to send, slots to pull
 //! ```
 //!
 //! Of all records in a slot the one with the highest [`Stamp`] stays; stamps are totally ordered and equal
@@ -11,6 +11,8 @@
 
 mod digest;
 mod hash;
+mod index;
+mod ranges;
 mod read;
 mod record;
 mod removal;
@@ -19,8 +21,9 @@ mod store;
 mod tests;
 mod write;
 
-pub use digest::{Digest, Line, MAX_DIGEST, MAX_PULL};
+pub use digest::{Digest, FEW_LINES, Line, MAX_DIGEST, MAX_PULL, Step};
 pub use hash::{StateHash, state_hash};
+pub use ranges::{MAX_DEPTH, MAX_RANGES, PARTS, Parts, Range, RangeHash};
 pub use record::{Class, MAX_KEY, MAX_RECORD, Record, RecordError, Slot, Stamp, kind};
 pub use store::{
     Counters, Difference, MAX_BYTES_PER_WRITER, MAX_RECORDS_PER_WRITER, Merge, RecordStore, StoreError,

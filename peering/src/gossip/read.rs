@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blake2::{Blake2s256, Digest as _};
-use engine::types::{MacAddr, PeerId};
+use engine::types::{MacAddr, PeerId, PortId};
 
-use super::digest::{Digest, Line, MAX_DIGEST, MAX_PULL};
+use super::digest::{Digest, FEW_LINES, Line, MAX_DIGEST, MAX_PULL, Step};
 use super::hash::StateHash;
+use super::ranges::{MAX_DEPTH, PARTS, Parts, Range, RangeHash};
 use super::record::{Class, Record, Slot, kind};
 use super::store::{Counters, Difference, RecordStore};
 use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, VtepRecord};
@@ -54,7 +55,17 @@ impl RecordStore {
     }
 
     pub(super) fn own_records(&self) -> impl Iterator<Item = &Arc<Record>> {
-        self.all().filter(|record| record.class() == Class::Owner && record.signer() == self.own)
+        self.owned_by(self.own)
+    }
+
+    /// What a host owns, tombstones included.
+    pub(super) fn owned_by(&self, owner: PeerId) -> impl Iterator<Item = &Arc<Record>> {
+        self.index.of_owner(owner).filter_map(|slot| self.records.get(&slot))
+    }
+
+    fn live_of_kind(&self, kind: u16) -> impl Iterator<Item = &Arc<Record>> {
+        let all = self.index.of_kind(kind).filter_map(|slot| self.records.get(&slot));
+        all.filter(|record| !record.deleted())
     }
 
     /// What a host says of itself.
@@ -68,7 +79,7 @@ impl RecordStore {
 
     /// The live host records.
     pub fn hosts(&self) -> impl Iterator<Item = (PeerId, &HostRecord)> {
-        self.live().filter_map(|record| match record.body() {
+        self.live_of_kind(kind::HOST).filter_map(|record| match record.body() {
             Body::Host(host) => Some((record.signer(), host)),
             _ => None,
         })
@@ -76,15 +87,27 @@ impl RecordStore {
 
     /// The live endpoint records, with their hosts.
     pub fn endpoints(&self) -> impl Iterator<Item = (PeerId, &EndpointRecord)> {
-        self.live().filter_map(|record| match record.body() {
+        self.live_of_kind(kind::ENDPOINT).filter_map(|record| match record.body() {
             Body::Endpoint(endpoint) => Some((record.signer(), endpoint)),
             _ => None,
         })
     }
 
+    /// The live endpoint records of one host.
+    pub fn endpoints_of(&self, peer: PeerId) -> impl Iterator<Item = &EndpointRecord> {
+        let all =
+            self.index.of_owner_and_kind(peer, kind::ENDPOINT).filter_map(|slot| self.records.get(&slot));
+        all.filter_map(|record| endpoint(record))
+    }
+
+    /// A live endpoint record.
+    pub fn endpoint(&self, peer: PeerId, port: PortId) -> Option<&EndpointRecord> {
+        self.get(Slot::of(Class::Owner, kind::ENDPOINT, peer, &port.0)).and_then(|record| endpoint(record))
+    }
+
     /// The live VTEP records.
     pub fn vteps(&self) -> impl Iterator<Item = &VtepRecord> {
-        self.live().filter_map(|record| match record.body() {
+        self.live_of_kind(kind::VTEP).filter_map(|record| match record.body() {
             Body::Vtep(vtep) => Some(vtep),
             _ => None,
         })
@@ -92,7 +115,7 @@ impl RecordStore {
 
     /// The live network records.
     pub fn networks(&self) -> impl Iterator<Item = &NetworkRecord> {
-        self.live().filter_map(|record| match record.body() {
+        self.live_of_kind(kind::NETWORK).filter_map(|record| match record.body() {
             Body::Network(network) => Some(network),
             _ => None,
         })
@@ -100,39 +123,70 @@ impl RecordStore {
 
     /// The claim version for a new claim on a MAC: one above the highest seen, tombstones included.
     pub fn next_claim(&self, mac: MacAddr) -> u64 {
-        let seen = self.all().filter_map(|record| match record.body() {
-            Body::Endpoint(endpoint) if endpoint.mac == mac => Some(endpoint.claim_version),
-            _ => None,
-        });
-        seen.max().unwrap_or(0).saturating_add(1)
+        self.index.highest_claim(mac).saturating_add(1)
     }
 
-    /// A hash of everything that digests compare: all records, tombstones included.
+    /// A hash of everything that is compared in a round of repair: all records, tombstones included.
     pub fn full_hash(&self) -> StateHash {
-        let mut hash = Blake2s256::new_with_prefix(b"meshnet records 1");
-        for (slot, record) in &self.records {
-            hash.update(slot.0);
-            hash.update(record.stamp().tie);
-        }
-        StateHash(hash.finalize().into())
+        self.ranges.root(b"meshnet records 2", &self.records, feed_stamp)
     }
 
-    /// Everything in this store, told in ranges of at most [`MAX_DIGEST`] lines that cover all slots.
-    pub fn digests(&self) -> Vec<Digest> {
-        let lines: Vec<Line> =
-            self.records.iter().map(|(&slot, record)| Line { slot, stamp: record.stamp() }).collect();
-        let mut digests: Vec<Digest> = lines
-            .chunks(MAX_DIGEST)
-            .map(|lines| Digest { first: lines[0].slot, last: Slot([0xff; 16]), lines: lines.to_vec() })
-            .collect();
-        if digests.is_empty() {
-            digests.push(Digest { first: Slot([0; 16]), last: Slot([0xff; 16]), lines });
+    /// A hash of the records that are not deleted.
+    pub(super) fn live_hash(&self) -> StateHash {
+        self.live_ranges.root(b"meshnet live 2", &self.records, feed_live)
+    }
+
+    /// The hash of a range of slots.
+    pub fn range_hash(&self, range: Range) -> RangeHash {
+        self.ranges.hash(range, &self.records, feed_stamp)
+    }
+
+    /// The hashes of the parts of a range.
+    pub fn parts(&self, range: Range) -> Parts {
+        let mut hashes = [RangeHash::default(); PARTS];
+        for (hash, part) in hashes.iter_mut().zip(range.parts()) {
+            *hash = self.range_hash(part);
         }
-        digests[0].first = Slot([0; 16]);
-        for at in 1..digests.len() {
-            digests[at - 1].last = before(digests[at].first);
+        Parts { range, hashes }
+    }
+
+    /// Where the parts of a range that another host has differ from those here: what to tell it next.
+    pub fn compare_parts(&self, theirs: &Parts) -> Vec<Step> {
+        let parts = theirs.range.parts().zip(theirs.hashes);
+        let differing = parts.filter(|(part, hash)| self.range_hash(*part) != *hash);
+        differing.map(|(part, _)| self.step(part)).collect()
+    }
+
+    /// What to tell another host about a range that differs: its lines if they are few, else its parts.
+    pub fn step(&self, range: Range) -> Step {
+        let (first, last) = range.bounds();
+        let few = self.records.range(first..=last).nth(FEW_LINES).is_none();
+        if few || range.depth == MAX_DEPTH {
+            Step::Lines(self.digest(range))
+        } else {
+            Step::Parts(Box::new(self.parts(range)))
         }
-        digests
+    }
+
+    /// The lines of a range; of a part of it from the front, if they are more than [`MAX_DIGEST`].
+    pub fn digest(&self, range: Range) -> Digest {
+        let (first, mut last) = range.bounds();
+        let mut lines: Vec<Line> = Vec::new();
+        for (&slot, record) in self.records.range(first..=last) {
+            if lines.len() == MAX_DIGEST {
+                last = lines.last().map_or(last, |line| line.slot);
+                break;
+            }
+            lines.push(Line { slot, stamp: record.stamp() });
+        }
+        Digest { first, last, lines }
+    }
+
+    /// How many records may be expected in a range: slots are hashes, and spread evenly.
+    pub fn expected_len(&self, first: Slot, last: Slot) -> usize {
+        let width = u128::from_be_bytes(last.0).saturating_sub(u128::from_be_bytes(first.0)) >> 96;
+        let share = width.saturating_mul(self.len() as u128) >> 32;
+        usize::try_from(share).unwrap_or(usize::MAX).saturating_add(1)
     }
 
     /// Compares a digest of another host with this store, within the digest's range.
@@ -156,7 +210,24 @@ impl RecordStore {
     }
 }
 
-/// The slot just below another.
-fn before(slot: Slot) -> Slot {
-    Slot(u128::from_be_bytes(slot.0).saturating_sub(1).to_be_bytes())
+fn endpoint(record: &Record) -> Option<&EndpointRecord> {
+    match record.body() {
+        Body::Endpoint(endpoint) if !record.deleted() => Some(endpoint),
+        _ => None,
+    }
+}
+
+/// The stamp ends in a hash of the whole record.
+fn feed_stamp(record: &Record, hash: &mut Blake2s256) -> bool {
+    hash.update(record.slot().0);
+    hash.update(record.stamp().tie);
+    true
+}
+
+fn feed_live(record: &Record, hash: &mut Blake2s256) -> bool {
+    if !record.deleted() {
+        hash.update(record.slot().0);
+        hash.update(record.hash());
+    }
+    !record.deleted()
 }

@@ -35,8 +35,7 @@ impl RecordStore {
 
     /// The highest incarnation under which records of a host are here; 0 without any.
     pub fn highest_incarnation(&self, peer: PeerId) -> u64 {
-        let own = self.all().filter(|record| record.class() == Class::Owner && record.signer() == peer);
-        own.map(|record| record.stamp().major).max().unwrap_or(0)
+        self.owned_by(peer).map(|record| record.stamp().major).max().unwrap_or(0)
     }
 
     /// True when this host was removed and did not come back yet: see [`Self::come_back`].
@@ -85,10 +84,7 @@ impl RecordStore {
         if peer == self.own {
             return;
         }
-        let dead = self.all().filter(|record| {
-            let theirs = record.class() == Class::Owner && record.signer() == peer;
-            theirs && record.stamp().major <= incarnation
-        });
+        let dead = self.owned_by(peer).filter(|record| record.stamp().major <= incarnation);
         let dead: Vec<Slot> = dead.map(|record| record.slot()).collect();
         self.drop_all(&dead);
     }

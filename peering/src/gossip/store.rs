@@ -6,6 +6,8 @@ use std::sync::Arc;
 use engine::types::PeerId;
 use serde::{Deserialize, Serialize};
 
+use super::index::Index;
+use super::ranges::RangeHashes;
 use super::record::{Class, Record, RecordError, Slot};
 
 /// Most records of one writer.
@@ -76,6 +78,11 @@ pub struct RecordStore {
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
     pub(super) records: BTreeMap<Slot, Arc<Record>>,
+    pub(super) index: Index,
+    /// Over all records.
+    pub(super) ranges: RangeHashes,
+    /// Over those that are not deleted.
+    pub(super) live_ranges: RangeHashes,
     weights: BTreeMap<PeerId, Weight>,
     /// The last dead incarnation of each host that was ever removed.
     pub(super) removals: BTreeMap<PeerId, u64>,
@@ -107,6 +114,9 @@ impl RecordStore {
             incarnation: 1,
             sequence: 0,
             records: BTreeMap::new(),
+            index: Index::default(),
+            ranges: RangeHashes::default(),
+            live_ranges: RangeHashes::default(),
             weights: BTreeMap::new(),
             removals: BTreeMap::new(),
             dropped: Vec::new(),
@@ -188,21 +198,31 @@ impl RecordStore {
 
     pub(super) fn take(&mut self, slot: Slot) -> Option<Arc<Record>> {
         let record = self.records.remove(&slot)?;
-        self.weigh(&record, false);
+        self.note_change(&record, false);
         Some(record)
     }
 
     pub(super) fn keep(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
-        self.weigh(&record, true);
         let removes = record.removes();
-        let previous = self.records.insert(record.slot(), record);
-        if let Some(previous) = &previous {
-            self.weigh(previous, false);
-        }
+        let previous = self.take(record.slot());
+        self.note_change(&record, true);
+        self.records.insert(record.slot(), record);
         if let Some((peer, incarnation)) = removes {
             self.bury(peer, incarnation);
         }
         previous
+    }
+
+    /// A record came, or went.
+    fn note_change(&mut self, record: &Record, came: bool) {
+        if came {
+            self.index.add(record);
+        } else {
+            self.index.remove(record);
+        }
+        self.weigh(record, came);
+        self.ranges.forget(record.slot());
+        self.live_ranges.forget(record.slot());
     }
 
     fn weigh(&mut self, record: &Record, on: bool) {

@@ -10,7 +10,7 @@ use super::record::Draft;
 use super::*;
 use crate::identity::Identity;
 use crate::ipam::Ipam;
-use crate::proto::envelope;
+use crate::proto::{Message, envelope};
 use crate::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
     TargetRecord, VtepRecord,
@@ -144,7 +144,7 @@ fn unknown_kinds_versions_and_bodies_are_kept_and_relayed() {
         assert_eq!(record.body(), &Body::Opaque);
     }
     assert_eq!(store.counters().unreadable, 1);
-    assert_eq!(store.compare(&RecordStore::new(PeerId([0; 16])).digests()[0]).send.len(), 3);
+    assert_eq!(store.compare(&RecordStore::new(PeerId([0; 16])).digest(Range::ALL)).send.len(), 3);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_host_that_lost_its_memory_writes_above_its_former_life() {
     let mut after = RecordStore::new(me.peer_id());
     after.put_host(&me, &host("new"));
     after.put_endpoint(&me, &endpoint(2, 2, 1));
-    let lacking = after.compare(&peer.digests()[0]).want;
+    let lacking = after.compare(&peer.digest(Range::ALL)).want;
     let seen: Vec<Merge> = peer.pull(&lacking).iter().map(|record| after.insert(record.bytes())).collect();
     assert!(seen.contains(&Merge::Overtaken), "{seen:?}");
     let news = after.reassert(&me);
@@ -322,12 +322,109 @@ fn digests_cover_every_slot_once() {
         endpoint.port = PortId(n.to_le_bytes());
         store.put_endpoint(&me, &endpoint);
     }
-    let whole = &store.digests()[0];
+    let whole = &store.digest(Range::ALL);
     let half = Digest { last: whole.lines[9].slot, lines: whole.lines[..5].to_vec(), ..whole.clone() };
     let difference = store.compare(&half);
     assert_eq!(difference.send.len(), 5, "only slots in the range are missing there");
     assert!(difference.want.is_empty());
     assert_eq!(store.compare(whole), Difference::default());
+}
+
+/// One round of repair, as two hosts make it. Returns how many bytes it took.
+fn repair(a: &mut RecordStore, b: &mut RecordStore) -> usize {
+    if a.full_hash() == b.full_hash() {
+        return 0;
+    }
+    let mut bytes = 0;
+    // The steps of one side are answered by the other, in turn.
+    let (mut steps, mut flipped) = (vec![a.step(Range::ALL)], false);
+    while !steps.is_empty() {
+        let (teller, hearer) = if flipped { (&mut *b, &mut *a) } else { (&mut *a, &mut *b) };
+        let mut next = Vec::new();
+        for step in steps {
+            match step {
+                Step::Parts(parts) => {
+                    bytes += Message::Ranges(vec![(*parts).clone()]).encode().len();
+                    next.extend(hearer.compare_parts(&parts));
+                }
+                Step::Lines(digest) => {
+                    bytes += Message::Digest(digest.clone()).encode().len();
+                    let Difference { send, want } = hearer.compare(&digest);
+                    bytes += Message::Pull(want.clone()).encode().len();
+                    for record in teller.pull(&want) {
+                        bytes += record.bytes().len();
+                        hearer.insert(record.bytes());
+                    }
+                    for record in send {
+                        bytes += record.bytes().len();
+                        if let Merge::Dead(over) | Merge::Older(over) = teller.insert(record.bytes()) {
+                            hearer.insert(over.bytes());
+                        }
+                    }
+                }
+            }
+        }
+        (steps, flipped) = (next, !flipped);
+    }
+    bytes
+}
+
+/// A store with so many live records of so many hosts, of a kind that is cheap to make.
+fn crowded(hosts: u8, each: u8) -> RecordStore {
+    let mut store = RecordStore::new(PeerId([0; 16]));
+    for who in 1..=hosts {
+        for key in 0..each {
+            store.insert(draft(who, 901, Class::Owner, 1, u64::from(key), key, b"a fact").bytes());
+        }
+    }
+    store
+}
+
+#[test]
+fn a_round_of_repair_costs_little_when_little_differs() {
+    let (mut a, mut b) = (crowded(40, 100), crowded(40, 100));
+    assert_eq!(repair(&mut a, &mut b), 0);
+    let whole: usize = a.all().map(|record| record.bytes().len()).sum();
+    for (n, extra) in [1_u8, 5, 20].into_iter().enumerate() {
+        for key in 0..extra {
+            let news = draft(77, 901, Class::Owner, 2 + n as u64, u64::from(key), key, b"news");
+            if key % 2 == 0 {
+                a.insert(news.bytes())
+            } else {
+                b.insert(news.bytes())
+            };
+        }
+        let bytes = repair(&mut a, &mut b);
+        assert_eq!(a.full_hash(), b.full_hash());
+        let each = bytes / usize::from(extra);
+        assert!(each < 3_500 && bytes < whole / 8, "{extra} differ: {bytes} bytes, all records have {whole}");
+    }
+    let mut empty = RecordStore::new(PeerId([9; 16]));
+    let bytes = repair(&mut empty, &mut a);
+    assert_eq!(empty.full_hash(), a.full_hash());
+    assert!(bytes < whole * 3 / 2, "{bytes} to tell {whole}");
+}
+
+#[test]
+fn hashes_of_ranges_follow_every_change() {
+    let mut store = crowded(3, 40);
+    let (full, live) = (store.full_hash(), store.live_hash());
+    let more = draft(1, 901, Class::Owner, 2, 1, 200, b"more");
+    store.insert(more.bytes());
+    assert_ne!(store.full_hash(), full);
+    assert_ne!(store.live_hash(), live);
+    assert_eq!(store.drop_slot(more.slot()), Some(more.clone()));
+    assert_eq!((store.full_hash(), store.live_hash()), (full, live));
+    store.insert(draft(1, 901, Class::Owner, 2, 2, 200, b"").bytes());
+    assert_ne!(store.full_hash(), full, "a tombstone is repaired too");
+    assert_eq!(store.live_hash(), live, "but it is not live");
+    for depth in 0..=MAX_DEPTH {
+        let all = (0..1_u32 << (4 * depth)).map(|prefix| Range { depth, prefix: prefix as u16 });
+        let bounds: Vec<_> = all.map(Range::bounds).collect();
+        assert_eq!((bounds[0].0, bounds[bounds.len() - 1].1), (Slot([0; 16]), Slot([0xff; 16])));
+        let next = |slot: Slot| u128::from_be_bytes(slot.0).wrapping_add(1).to_be_bytes();
+        assert!(bounds.windows(2).all(|pair| next(pair[0].1) == pair[1].0.0), "no gap, no overlap");
+    }
 }
 
 fn any_removal() -> impl Strategy<Value = Arc<Record>> {
@@ -392,12 +489,7 @@ proptest! {
         right in proptest::collection::vec(any_record(), 0..12),
     ) {
         let (mut a, mut b) = (merged(&left), merged(&right));
-        for digest in a.digests() {
-            let difference = b.compare(&digest);
-            let wanted = a.pull(&difference.want);
-            wanted.iter().for_each(|record| drop(b.insert(record.bytes())));
-            difference.send.iter().for_each(|record| drop(a.insert(record.bytes())));
-        }
+        repair(&mut a, &mut b);
         prop_assert_eq!(a.full_hash(), b.full_hash());
     }
 

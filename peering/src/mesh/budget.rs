@@ -8,8 +8,8 @@ const BURST: u64 = 64 << 20;
 const RATE: u64 = 16 << 20;
 /// A message costs its bytes and at least this.
 const MESSAGE: u64 = 4096;
-/// A message that makes this host walk its whole store costs this.
-const WALK: u64 = 256 << 10;
+/// A message that makes this host hash or walk through a range of its store costs this.
+const WALK: u64 = 16 << 10;
 
 /// A bucket of bytes, or what costs as much: an honest peer never empties it.
 pub(super) struct Budget {
@@ -28,7 +28,12 @@ impl Budget {
         self.take(MESSAGE.max(u64::try_from(len).unwrap_or(u64::MAX)))
     }
 
-    /// Pays for a walk through everything. False: the walk is not made; the peer may ask again.
+    /// Pays for `len` bytes that a peer asked for. False: they are not sent; the peer may ask again.
+    pub(super) fn pay_out(&mut self, len: usize) -> bool {
+        self.take(u64::try_from(len).unwrap_or(u64::MAX))
+    }
+
+    /// Pays for a walk through a range. False: the walk is not made; the peer may ask again.
     pub(super) fn pay_walk(&mut self) -> bool {
         self.take(WALK)
     }

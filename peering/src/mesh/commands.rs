@@ -67,8 +67,8 @@ impl Mesh {
         if !self.begin(now) {
             return;
         }
-        let own = self.store.endpoints().filter(|(peer, _)| *peer == self.me);
-        let gone: Vec<PortId> = own.map(|(_, e)| e.port).filter(|port| !ports.contains(port)).collect();
+        let own = self.store.endpoints_of(self.me).map(|endpoint| endpoint.port);
+        let gone: Vec<PortId> = own.filter(|port| !ports.contains(port)).collect();
         for port in gone {
             self.delete_endpoint(port);
         }
@@ -173,11 +173,8 @@ impl Mesh {
     /// A claim that nobody outbid stays; else the endpoint claims its MAC anew.
     fn claim_version(&self, endpoint: &Endpoint) -> u64 {
         let next = self.store.next_claim(endpoint.mac);
-        let own = self.store.endpoints().find(|(peer, e)| *peer == self.me && e.port == endpoint.port);
-        match own {
-            Some((_, e)) if e.mac == endpoint.mac && e.claim_version.saturating_add(1) == next => {
-                e.claim_version
-            }
+        match self.store.endpoint(self.me, endpoint.port) {
+            Some(e) if e.mac == endpoint.mac && e.claim_version.saturating_add(1) == next => e.claim_version,
             Some(_) | None => next,
         }
     }

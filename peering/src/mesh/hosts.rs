@@ -108,17 +108,14 @@ impl Mesh {
         };
         let NetworkRecord { vni, mtu, .. } = *network;
         self.view.show_network(network.network, NetworkView { name: network.name.clone(), vni, mtu, range });
-        let records: Vec<Arc<Record>> = self.store.live().cloned().collect();
-        for record in records {
-            match record.body() {
-                Body::Endpoint(endpoint) if endpoint.network == network.network => {
-                    self.show_endpoint(record.signer(), endpoint);
-                }
-                Body::Vtep(vtep) if vtep.network == network.network => {
-                    self.view.set_vtep(vni, vtep.addr, true)
-                }
-                _ => {}
-            }
+        let id = network.network;
+        let endpoints = self.store.endpoints().filter(|(_, endpoint)| endpoint.network == id);
+        let endpoints: Vec<_> = endpoints.map(|(peer, endpoint)| (peer, endpoint.clone())).collect();
+        for (peer, endpoint) in endpoints {
+            self.show_endpoint(peer, &endpoint);
+        }
+        for vtep in self.store.vteps().filter(|vtep| vtep.network == id) {
+            self.view.set_vtep(vni, vtep.addr, true);
         }
     }
 
@@ -131,8 +128,7 @@ impl Mesh {
         let known = self.view.shows_host(peer);
         self.view.show_host(view);
         if !known {
-            let endpoints: Vec<EndpointRecord> =
-                self.store.endpoints().filter(|(host, _)| *host == peer).map(|(_, e)| e.clone()).collect();
+            let endpoints: Vec<EndpointRecord> = self.store.endpoints_of(peer).cloned().collect();
             endpoints.iter().for_each(|endpoint| self.show_endpoint(peer, endpoint));
         }
     }

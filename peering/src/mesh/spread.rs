@@ -7,12 +7,15 @@ use rand::seq::IteratorRandom;
 
 use super::budget::Budget;
 use super::{ConnId, Mesh, Output};
-use crate::gossip::{Digest, Merge, Record, Slot, StateHash, kind};
+use crate::gossip::{Digest, MAX_RANGES, Merge, Parts, Range, Record, Slot, Step, kind};
 use crate::proto::{Message, Summary};
 use crate::records::Body;
 
 /// With so many connections or fewer, news go to all of them, else to so many chosen at random.
 const FANOUT: usize = 6;
+
+/// What one record of a range costs that has to be looked at, in bytes.
+const WALKED: usize = 32;
 
 impl Mesh {
     /// The first things a new connection carries: who this host is, and what it holds.
@@ -33,24 +36,47 @@ impl Mesh {
 
     pub(super) fn handle_summary(&mut self, conn: ConnId, theirs: Summary) {
         let ours = self.summary();
-        if ours == theirs || !self.pay_walk(conn) {
-            return;
+        if ours.records != theirs.records && self.pay_walk(conn) {
+            self.tell(conn, vec![self.store.step(Range::ALL)]);
         }
-        if ours.records != theirs.records {
-            let digests = self.store.digests();
-            self.transmit_all(conn, digests.into_iter().map(Message::Digest).collect());
-        }
-        if ours.units != theirs.units {
+        if ours.units != theirs.units && self.pay_walk(conn) {
             let tables = self.ipam.unit_tables();
             self.transmit_all(conn, tables.into_iter().map(Message::Units).collect());
         }
     }
 
+    /// Another host's hashes of ranges: goes on where they differ from those here.
+    pub(super) fn handle_ranges(&mut self, conn: ConnId, ranges: &[Parts]) {
+        let mut steps = Vec::new();
+        for parts in ranges {
+            if !self.pay_walk(conn) {
+                break;
+            }
+            steps.extend(self.store.compare_parts(parts));
+        }
+        self.tell(conn, steps);
+    }
+
+    fn tell(&mut self, conn: ConnId, steps: Vec<Step>) {
+        let (mut digests, mut ranges) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Lines(digest) => digests.push(Message::Digest(digest)),
+                Step::Parts(parts) => ranges.push(*parts),
+            }
+        }
+        let ranges = ranges.chunks(MAX_RANGES).map(|ranges| Message::Ranges(ranges.to_vec()));
+        self.transmit_all(conn, ranges.chain(digests).collect());
+    }
+
     pub(super) fn handle_digest(&mut self, conn: ConnId, digest: &Digest) {
-        if !self.pay_walk(conn) {
+        let walked = self.store.expected_len(digest.first, digest.last).saturating_mul(WALKED);
+        if !self.pay_walk(conn) || !self.pay_out(conn, walked) {
             return;
         }
-        let difference = self.store.compare(digest);
+        let mut difference = self.store.compare(digest);
+        // What is sent costs the peer who asked for it; what it cannot pay now it finds missing in its next round.
+        difference.send.retain(|record| self.pay_out(conn, record.bytes().len()));
         self.transmit_all(conn, Message::records(&difference.send));
         if !difference.want.is_empty() {
             self.transmit_all(conn, vec![Message::Pull(difference.want)]);
@@ -58,7 +84,8 @@ impl Mesh {
     }
 
     pub(super) fn handle_pull(&mut self, conn: ConnId, slots: &[Slot]) {
-        let records = self.store.pull(slots);
+        let mut records = self.store.pull(slots);
+        records.retain(|record| self.pay_out(conn, record.bytes().len()));
         self.transmit_all(conn, Message::records(&records));
     }
 
@@ -84,7 +111,6 @@ impl Mesh {
             }
         }
         if !news.is_empty() {
-            self.records_hash = None;
             self.outbox.change(self.now);
         }
         self.bury();
@@ -118,7 +144,6 @@ impl Mesh {
         if records.is_empty() {
             return;
         }
-        self.records_hash = None;
         self.outbox.guard();
         self.bury();
         for record in records {
@@ -165,14 +190,16 @@ impl Mesh {
         self.outbox.push(Output::Transmit { conn, bytes: Message::Summary(summary).encode() });
     }
 
-    fn summary(&mut self) -> Summary {
-        let records = *self.records_hash.get_or_insert_with(|| self.store.full_hash());
-        let units: StateHash = self.ipam.units_hash();
-        Summary { records, units }
+    fn summary(&self) -> Summary {
+        Summary { records: self.store.full_hash(), units: self.ipam.units_hash() }
     }
 
     fn pay_walk(&mut self, conn: ConnId) -> bool {
         self.budgets.get_mut(&conn).is_some_and(Budget::pay_walk)
+    }
+
+    fn pay_out(&mut self, conn: ConnId, len: usize) -> bool {
+        self.budgets.get_mut(&conn).is_some_and(|budget| budget.pay_out(len))
     }
 
     fn transmit_all(&mut self, conn: ConnId, messages: Vec<Message>) {

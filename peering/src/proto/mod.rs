@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::gossip::{self, MAX_DIGEST, MAX_PULL, MAX_RECORD, Record, Slot};
+use crate::gossip::{self, MAX_DEPTH, MAX_DIGEST, MAX_PULL, MAX_RANGES, MAX_RECORD, Record, Slot};
 use envelope::{Envelope, EnvelopeError, HEADER_LEN};
 
 /// The oldest version of the protocol that this release speaks.
@@ -53,6 +53,7 @@ mod kind {
     pub(super) const RELEASE: u16 = 14;
     pub(super) const RELEASED: u16 = 15;
     pub(super) const SWIM: u16 = 16;
+    pub(super) const RANGES: u16 = 17;
 }
 
 /// One message.
@@ -62,6 +63,8 @@ pub enum Message {
     Hello(Hello),
     /// Hashes of everything that digests compare; equal ones end a round of repair.
     Summary(Summary),
+    /// Hashes of the parts of ranges in which the two sides differ.
+    Ranges(Vec<gossip::Parts>),
     /// What the sender has in a range of slots.
     Digest(gossip::Digest),
     /// Slots that the sender wants.
@@ -122,6 +125,7 @@ impl Message {
         match self {
             Message::Hello(body) => write(kind::HELLO, body),
             Message::Summary(body) => write(kind::SUMMARY, body),
+            Message::Ranges(body) => write(kind::RANGES, body),
             Message::Digest(body) => write(kind::DIGEST, body),
             Message::Pull(body) => write(kind::PULL, body),
             Message::Push(records) => envelope::seal(kind::PUSH, VERSION, &records.concat()),
@@ -156,6 +160,7 @@ impl Message {
         let message = match kind {
             kind::HELLO => Message::Hello(read(kind, body)?),
             kind::SUMMARY => Message::Summary(read(kind, body)?),
+            kind::RANGES => Message::Ranges(read(kind, body)?),
             kind::DIGEST => Message::Digest(read(kind, body)?),
             kind::PULL => Message::Pull(read(kind, body)?),
             kind::PUSH => Message::Push(split(body)),
@@ -192,6 +197,10 @@ impl Message {
     fn within_limits(&self) -> bool {
         match self {
             Message::Hello(hello) => hello.within_limits(),
+            Message::Ranges(ranges) => {
+                ranges.len() <= MAX_RANGES
+                    && ranges.iter().all(|parts| parts.range.exists() && parts.range.depth < MAX_DEPTH)
+            }
             Message::Digest(digest) => digest.lines.len() <= MAX_DIGEST,
             Message::Pull(slots) => slots.len() <= MAX_PULL,
             Message::Answer(answer) => answer.within_limits(),
