@@ -1,184 +1,128 @@
-//! Random faults, and afterwards the laws: equal state within ten seconds, no address twice, every request answered.
+//! Random faults, and the laws that hold in spite of them: `docs/simulator.md`.
 //!
-//! `SIM_SEEDS=5000` runs more schedules, `SIM_SEED=17` one of them, `SIM_TRACE=1` tells what happens in it.
+//! `SIM_SEEDS=5000` runs more schedules, `SIM_SEED=17` one of them, `SIM_PLAN=file` one that was written down;
+//! `SIM_TRACE=1` tells what happens in it, `SIM_TRACE=2` shows every message.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
 
+mod schedules;
 mod sim;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use peering::mesh::RequestId;
-use rand::RngExt;
-use sim::{Launch, World};
+use schedules::{Plan, carry_out, catch_last_words, shrink};
+use serde::{Deserialize, Serialize};
 
-/// Schedules in an ordinary run.
-const SEEDS: u64 = 200;
-/// So many tests share them, for the cores.
-const SHARES: u64 = 4;
+/// Schedules in an ordinary run, the same in each.
+const SEEDS: u64 = 500;
+/// Schedules that were never run before, besides.
+const FRESH: u64 = 50;
+/// A plan that failed once is run in so many worlds.
+const WORLDS: u64 = 4;
 
 #[test]
-fn random_schedules_of_the_first_share_keep_the_laws() {
-    run_share(0);
+fn random_schedules_keep_the_laws() {
+    if let Some(path) = std::env::var_os("SIM_PLAN") {
+        return replay(&read(Path::new(&path)).plan);
+    }
+    if let Some(seed) = number("SIM_SEED") {
+        return replay(&Plan::draw(seed));
+    }
+    let fresh: Vec<u64> = (0..FRESH).map(|n| RandomState::new().hash_one(n)).collect();
+    println!("fresh seeds: {fresh:?}");
+    let seeds: Vec<u64> = (0..number("SIM_SEEDS").unwrap_or(SEEDS)).chain(fresh).collect();
+    let failed = run_all(&seeds, |seed| carry_out(&Plan::draw(*seed)).err());
+    for (seed, words) in &failed {
+        println!("{words}\nreplay: SIM_SEED={seed} SIM_TRACE=1 {COMMAND}");
+    }
+    failed.iter().take(4).for_each(|(seed, _)| write_down(*seed));
+    assert!(
+        failed.is_empty(),
+        "failing seeds: {:?}",
+        failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>()
+    );
 }
 
 #[test]
-fn random_schedules_of_the_second_share_keep_the_laws() {
-    run_share(1);
-}
-
-#[test]
-fn random_schedules_of_the_third_share_keep_the_laws() {
-    run_share(2);
-}
-
-#[test]
-fn random_schedules_of_the_last_share_keep_the_laws() {
-    run_share(3);
-}
-
-fn run_share(share: u64) {
-    let from_env = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds: Vec<u64> = match from_env("SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..from_env("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
-    };
-    let mine = seeds.into_iter().filter(|seed| seed % SHARES == share);
-    let failed: Vec<u64> =
-        mine.filter(|seed| catch_unwind(AssertUnwindSafe(|| Schedule::new(*seed).run())).is_err()).collect();
-    for seed in &failed {
+fn plans_that_failed_once_keep_the_laws() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/regressions");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(dir).expect("regressions").map(|entry| entry.expect("a file").path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no regression is kept");
+    let failed = run_all(&paths, |path| {
+        let plan = read(path).plan;
+        let worlds = (0..WORLDS).map(|n| Plan { world: plan.world.wrapping_add(n), ..plan.clone() });
+        worlds.filter_map(|plan| carry_out(&plan).err()).next()
+    });
+    for (path, words) in &failed {
         println!(
-            "replay: SIM_SEED={seed} SIM_TRACE=1 cargo test -p peering --test simulator_random -- --nocapture"
+            "{words}\nit showed once: {}\nreplay: SIM_PLAN={} {COMMAND}",
+            read(path).shows,
+            path.display()
         );
     }
-    assert!(failed.is_empty(), "failing seeds: {failed:?}");
+    assert!(failed.is_empty(), "{} regressions fail", failed.len());
 }
 
-struct Schedule {
-    world: World,
-    requests: Vec<(usize, RequestId)>,
-    /// A host may lose its disk in this schedule.
-    disks_get_lost: bool,
+const COMMAND: &str = "cargo test -p peering --test simulator_random random -- --nocapture";
+
+/// A plan that failed, and what was wrong then.
+#[derive(Serialize, Deserialize)]
+struct Regression {
+    shows: String,
+    plan: Plan,
 }
 
-impl Schedule {
-    fn new(seed: u64) -> Self {
-        let mut world = World::new(seed, 3 + usize::try_from(seed % 3).expect("small"));
-        world.wires.loss = if world.rng.random_bool(0.5) { 0.0 } else { 0.05 };
-        world.wires.latency = Duration::from_millis(world.rng.random_range(1..40));
-        for host in &mut world.hosts {
-            host.disk_time = Duration::from_millis(seed % 7);
-        }
-        Schedule { world, requests: Vec::new(), disks_get_lost: seed.is_multiple_of(4) }
-    }
+fn read(path: &Path) -> Regression {
+    let text = std::fs::read_to_string(path).expect("a file");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
-    fn run(&mut self) {
-        self.launch();
-        for _ in 0..self.world.rng.random_range(6..16) {
-            self.disturb();
-            let pause = self.world.rng.random_range(0..6_000);
-            self.world.run(Duration::from_millis(pause));
-            self.world.assert_no_duplicates();
-        }
-        self.mend();
-        self.world.assert_agreement();
-        self.world.assert_no_duplicates();
-        self.assert_answers();
-        self.world.assert_agreement();
-        self.world.assert_no_duplicates();
+/// Runs one plan with all its words.
+fn replay(plan: &Plan) {
+    println!("{plan:?}");
+    catch_last_words();
+    if let Err(words) = carry_out(plan) {
+        println!("{words}");
+        let _ = std::panic::take_hook();
+        panic!("a law is broken");
     }
+}
 
-    /// All with the same list, or in a chain, at once or one after the other.
-    fn launch(&mut self) {
-        let hosts = self.world.hosts.len();
-        let chain = self.world.rng.random_bool(0.5);
-        for number in 0..hosts {
-            let targets = if chain { vec![(number + 1) % hosts] } else { (0..hosts).collect() };
-            self.world.launch(number, Launch::targets(&targets));
-            let pause = self.world.rng.random_range(0..300);
-            self.world.run(Duration::from_millis(pause));
+/// Runs everything on all cores; returns what failed, with the words of it.
+fn run_all<T: Clone + Sync + Send>(all: &[T], run: impl Fn(&T) -> Option<String> + Sync) -> Vec<(T, String)> {
+    catch_last_words();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(words) = run(one) {
+                        failed.lock().expect("nobody panics with it").push((one.clone(), words));
+                    }
+                }
+            });
         }
-    }
+    });
+    let _ = std::panic::take_hook();
+    failed.into_inner().expect("nobody panics with it")
+}
 
-    fn disturb(&mut self) {
-        let number = self.world.rng.random_range(0..self.world.hosts.len());
-        let other =
-            (number + self.world.rng.random_range(1..self.world.hosts.len())) % self.world.hosts.len();
-        let runs = self.world.hosts[number].mesh.is_some();
-        match self.world.rng.random_range(0..12) {
-            0..=2 if runs => self.attach(number),
-            3 if runs => self.detach(number),
-            4 => self.partition(),
-            5 => {
-                self.world.note(&format!("cut {number} -> {other}"));
-                self.world.cut(number, other);
-            }
-            6 => self.world.heal(),
-            7 if runs => {
-                let lost = self.disks_get_lost && self.world.rng.random_bool(0.5);
-                self.world.crash(number, lost);
-            }
-            8 if runs => self.world.stop(number),
-            9 => self.world.break_connections(number, other),
-            10 => self.world.hosts[number].disk_fails = self.world.rng.random(),
-            11 => self.world.wires.dial_failures = self.world.rng.random_range(0.0..0.5),
-            _ if !runs => self.world.restart(number),
-            _ => {}
-        }
-    }
+/// Leaves the shortest plan that still fails in a file, to be replayed and to be kept.
+fn write_down(seed: u64) {
+    catch_last_words();
+    let plan = shrink(&Plan::draw(seed), 300);
+    let words = carry_out(&plan).err().unwrap_or_default();
+    let _ = std::panic::take_hook();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("schedule-{seed}.json"));
+    let text = serde_json::to_string_pretty(&Regression { shows: words, plan }).expect("a plan is written");
+    std::fs::write(&path, text).expect("a file");
+    println!("shortened: SIM_PLAN={} SIM_TRACE=1 {COMMAND}", path.display());
+}
 
-    fn attach(&mut self, number: usize) {
-        for _ in 0..self.world.rng.random_range(1..4) {
-            let wanted = format!("10.32.0.{}", self.world.rng.random_range(2..6));
-            let wanted: &[&str] = if self.world.rng.random_bool(0.2) { &[&wanted] } else { &[] };
-            let request = self.world.attach(number, wanted);
-            self.requests.push((number, request));
-        }
-    }
-
-    fn detach(&mut self, number: usize) {
-        let own: Vec<RequestId> =
-            self.world.hosts[number].ports.values().map(|(request, _)| *request).collect();
-        if let Some(request) = own.first() {
-            self.world.detach(number, *request);
-        }
-    }
-
-    fn partition(&mut self) {
-        let split = self.world.rng.random_range(1..self.world.hosts.len());
-        let left: Vec<usize> = (0..split).collect();
-        let right: Vec<usize> = (split..self.world.hosts.len()).collect();
-        self.world.partition(&left, &right);
-    }
-
-    /// The last fault is over: every host runs, every wire and disk works.
-    fn mend(&mut self) {
-        self.world.heal();
-        self.world.wires.loss = 0.0;
-        self.world.wires.dial_failures = 0.0;
-        for number in 0..self.world.hosts.len() {
-            self.world.hosts[number].disk_fails = false;
-            if self.world.hosts[number].mesh.is_none() {
-                self.requests.retain(|(host, _)| *host != number);
-                self.world.restart(number);
-            }
-        }
-    }
-
-    /// Whoever still waits gets an address or a reason; a crash takes its requests with it.
-    fn assert_answers(&mut self) {
-        let asked: Vec<RequestId> = self
-            .requests
-            .iter()
-            .filter(|(host, r)| self.world.hosts[*host].waits_for(*r))
-            .map(|(_, r)| *r)
-            .collect();
-        let answered = |world: &World| asked.iter().all(|request| world.answer(*request).is_some());
-        let took = self.world.run_until(Duration::from_secs(10), answered);
-        let open: Vec<_> = asked.iter().filter(|request| self.world.answer(**request).is_none()).collect();
-        if took.is_none() {
-            self.world.tell_all();
-        }
-        assert!(took.is_some(), "seed {}: no answer to {open:?}", self.world.seed);
-    }
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }

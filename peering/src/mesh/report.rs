@@ -7,7 +7,8 @@ use std::time::Instant;
 use engine::types::PeerId;
 
 use super::{Mesh, MeshStatus, PeerState, PeerStatus};
-use crate::gossip::state_hash;
+use crate::gossip::{Record, StateHash, state_hash};
+use crate::proto::UnitTable;
 
 impl Mesh {
     /// The control plane at this moment; every list is sorted.
@@ -16,13 +17,28 @@ impl Mesh {
             peer_id: self.me.to_string(),
             nickname: self.config.nickname.clone(),
             cluster_id: self.ipam.cluster().map(|cluster| cluster.to_string()),
-            state_hash: state_hash(&self.store, &self.ipam).to_string(),
+            state_hash: self.state_hash().to_string(),
             peers: self.peer_status(),
             targets: self.topology.target_status(now),
             connections: self.topology.connection_status(now),
             ipam: self.ipam.status(now),
             events: self.journal.status(now),
         }
+    }
+
+    /// A hash of the live records and units: equal on hosts that agree.
+    pub fn state_hash(&self) -> StateHash {
+        state_hash(&self.store, &self.ipam)
+    }
+
+    /// Every record this host holds, tombstones included, in the order of their slots.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.store.all().map(|record| &**record)
+    }
+
+    /// Who owns which units, as this host has it on disk.
+    pub fn unit_tables(&self) -> Vec<UnitTable> {
+        self.ipam.unit_tables()
     }
 
     fn peer_status(&self) -> Vec<PeerStatus> {

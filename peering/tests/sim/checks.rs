@@ -23,7 +23,8 @@ impl World {
     /// Every running host has the same state, and takes exactly the running ones for alive.
     pub fn agree(&self) -> bool {
         let running = self.running();
-        let states: BTreeSet<String> = running.iter().map(|&n| self.status(n).state_hash).collect();
+        let mesh = |n: usize| self.hosts[n].mesh.as_ref().expect("it runs");
+        let states: BTreeSet<_> = running.iter().map(|&n| mesh(n).state_hash()).collect();
         states.len() == 1 && running.iter().all(|&n| self.alive(n) == self.others(n))
     }
 

@@ -8,7 +8,7 @@ use peering::proto::Message;
 use rand::RngExt;
 
 use super::wire::{Item, PairId};
-use super::{BUSY, DIAL_TIMEOUT, IDLE, World};
+use super::{BUSY, DIAL_TIMEOUT, IDLE, KEEP_ALIVE, World};
 
 pub(super) enum Event {
     /// The attempt of a host arrives at another.
@@ -43,6 +43,11 @@ pub(super) enum Event {
     },
     Idle {
         pair: PairId,
+    },
+    /// A host that was started anew gets a packet of a connection it does not know.
+    Unknown {
+        pair: PairId,
+        to_dialler: bool,
     },
     /// The end of a pause, if it is still the same one.
     Resume {
@@ -102,9 +107,10 @@ impl World {
                     self.end(pair, "no answer for 10 s");
                 }
             }
+            Event::Unknown { pair, to_dialler } => self.unknown(pair, to_dialler),
             Event::Resume { host, pause } => {
                 if self.hosts[host].pauses == pause {
-                    self.resume(host);
+                    self.wake(host);
                 }
             }
         }
@@ -117,7 +123,7 @@ impl World {
             Event::DialFailed { host, .. } | Event::Closed { host, .. } => Some(*host),
             Event::Accepted { pair } => self.wires.ends(*pair).map(|(_, to)| to.0),
             Event::Arrived { pair, to_dialler, .. } => self.wires.way(*pair, *to_dialler).map(|way| way.1),
-            Event::Idle { .. } | Event::Resume { .. } => None,
+            Event::Idle { .. } | Event::Unknown { .. } | Event::Resume { .. } => None,
         }
     }
 
@@ -253,7 +259,9 @@ impl World {
     fn arrived(&mut self, pair: PairId, to_dialler: bool, item: Item) {
         let Some(way) = self.wires.way(pair, to_dialler) else { return };
         let Some(item) = self.wires.pass(self.now, pair, to_dialler, item) else { return };
-        let Some((number, conn, life)) = self.wires.end_of(pair, to_dialler) else { return };
+        let Some((number, conn, life)) = self.wires.end_of(pair, to_dialler) else {
+            return self.unknown(pair, to_dialler);
+        };
         let now = self.hosts[number].here(self.now);
         self.note_item(way, &item);
         let Some(mesh) = self.hosts[number].living(life) else { return };
@@ -276,6 +284,24 @@ impl World {
         }
     }
 
+    /// The other end of a connection is told that it is over (RFC 9000 section 10.3), unless it was let go orderly.
+    fn unknown(&mut self, pair: PairId, to_dialler: bool) {
+        let Some((from, to)) = self.wires.way(pair, to_dialler) else { return };
+        let hears = self.hosts[to].mesh.is_some() && !self.hosts[to].paused;
+        let restarted = self.wires.end_of(pair, to_dialler).is_none() && self.wires.is_abandoned(pair);
+        if hears && restarted && !self.wires.is_cut(from, to) && !self.wires.is_cut(to, from) {
+            self.end(pair, "the host there was started anew");
+        }
+    }
+
+    /// A host starts: whoever still has a connection to an earlier life of it learns so by its next keep-alive.
+    pub(super) fn expect_resets(&mut self, host: usize) {
+        for (pair, to_dialler) in self.wires.abandoned_by(host) {
+            let after = KEEP_ALIVE.mul_f64(self.rng.random_range(0.0..=1.0));
+            self.schedule(self.now + after, Event::Unknown { pair, to_dialler });
+        }
+    }
+
     /// Both ends of a connection that still have it learn that it is over.
     pub(super) fn end(&mut self, pair: PairId, reason: &str) {
         for (host, conn, life) in self.wires.remove(pair) {
@@ -284,7 +310,10 @@ impl World {
     }
 
     /// A paused host goes on: what it missed comes now, before or after its timers.
-    fn resume(&mut self, host: usize) {
+    pub fn wake(&mut self, host: usize) {
+        if !self.hosts[host].paused {
+            return;
+        }
         self.note(&format!("resume {host}"));
         self.hosts[host].paused = false;
         for pair in self.wires.set_asleep(self.now, host, false) {

@@ -1,6 +1,7 @@
 //! One host: its mesh, its disk, and what its daemon and its containers would remember.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use engine::types::{IpPrefix, MacAddr, PeerId, PortId};
@@ -127,8 +128,17 @@ impl Host {
     }
 
     pub fn start(&mut self, now: Instant, seed: [u8; 32], boot_nonce: u64, launch: Launch) {
+        let config = self.config(seed, boot_nonce, &launch);
+        self.life += 1;
+        self.launch = launch;
+        let here = self.here(now);
+        self.mesh =
+            Some(Mesh::new(config, self.disk.as_deref(), here).expect("the disk holds what was written"));
+    }
+
+    fn config(&self, seed: [u8; 32], boot_nonce: u64, launch: &Launch) -> MeshConfig {
         let addr = World::addr(self.number);
-        let config = MeshConfig {
+        MeshConfig {
             identity: self.identity(),
             nickname: World::name(self.number),
             version: "sim".to_owned(),
@@ -145,12 +155,27 @@ impl Host {
             discovery: launch.discovery,
             found: launch.found,
             seed,
-        };
-        self.life += 1;
-        self.launch = launch;
+        }
+    }
+
+    /// The addresses of a port as a start from the disk would give them again.
+    pub fn recalls(&self, now: Instant, port: PortId) -> Vec<IpAddr> {
+        let config = self.config([0; 32], 0, &self.launch);
         let here = self.here(now);
-        self.mesh =
-            Some(Mesh::new(config, self.disk.as_deref(), here).expect("the disk holds what was written"));
+        let mut mesh =
+            Mesh::new(config, self.disk.as_deref(), here).expect("the disk holds what was written");
+        let holder = String::new();
+        let what = AllocRequest { port, network: MESH_NETWORK, holder, wanted: Vec::new() };
+        mesh.allocate(here, RequestId(0), what);
+        while mesh.poll_persist().is_some() {
+            mesh.handle_persisted(Ok(()));
+        }
+        while let Some(output) = mesh.poll_output() {
+            if let Output::Allocated { result, .. } = output {
+                return result.unwrap_or_default().iter().map(|prefix| prefix.addr).collect();
+            }
+        }
+        Vec::new()
     }
 
     pub fn crash(&mut self, loss: Loss) {
@@ -219,6 +244,7 @@ impl Host {
 
     /// The next output; none while the disk is busy.
     pub fn poll(&mut self, now: Instant) -> Option<Output> {
+        let here = self.here(now);
         while self.saving.is_none() {
             let mesh = self.mesh.as_mut()?;
             while let Some(event) = mesh.poll_event() {
@@ -227,7 +253,7 @@ impl Host {
                 {
                     endpoint.addresses.clone_from(addresses);
                     endpoint.explicit = false;
-                    mesh.put_endpoint(now, endpoint.clone());
+                    mesh.put_endpoint(here, endpoint.clone());
                 }
                 self.events.push(event);
             }

@@ -19,6 +19,7 @@ use peering::mesh::{AllocRequest, MESH_NETWORK, RemoveError, RequestId, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+pub use checks::AGREEMENT;
 pub use clock::Clock;
 use events::Event;
 pub use host::{Answer, Host, Launch, Loss};
@@ -26,6 +27,8 @@ pub use wire::{Link, Wires};
 
 /// QUIC gives a silent connection up after this.
 const IDLE: Duration = Duration::from_secs(10);
+/// QUIC says something so often.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// An attempt that nobody answers fails after this.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// So many things at one instant are a loop that never ends.
@@ -108,6 +111,7 @@ impl World {
         let seed = self.rng.random();
         let nonce = self.rng.random();
         self.hosts[number].start(self.now, seed, nonce, launch);
+        self.expect_resets(number);
         self.pump(number);
     }
 

@@ -268,6 +268,22 @@ impl Wires {
         silent
     }
 
+    /// True when an end of a connection is gone without a word.
+    pub fn is_abandoned(&self, pair: PairId) -> bool {
+        self.pairs.get(&pair).is_some_and(|pair| pair.lost_from.iter().any(Option::is_some))
+    }
+
+    /// The connections whose end at a host is gone without a word, and on which side that is.
+    pub fn abandoned_by(&self, host: usize) -> Vec<(PairId, bool)> {
+        let ends = |pair: &Pair| [(pair.ends.0.0, true, 1), (pair.ends.1.0, false, 0)];
+        let gone = |(&id, pair): (&PairId, &Pair)| {
+            let mut ends = ends(pair).into_iter();
+            let end = ends.find(|(h, _, side)| *h == host && pair.lost_from[*side].is_some());
+            end.map(|(_, to_dialler, _)| (id, to_dialler))
+        };
+        self.pairs.iter().filter_map(gone).collect()
+    }
+
     /// Every connection between two hosts.
     pub fn between(&self, a: usize, b: usize) -> Vec<PairId> {
         let joins = |pair: &&Pair| {

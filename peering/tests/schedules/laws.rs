@@ -1,0 +1,184 @@
+//! The laws of replicated state, as checks. They are looked at all the time, and strictly when a schedule has settled.
+//!
+//! A new law is a function here, called by [`Laws::look`] if it must hold at every moment, by [`settled`] if it must
+//! hold ten seconds after the last fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use engine::types::{PeerId, PortId};
+use peering::gossip::{Slot, Stamp};
+use peering::mesh::{EndpointView, MESH_NETWORK};
+use peering::proto::Run;
+
+use crate::sim::{AGREEMENT, Host, World};
+
+/// Why a host may end a connection. A dispute about state is no reason.
+const REASONS: [&str; 8] =
+    ["self", "stopped", "idle", "replaced", "duplicate", "too many connections", "no greeting", "no answer"];
+
+/// What was seen so far, as far as the laws need it.
+#[derive(Default)]
+pub struct Laws {
+    /// The newest tombstone of each slot that any host but its writer showed.
+    deleted: BTreeMap<Slot, Stamp>,
+    /// The newest tombstone of each slot that a host showed in one life.
+    seen: BTreeMap<(usize, u64, Slot), Stamp>,
+    /// Hosts that do not know what they promised: their disk is lost, or an older one came back.
+    forgetful: BTreeSet<usize>,
+    /// The containers whose hosts forgot that they answered for them.
+    unsure: BTreeSet<PortId>,
+}
+
+impl Laws {
+    /// What must hold at every moment.
+    pub fn look(&mut self, world: &World) {
+        self.deletions(world);
+        assert_peace(world);
+        if self.forgetful.is_empty() {
+            world.assert_no_duplicates();
+            assert_one_owner(world);
+        }
+    }
+
+    /// A host lost its memory, or got an older one.
+    pub fn forgot(&mut self, world: &World, host: usize) {
+        self.forgetful.insert(host);
+        self.unsure.extend(world.hosts[host].ports.keys());
+    }
+
+    /// Law 5: what a host answered stands on its disk. Called before it starts with it.
+    pub fn remembers(&self, world: &World, host: usize) {
+        let forgotten = |(port, addrs): (PortId, Vec<IpAddr>)| {
+            (!self.unsure.contains(&port)).then(|| (addrs, world.hosts[host].recalls(world.now, port)))
+        };
+        for (promised, recalled) in told(&world.hosts[host]).into_iter().filter_map(forgotten) {
+            assert_eq!(recalled, promised, "seed {}: host {host} forgot what it answered", world.seed);
+        }
+    }
+
+    /// Law 3: what a host saw deleted is never live there again, unless it is written anew.
+    fn deletions(&mut self, world: &World) {
+        for (number, host) in world.hosts.iter().enumerate() {
+            let Some(mesh) = &host.mesh else { continue };
+            for record in mesh.records() {
+                let (slot, stamp) = (record.slot(), record.stamp());
+                let seen = self.seen.get(&(number, host.life, slot));
+                if record.deleted() {
+                    self.seen.insert((number, host.life, slot), stamp);
+                    if record.signer() != mesh.peer_id() {
+                        let newest = self.deleted.entry(slot).or_insert(stamp);
+                        *newest = stamp.max(*newest);
+                    }
+                } else {
+                    let again = seen.is_some_and(|deleted| stamp < *deleted);
+                    assert!(!again, "seed {}: {record:?} is live again at {number}", world.seed);
+                }
+            }
+        }
+    }
+
+    /// Waits until everything holds that must within ten seconds of the last fault.
+    pub fn settle(&mut self, world: &mut World) {
+        let took = world.run_until(AGREEMENT, |world| self.unsettled(world).is_none());
+        if took.is_none() {
+            world.tell_all();
+            let why = self.unsettled(world).unwrap_or_default();
+            panic!("seed {}: {AGREEMENT:?} after the last fault {why}", world.seed);
+        }
+        self.forgetful.clear();
+        self.look(world);
+    }
+
+    fn unsettled(&self, world: &World) -> Option<String> {
+        if !world.agree() {
+            return Some("the hosts do not agree".to_owned());
+        }
+        let duplicates = world.duplicates();
+        if !duplicates.is_empty() {
+            return Some(format!("addresses have two holders: {duplicates:?}"));
+        }
+        let running = world.running();
+        running.iter().find_map(|&number| {
+            untrue(world, number).or_else(|| lost_space(world, number)).or_else(|| self.undead(world, number))
+        })
+    }
+
+    /// Law 3 again: what anybody saw deleted is live nowhere.
+    fn undead(&self, world: &World, number: usize) -> Option<String> {
+        let mesh = world.hosts[number].mesh.as_ref()?;
+        let live = mesh.records().filter(|record| !record.deleted());
+        let mut undead =
+            live.filter(|record| self.deleted.get(&record.slot()).is_some_and(|at| record.stamp() < *at));
+        undead.next().map(|record| format!("{record:?} lives at {number} although it was deleted"))
+    }
+}
+
+/// Law 2: no merge fails, and no connection ends because of what somebody holds.
+fn assert_peace(world: &World) {
+    for (number, host) in world.hosts.iter().enumerate() {
+        let malformed = host.mesh.as_ref().map_or(0, |mesh| mesh.malformed());
+        assert_eq!(malformed, 0, "seed {}: host {number} could not read a message", world.seed);
+    }
+    let wrong = world.closes.keys().find(|reason| !REASONS.contains(&reason.as_str()));
+    assert!(wrong.is_none(), "seed {}: a connection was closed: {wrong:?}", world.seed);
+}
+
+/// No two running hosts of a cluster take themselves for the owner of a unit.
+fn assert_one_owner(world: &World) {
+    let mut owned: Vec<(Run, usize)> = Vec::new();
+    for (number, host) in world.hosts.iter().enumerate() {
+        let own = runs(host).into_iter().filter(|run| run.owner == host.peer_id());
+        owned.extend(own.map(|run| (run, number)));
+    }
+    owned.sort_by_key(|(run, _)| (run.cluster, run.first));
+    for pair in owned.windows(2) {
+        let ((left, a), (right, b)) = (pair[0], pair[1]);
+        let both = left.cluster == right.cluster && left.last >= right.first && a != b;
+        assert!(!both, "seed {}: {a} and {b} both own unit {}: {left:?}, {right:?}", world.seed, right.first);
+    }
+}
+
+/// What a running host shows of the endpoints of running hosts is what is there.
+fn untrue(world: &World, number: usize) -> Option<String> {
+    let running: BTreeMap<PeerId, usize> =
+        world.running().into_iter().map(|number| (world.hosts[number].peer_id(), number)).collect();
+    let shown = world.hosts[number].mesh.as_ref()?.endpoints();
+    let shown = shown.iter().filter(|view| running.contains_key(&view.peer));
+    let address = |view: &EndpointView| view.endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
+    let shown: BTreeSet<(PeerId, PortId, Vec<IpAddr>)> =
+        shown.map(|view| (view.peer, view.endpoint.port, address(view))).collect();
+    let there: BTreeSet<(PeerId, PortId, Vec<IpAddr>)> = running
+        .iter()
+        .flat_map(|(&peer, &host)| told(&world.hosts[host]).into_iter().map(move |(p, a)| (peer, p, a)))
+        .collect();
+    let differs = || shown.symmetric_difference(&there).next();
+    differs().map(|wrong| format!("{number} has the endpoints wrong: {wrong:?}"))
+}
+
+/// Every unit of a founded network has an owner that somebody knows.
+fn lost_space(world: &World, number: usize) -> Option<String> {
+    let host = &world.hosts[number];
+    let mesh = host.mesh.as_ref()?;
+    let runs = runs(host);
+    let mut next = 0;
+    for run in &runs {
+        let known = mesh.records().any(|record| record.signer() == run.owner && !record.deleted());
+        if run.first != next || !known {
+            return Some(format!("{number} misses units from {next} on, or knows nobody who has {run:?}"));
+        }
+        next = run.last + 1;
+    }
+    None
+}
+
+fn runs(host: &Host) -> Vec<Run> {
+    let tables = host.mesh.as_ref().map_or_else(Vec::new, |mesh| mesh.unit_tables());
+    tables.into_iter().filter(|table| table.network == MESH_NETWORK).flat_map(|table| table.runs).collect()
+}
+
+/// The containers of a host, with the addresses they were told.
+fn told(host: &Host) -> Vec<(PortId, Vec<IpAddr>)> {
+    let addrs = |addresses: &[engine::types::IpPrefix]| addresses.iter().map(|prefix| prefix.addr).collect();
+    host.ports.iter().map(|(port, (_, endpoint))| (*port, addrs(&endpoint.addresses))).collect()
+}

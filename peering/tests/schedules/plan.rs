@@ -1,0 +1,324 @@
+//! A schedule as data: what is launched how, and what happens to it in which order. It is drawn from a seed, can be
+//! written down, and made shorter.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::sim::Loss;
+
+/// The ranges that a schedule may have: plenty, some, hardly any.
+pub const RANGES: [&str; 3] = ["10.32.0.0/12", "10.9.0.0/24", "10.9.0.0/27"];
+
+/// Everything about a schedule that is not left to the world's own chances.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Seeds the world: latencies, losses, what the hosts draw.
+    pub world: u64,
+    /// One of [`RANGES`].
+    pub range: usize,
+    pub latency_ms: u64,
+    pub loss_percent: u8,
+    pub hosts: Vec<HostPlan>,
+    pub steps: Vec<Step>,
+    /// Hosts that are not started again at the end.
+    pub stay_down: Vec<usize>,
+}
+
+/// How one host is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostPlan {
+    pub targets: Vec<usize>,
+    /// How long after the one before it is launched.
+    pub after_ms: u64,
+    /// By how much its clock is ahead.
+    pub skew_days: u32,
+    /// By how many millionths its clock is fast.
+    pub drift_ppm: i32,
+    pub disk_ms: u64,
+}
+
+/// One thing that happens. What cannot happen, such as a crash of a host that is down, does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Step {
+    Wait {
+        ms: u64,
+    },
+    Attach {
+        host: usize,
+        wanted: Option<u8>,
+    },
+    /// The container with the lowest number of those the host has.
+    Detach {
+        host: usize,
+    },
+    /// The hosts below `at` and those from it on do not hear each other.
+    Partition {
+        at: usize,
+    },
+    /// `to` does not hear `from`, but the other way round.
+    Cut {
+        from: usize,
+        to: usize,
+    },
+    Heal,
+    Break {
+        a: usize,
+        b: usize,
+    },
+    Crash {
+        host: usize,
+        loss: Fate,
+    },
+    /// What a host sent last is lost with it too, and its containers are gone.
+    LosePower {
+        host: usize,
+    },
+    Stop {
+        host: usize,
+    },
+    Restart {
+        host: usize,
+    },
+    Pause {
+        host: usize,
+        ms: u64,
+    },
+    DiskFails {
+        host: usize,
+        fails: bool,
+    },
+    DiskTakes {
+        host: usize,
+        ms: u64,
+    },
+    DialFailures {
+        percent: u8,
+    },
+    /// The way from one host to another gets long, uneven or lossy.
+    Weather {
+        from: usize,
+        to: usize,
+        latency_ms: u64,
+        jitter_ms: u64,
+        loss_percent: u8,
+        twice_percent: u8,
+    },
+    FairWeather,
+    /// Somebody copies the disk.
+    Snapshot {
+        host: usize,
+    },
+    /// The copy is put back, and the host started with it.
+    Restore {
+        host: usize,
+    },
+    CrashAll {
+        loss: Fate,
+    },
+    RestartAll,
+}
+
+/// What a crash takes with it, as it is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    Nothing,
+    LastWrite,
+    Disk,
+}
+
+impl From<Fate> for Loss {
+    fn from(fate: Fate) -> Loss {
+        match fate {
+            Fate::Nothing => Loss::Nothing,
+            Fate::LastWrite => Loss::LastWrite,
+            Fate::Disk => Loss::Disk,
+        }
+    }
+}
+
+/// What steps are drawn with.
+struct Draw {
+    rng: StdRng,
+    hosts: usize,
+}
+
+/// One kind of step: how often it is drawn, how probably a schedule has it at all, and how it is drawn.
+/// A new fault is a variant of [`Step`], a line here, and an arm in `Run::take`.
+struct Kind {
+    weight: u32,
+    enabled: f64,
+    draw: fn(&mut Draw) -> Vec<Step>,
+}
+
+const KINDS: &[Kind] = &[
+    Kind { weight: 6, enabled: 1.0, draw: Draw::attach },
+    Kind { weight: 2, enabled: 0.7, draw: Draw::detach },
+    Kind { weight: 2, enabled: 0.6, draw: Draw::partition },
+    Kind { weight: 2, enabled: 0.5, draw: Draw::cut },
+    Kind { weight: 2, enabled: 1.0, draw: |_| vec![Step::Heal] },
+    Kind { weight: 1, enabled: 0.5, draw: Draw::break_connections },
+    Kind { weight: 3, enabled: 0.6, draw: Draw::crash },
+    Kind { weight: 2, enabled: 0.4, draw: |draw| vec![Step::LosePower { host: draw.host() }] },
+    Kind { weight: 2, enabled: 0.2, draw: |draw| vec![Step::Crash { host: draw.host(), loss: Fate::Disk }] },
+    Kind { weight: 2, enabled: 0.4, draw: |draw| vec![Step::Stop { host: draw.host() }] },
+    Kind { weight: 4, enabled: 1.0, draw: |draw| vec![Step::Restart { host: draw.host() }] },
+    Kind { weight: 2, enabled: 0.5, draw: Draw::pause },
+    Kind { weight: 2, enabled: 0.4, draw: Draw::disk },
+    Kind { weight: 1, enabled: 0.4, draw: |draw| vec![Step::DialFailures { percent: draw.below(50) }] },
+    Kind { weight: 2, enabled: 0.4, draw: Draw::weather },
+    Kind { weight: 2, enabled: 0.1, draw: |draw| vec![Step::Snapshot { host: draw.host() }] },
+    Kind { weight: 2, enabled: 0.1, draw: |draw| vec![Step::Restore { host: draw.host() }] },
+    Kind { weight: 1, enabled: 0.2, draw: Draw::crash_all },
+];
+
+impl Plan {
+    /// Three to nine hosts, and six to thirty steps of kinds that this schedule has.
+    pub fn draw(seed: u64) -> Plan {
+        let mut draw = Draw { rng: StdRng::seed_from_u64(seed), hosts: 0 };
+        // Small worlds show as much as big ones and are faster.
+        draw.hosts = *[3, 3, 3, 4, 4, 5, 5, 6, 7, 9].get(draw.pick(10)).expect("ten of them");
+        let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| draw.rng.random_bool(kind.enabled)).collect();
+        let hosts = draw.host_plans();
+        let mut steps = Vec::new();
+        for _ in 0..draw.rng.random_range(6..30) {
+            steps.extend((draw.any(&kinds).draw)(&mut draw));
+            let ms = if draw.rng.random_bool(0.3) {
+                draw.below(50).into()
+            } else {
+                draw.rng.random_range(0..4000)
+            };
+            steps.push(Step::Wait { ms });
+        }
+        let stay_down = if draw.rng.random_bool(0.1) { vec![draw.host()] } else { Vec::new() };
+        Plan {
+            world: draw.rng.random(),
+            range: draw.pick(RANGES.len()),
+            latency_ms: draw.rng.random_range(1..40),
+            loss_percent: if draw.rng.random() { 0 } else { draw.below(8) },
+            hosts,
+            steps,
+            stay_down,
+        }
+    }
+}
+
+impl Draw {
+    fn pick(&mut self, below: usize) -> usize {
+        self.rng.random_range(0..below)
+    }
+
+    fn below(&mut self, end: u8) -> u8 {
+        self.rng.random_range(0..end)
+    }
+
+    fn host(&mut self) -> usize {
+        self.pick(self.hosts)
+    }
+
+    fn two(&mut self) -> (usize, usize) {
+        let one = self.host();
+        (one, (one + 1 + self.pick(self.hosts - 1)) % self.hosts)
+    }
+
+    fn any<'a>(&mut self, kinds: &[&'a Kind]) -> &'a Kind {
+        let mut at = self.rng.random_range(0..kinds.iter().map(|kind| kind.weight).sum());
+        let mut found = kinds.iter().find(|kind| {
+            let here = at < kind.weight;
+            at = at.saturating_sub(kind.weight);
+            here
+        });
+        found.take().expect("below the sum of all")
+    }
+
+    /// All with the same list, or in a ring, or after the first two; at once or one after the other. Every host has another
+    /// one for a target: one that has none, and loses its disk, makes a cluster of its own.
+    fn host_plans(&mut self) -> Vec<HostPlan> {
+        let (shape, slow, exact) = (self.pick(3), self.rng.random_bool(0.5), self.rng.random_bool(0.5));
+        let hosts = self.hosts;
+        let targets = |number: usize| match shape {
+            0 => (0..hosts).collect(),
+            1 => vec![(number + 1) % hosts],
+            _ => vec![0, 1],
+        };
+        let mut plan = |number| HostPlan {
+            targets: targets(number),
+            after_ms: if slow { self.rng.random_range(0..1000) } else { 0 },
+            skew_days: if exact { 0 } else { self.rng.random_range(0..7300) },
+            drift_ppm: if exact { 0 } else { self.rng.random_range(-3000..=3000) },
+            disk_ms: if self.rng.random() { 0 } else { self.rng.random_range(0..30) },
+        };
+        (0..hosts).map(&mut plan).collect()
+    }
+
+    fn attach(&mut self) -> Vec<Step> {
+        let host = self.host();
+        let wanted = self.rng.random_bool(0.2).then(|| 2 + self.below(5));
+        let count = if wanted.is_some() { 1 } else { 1 + self.pick(3) };
+        vec![Step::Attach { host, wanted }; count]
+    }
+
+    fn detach(&mut self) -> Vec<Step> {
+        let host = self.host();
+        vec![Step::Detach { host }; 1 + self.pick(2)]
+    }
+
+    fn partition(&mut self) -> Vec<Step> {
+        vec![Step::Partition { at: 1 + self.pick(self.hosts - 1) }]
+    }
+
+    fn cut(&mut self) -> Vec<Step> {
+        let (from, to) = self.two();
+        vec![Step::Cut { from, to }]
+    }
+
+    fn break_connections(&mut self) -> Vec<Step> {
+        let (a, b) = self.two();
+        vec![Step::Break { a, b }]
+    }
+
+    fn fate(&mut self) -> Fate {
+        if self.rng.random() { Fate::Nothing } else { Fate::LastWrite }
+    }
+
+    /// Now and then it starts again at once.
+    fn crash(&mut self) -> Vec<Step> {
+        let (host, loss) = (self.host(), self.fate());
+        let mut steps = vec![Step::Crash { host, loss }];
+        if self.rng.random() {
+            steps.extend([Step::Wait { ms: self.below(200).into() }, Step::Restart { host }]);
+        }
+        steps
+    }
+
+    fn crash_all(&mut self) -> Vec<Step> {
+        vec![
+            Step::CrashAll { loss: self.fate() },
+            Step::Wait { ms: self.below(200).into() },
+            Step::RestartAll,
+        ]
+    }
+
+    fn pause(&mut self) -> Vec<Step> {
+        vec![Step::Pause { host: self.host(), ms: self.rng.random_range(100..15_000) }]
+    }
+
+    fn disk(&mut self) -> Vec<Step> {
+        let host = self.host();
+        match self.pick(3) {
+            0 => vec![Step::DiskTakes { host, ms: self.rng.random_range(0..2000) }],
+            1 => vec![Step::DiskFails { host, fails: false }],
+            _ => vec![Step::DiskFails { host, fails: true }],
+        }
+    }
+
+    fn weather(&mut self) -> Vec<Step> {
+        let (from, to) = self.two();
+        if self.rng.random_bool(0.2) {
+            return vec![Step::FairWeather];
+        }
+        let (latency_ms, jitter_ms) = (self.rng.random_range(0..200), self.rng.random_range(0..400));
+        let (loss_percent, twice_percent) = (self.below(30), self.below(20));
+        vec![Step::Weather { from, to, latency_ms, jitter_ms, loss_percent, twice_percent }]
+    }
+}

@@ -1,0 +1,228 @@
+//! Carries a plan out, and looks at the laws all the way.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use peering::mesh::RequestId;
+use rand::RngExt;
+
+use super::laws::Laws;
+use super::plan::{HostPlan, Plan, RANGES, Step};
+use crate::sim::{Clock, Launch, Link, Loss, World};
+
+/// The laws are looked at so often while nothing is done.
+const LOOK: Duration = Duration::from_millis(500);
+/// Every request is answered so soon after the last fault.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A plan that is being carried out.
+pub struct Run {
+    world: World,
+    laws: Laws,
+    range: Ipv4Net,
+    requests: Vec<(usize, RequestId)>,
+    stay_down: Vec<usize>,
+}
+
+/// Carries a plan out to its end; panics when a law is broken.
+pub fn run(plan: &Plan) {
+    let mut run = Run::launch(plan);
+    for step in &plan.steps {
+        run.take(step);
+        run.laws.look(&run.world);
+    }
+    run.finish();
+}
+
+impl Run {
+    fn launch(plan: &Plan) -> Self {
+        let mut world = World::new(plan.world, plan.hosts.len());
+        world.wires.latency = Duration::from_millis(plan.latency_ms);
+        world.wires.loss = f64::from(plan.loss_percent) / 100.0;
+        let range = RANGES[plan.range];
+        let mut run = Run {
+            world,
+            laws: Laws::default(),
+            range: range.parse().expect("a range"),
+            requests: Vec::new(),
+            stay_down: plan.stay_down.clone(),
+        };
+        for (number, host) in plan.hosts.iter().enumerate() {
+            run.launch_host(number, host, range);
+        }
+        run
+    }
+
+    fn launch_host(&mut self, number: usize, plan: &HostPlan, range: &'static str) {
+        self.wait(Duration::from_millis(plan.after_ms));
+        let skew = Duration::from_secs(u64::from(plan.skew_days) * 86_400);
+        self.world.hosts[number].set_clock(Clock::new(self.world.now, skew, plan.drift_ppm));
+        self.world.hosts[number].disk_time = Duration::from_millis(plan.disk_ms);
+        self.world.launch(number, Launch { range, ..Launch::targets(&plan.targets) });
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.world.now + time;
+        while self.world.now < end {
+            self.world.run(LOOK.min(end - self.world.now));
+            self.laws.look(&self.world);
+        }
+    }
+
+    fn runs(&self, host: usize) -> bool {
+        self.world.hosts[host].mesh.is_some()
+    }
+
+    /// A paused host neither takes commands nor hears anything.
+    fn hears(&self, host: usize) -> bool {
+        self.runs(host) && !self.world.hosts[host].paused
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Wait { ms } => self.wait(Duration::from_millis(ms)),
+            Step::Attach { host, wanted } if self.hears(host) => self.attach(host, wanted),
+            Step::Detach { host } if self.hears(host) => self.detach(host),
+            Step::Partition { at } => {
+                let all: Vec<usize> = (0..self.world.hosts.len()).collect();
+                self.world.partition(&all[..at], &all[at..]);
+            }
+            Step::Cut { from, to } => {
+                self.world.note(&format!("cut {from} -> {to}"));
+                self.world.cut(from, to);
+            }
+            Step::Heal => self.world.heal(),
+            Step::Break { a, b } => self.world.break_connections(a, b),
+            Step::Crash { host, loss } if self.runs(host) => self.crash(host, loss.into()),
+            Step::LosePower { host } if self.runs(host) => self.world.lose_power(host),
+            Step::Stop { host } if self.hears(host) => self.world.stop(host),
+            Step::Restart { host } => self.restart(host),
+            Step::Pause { host, ms } => self.world.pause(host, Duration::from_millis(ms)),
+            Step::DiskFails { host, fails } => {
+                self.world.note(&format!("disk of {host} fails={fails}"));
+                self.world.hosts[host].disk_fails = fails;
+            }
+            Step::DiskTakes { host, ms } => self.world.hosts[host].disk_time = Duration::from_millis(ms),
+            Step::DialFailures { percent } => self.world.wires.dial_failures = f64::from(percent) / 100.0,
+            Step::Weather { from, to, latency_ms, jitter_ms, loss_percent, twice_percent } => {
+                let link = Link {
+                    latency: Duration::from_millis(latency_ms),
+                    jitter: Duration::from_millis(jitter_ms),
+                    loss: f64::from(loss_percent) / 100.0,
+                    duplication: f64::from(twice_percent) / 100.0,
+                };
+                self.world.wires.set_link(from, to, link);
+            }
+            Step::FairWeather => self.world.wires.clear_links(),
+            Step::Snapshot { host } => {
+                self.world.note(&format!("snapshot of {host}"));
+                self.world.hosts[host].snapshot = self.world.hosts[host].disk.clone();
+            }
+            Step::Restore { host } => self.restore(host),
+            Step::CrashAll { loss } => {
+                let running = self.world.running();
+                running.into_iter().for_each(|host| self.crash(host, loss.into()));
+            }
+            Step::RestartAll => (0..self.world.hosts.len()).for_each(|host| self.restart(host)),
+            Step::Attach { .. }
+            | Step::Detach { .. }
+            | Step::Crash { .. }
+            | Step::LosePower { .. }
+            | Step::Stop { .. } => {}
+        }
+    }
+
+    fn attach(&mut self, host: usize, wanted: Option<u8>) {
+        let wanted = wanted.map(|last| {
+            let base = u32::from(self.range.network()) + u32::from(last);
+            IpAddr::from(Ipv4Addr::from(base)).to_string()
+        });
+        let wanted: Vec<&str> = wanted.as_deref().into_iter().collect();
+        let request = self.world.attach(host, &wanted);
+        self.requests.push((host, request));
+    }
+
+    fn detach(&mut self, host: usize) {
+        let first = self.world.hosts[host].ports.values().map(|(request, _)| *request).min();
+        first.into_iter().for_each(|request| self.world.detach(host, request));
+    }
+
+    fn crash(&mut self, host: usize, loss: Loss) {
+        let reached = self.world.rng.random_range(0.0..=1.5);
+        let reach = self.world.wires.latency.mul_f64(reached);
+        self.world.crash_with(host, loss, reach);
+        if loss == Loss::Disk {
+            self.laws.forgot(&self.world, host);
+        }
+    }
+
+    fn restart(&mut self, host: usize) {
+        if !self.runs(host) {
+            self.laws.remembers(&self.world, host);
+            self.world.restart(host);
+        }
+    }
+
+    /// The host does not know what it did since the copy was made.
+    fn restore(&mut self, host: usize) {
+        let Some(snapshot) = self.world.hosts[host].snapshot.clone() else { return };
+        if self.runs(host) {
+            self.world.crash_with(host, Loss::LastWrite, Duration::ZERO);
+        }
+        self.world.note(&format!("restore {host}"));
+        self.world.hosts[host].disk = Some(snapshot);
+        self.laws.forgot(&self.world, host);
+        self.world.restart(host);
+    }
+
+    /// The last fault is over; what must hold then is looked at.
+    fn finish(mut self) {
+        self.mend();
+        let stay_down = std::mem::take(&mut self.stay_down);
+        self.laws.settle(&mut self.world);
+        self.assert_answers(!stay_down.is_empty());
+        self.laws.settle(&mut self.world);
+    }
+
+    /// Every host runs but those that stay down, every wire and disk works.
+    fn mend(&mut self) {
+        self.world.note("mend");
+        self.world.heal();
+        self.world.wires.loss = 0.0;
+        self.world.wires.dial_failures = 0.0;
+        self.world.wires.clear_links();
+        for host in 0..self.world.hosts.len() {
+            self.world.wake(host);
+            self.world.hosts[host].disk_fails = false;
+            let disk_time = self.world.hosts[host].disk_time.min(Duration::from_millis(50));
+            self.world.hosts[host].disk_time = disk_time;
+            if self.stay_down.contains(&host) {
+                if self.runs(host) {
+                    self.crash(host, Loss::Nothing);
+                }
+            } else {
+                self.restart(host);
+            }
+        }
+    }
+
+    /// Whoever still waits gets an address or a reason; a crash takes its requests with it. Where a host is away that
+    /// the founding needs, or that has all the space, nobody can be helped.
+    fn assert_answers(&mut self, somebody_is_away: bool) {
+        let owns = |host: &usize| self.world.status(*host).ipam.iter().any(|ipam| ipam.owned > 0);
+        if somebody_is_away && !self.world.running().iter().any(owns) {
+            return;
+        }
+        let waiting =
+            |world: &World, (host, request): &(usize, RequestId)| world.hosts[*host].waits_for(*request);
+        let asked: Vec<(usize, RequestId)> =
+            self.requests.iter().filter(|asked| waiting(&self.world, asked)).copied().collect();
+        let answered = |world: &World| !asked.iter().any(|asked| waiting(world, asked));
+        if self.world.run_until(PATIENCE, answered).is_none() {
+            self.world.tell_all();
+            let open: Vec<_> = asked.iter().filter(|asked| waiting(&self.world, asked)).collect();
+            panic!("seed {}: no answer to {open:?}", self.world.seed);
+        }
+    }
+}
