@@ -23,6 +23,15 @@ impl Topology {
         })
     }
 
+    /// Launches the first host with these options, the second beside it, and gives each a container; they reach each other.
+    pub fn web_and_db(&self, options: &[&str]) -> Result<(Attached, Attached)> {
+        self.host(0).launch(options)?;
+        self.host(1).launch(&["node01"])?;
+        let (web, db) = (self.host(0).attach("web")?, self.host(1).attach("db")?);
+        web.ping(&db)?;
+        Ok((web, db))
+    }
+
     /// Waits until every host holds all others to be alive, and all have the same state.
     pub fn wait_converged(&self, limit: Duration) -> Result<()> {
         wait_until("all hosts agree", limit, || converged(self.all()))

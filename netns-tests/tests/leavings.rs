@@ -9,7 +9,7 @@ use netns_tests::{
 #[test]
 fn detach_leaves_nothing_anywhere() -> Result<()> {
     let net = Topology::new("detach")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     net.host(0).detach(&web)?;
     ensure!(web.namespace().ports()?.is_empty(), "an interface stays in the container");
     ensure!(net.host(0).namespace().ports()?.is_empty(), "an interface stays on the host");
@@ -25,7 +25,7 @@ fn detach_leaves_nothing_anywhere() -> Result<()> {
 #[test]
 fn stop_leaves_the_containers_as_they_are_and_nothing_of_the_daemon() -> Result<()> {
     let net = Topology::new("stop")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let sibling = net.host(0).attach("sibling")?;
     let routes = |container: &Attached| {
         container.namespace().ip("route show").map(|text| text.replace(" linkdown", ""))
@@ -57,7 +57,7 @@ fn stop_leaves_the_containers_as_they_are_and_nothing_of_the_daemon() -> Result<
 #[test]
 fn sigkill_leaves_at_most_files_that_nobody_holds() -> Result<()> {
     let net = Topology::new("SIGKILL")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     net.host(0).kill_dead()?;
     ensure!(web.namespace().ports()? == [web.ifname.clone()], "the interface does not stay");
     net.host(0).launch(&[])?;
@@ -67,7 +67,7 @@ fn sigkill_leaves_at_most_files_that_nobody_holds() -> Result<()> {
 #[test]
 fn a_dead_container_leaves_nothing() -> Result<()> {
     let net = Topology::new("a container dies")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let witness = web.witness(net.host(0))?;
     web.kill()?;
     wait_for("the namespace is gone", secs(2), || witness.is_gone())?;
@@ -83,7 +83,7 @@ fn a_dead_container_leaves_nothing() -> Result<()> {
 #[test]
 fn a_named_namespace_goes_with_its_name() -> Result<()> {
     let net = Topology::new("ip netns delete")?.hosts(2)?;
-    let (_web, db) = two_containers(&net)?;
+    let (_web, db) = net.web_and_db(&[])?;
     let shell = Container::named("shell")?;
     let attached = net.host(0).attach_with(&shell, &[])?;
     attached.ping(&db)?;
@@ -111,7 +111,7 @@ fn a_port_that_belongs_to_nobody_is_shown() -> Result<()> {
 #[test]
 fn a_container_that_dies_under_traffic_takes_nobody_along() -> Result<()> {
     let net = Topology::new("death under traffic")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let sibling = net.host(1).attach("sibling")?;
     let server = IperfServer::start(db.namespace(), &db)?;
     let unlimited = Transport::Udp { payload_bytes: 1000, bits_per_second: 200_000_000 };
@@ -155,14 +155,6 @@ fn a_lost_host_is_suspended_and_comes_back() -> Result<()> {
     net.wait_converged(secs(30))?;
     web.ping(&db)?;
     shell.ping(&db)
-}
-
-fn two_containers(net: &Topology) -> Result<(Attached, Attached)> {
-    net.host(0).launch(&[])?;
-    net.host(1).launch(&["node01"])?;
-    let pair = (net.host(0).attach("web")?, net.host(1).attach("db")?);
-    pair.0.ping(&pair.1)?;
-    Ok(pair)
 }
 
 fn gone_everywhere(net: &Topology, name: &str) -> Result<()> {

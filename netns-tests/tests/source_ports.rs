@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netns_tests::{
-    Attached, Capture, Host, IperfServer, KernelVtep, Result, Topology, Transport, Wire, ensure, secs,
-};
+use netns_tests::{Capture, Host, IperfServer, KernelVtep, Result, Topology, Transport, Wire, ensure, secs};
 
 /// For each inner flow, as `10.32.0.1.40000 > 10.32.0.2.5201`, the outer source ports it was seen from.
 type Sources = BTreeMap<String, BTreeSet<String>>;
@@ -13,7 +11,7 @@ type Sources = BTreeMap<String, BTreeSet<String>>;
 #[test]
 fn each_connection_has_its_port_and_keeps_it() -> Result<()> {
     let net = Topology::new("source ports of flows")?.wire(Wire::Nic).hosts(2)?;
-    let (web, db) = pair(&net, &[])?;
+    let (web, db) = net.web_and_db(&[])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     let capture = capture(&net, net.host(0))?;
     server.measure(web.namespace(), Transport::Tcp { streams: 12 }, secs(1), "-b 10M")?;
@@ -28,7 +26,7 @@ fn each_connection_has_its_port_and_keeps_it() -> Result<()> {
 #[test]
 fn udp_flows_keep_their_ports_too() -> Result<()> {
     let net = Topology::new("source ports of UDP flows")?.hosts(2)?;
-    let (web, db) = pair(&net, &[])?;
+    let (web, db) = net.web_and_db(&[])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     let capture = capture(&net, net.host(0))?;
     let udp = Transport::Udp { payload_bytes: 500, bits_per_second: 2_000_000 };
@@ -43,7 +41,7 @@ fn udp_flows_keep_their_ports_too() -> Result<()> {
 #[test]
 fn with_no_source_ports_everything_leaves_from_the_data_port() -> Result<()> {
     let net = Topology::new("--source-ports 0")?.hosts(2)?;
-    let (web, db) = pair(&net, &["--source-ports", "0"])?;
+    let (web, db) = net.web_and_db(&["--source-ports", "0"])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     let capture = capture(&net, net.host(0))?;
     server.measure(web.namespace(), Transport::Tcp { streams: 4 }, secs(1), "-b 10M")?;
@@ -69,14 +67,6 @@ fn a_kernel_vtep_takes_them_all() -> Result<()> {
     one_port_each(&sources)?;
     ensure!(sources.values().flatten().collect::<BTreeSet<_>>().len() >= 3, "{sources:?}");
     Ok(())
-}
-
-fn pair(net: &Topology, options: &[&str]) -> Result<(Attached, Attached)> {
-    net.host(0).launch(options)?;
-    net.host(1).launch(&["node01"])?;
-    let pair = (net.host(0).attach("web")?, net.host(1).attach("db")?);
-    pair.0.ping(&pair.1)?;
-    Ok(pair)
 }
 
 /// What `host` sends as VXLAN.

@@ -25,7 +25,7 @@ fn a_stream_outlives_stop_and_launch() -> Result<()> {
 
 fn stream_outlives(which: usize, end: impl Fn(&Host) -> Result<()>) -> Result<()> {
     let net = Topology::new("a TCP stream outlives the daemon")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     let stream = server.stream_from(web.namespace(), Transport::TCP, secs(8))?;
     flows(&db, "the stream starts")?;
@@ -50,7 +50,7 @@ fn flows(to: &Attached, what: &str) -> Result<()> {
 #[test]
 fn what_was_set_in_the_container_survives_and_its_death_is_noticed_after() -> Result<()> {
     let net = Topology::new("routes and addresses survive")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let inside = web.namespace();
     inside.ip(&format!("route add 198.51.100.0/24 via {}", db.address))?;
     inside.ip(&format!("address add fd00::1/64 dev {} nodad", web.ifname))?;
@@ -77,7 +77,7 @@ fn what_was_set_in_the_container_survives_and_its_death_is_noticed_after() -> Re
 #[test]
 fn attach_after_launch_prints_the_same_address() -> Result<()> {
     let net = Topology::new("an attached container stays attached")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     for end in [Host::kill_dead, Host::stop] {
         end(net.host(0))?;
         net.host(0).launch(&[])?;
@@ -93,7 +93,7 @@ fn attach_after_launch_prints_the_same_address() -> Result<()> {
 #[test]
 fn a_container_that_died_while_no_daemon_ran_is_forgotten() -> Result<()> {
     let net = Topology::new("death unseen")?.hosts(2)?;
-    let (web, db) = two_containers(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let witness = web.witness(net.host(0))?;
     net.host(0).kill_dead()?;
     web.kill()?;
@@ -128,14 +128,6 @@ fn a_whole_cluster_is_killed_and_comes_back() -> Result<()> {
     net.wait_converged(secs(15))?;
     ensure!(cluster(net.host(1))? == before, "another cluster was founded");
     netns_tests::ping_all_pairs(&containers.iter().collect::<Vec<_>>())
-}
-
-fn two_containers(net: &Topology) -> Result<(Attached, Attached)> {
-    net.host(0).launch(&[])?;
-    net.host(1).launch(&["node01"])?;
-    let pair = (net.host(0).attach("web")?, net.host(1).attach("db")?);
-    pair.0.ping(&pair.1)?;
-    Ok(pair)
 }
 
 /// Addresses, routes, MAC and MTU of a container's port; not the carrier, which comes and goes.

@@ -2,8 +2,7 @@
 //! and a change of the device or of the route is followed.
 
 use netns_tests::{
-    Attached, Context, Host, IperfServer, KernelVtep, Result, Topology, Transport, Wire, ensure, secs,
-    wait_until,
+    Context, Host, IperfServer, KernelVtep, Result, Topology, Transport, Wire, ensure, secs, wait_until,
 };
 
 /// Longer than the daemon takes to look at features again, of whose changes the kernel says nothing.
@@ -12,11 +11,10 @@ const NOTICED_S: u32 = 15;
 #[test]
 fn super_frames_leave_whole_where_the_device_cuts_them() -> Result<()> {
     let net = Topology::new("tunnel segmentation by the device")?.wire(Wire::Veth).hosts(2)?;
-    let (web, db) = pair(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     server.measure(web.namespace(), Transport::TCP, secs(1), "")?.bytes()?;
-    let (whole, cut) = sent(net.host(0))?;
-    ensure!(whole > 100 && cut < whole / 10, "{whole} whole, {cut} cut");
+    let cut = nearly_all_whole(net.host(0))?;
 
     let features = format!("-K {} tx-udp_tnl-segmentation off", net.host(0).interface());
     net.host(0).tool("ethtool").words(&features).run()?;
@@ -31,7 +29,7 @@ fn super_frames_leave_whole_where_the_device_cuts_them() -> Result<()> {
 #[test]
 fn what_leaves_whole_follows_the_route() -> Result<()> {
     let net = Topology::new("whole super-frames and a route that changes")?.wire(Wire::Veth).hosts(2)?;
-    let (web, db) = pair(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     server.measure(web.namespace(), Transport::TCP, secs(0.5), "")?.bytes()?;
     let host = net.host(0);
@@ -54,26 +52,19 @@ fn what_leaves_whole_follows_the_route() -> Result<()> {
 #[test]
 fn where_the_device_does_not_they_are_cut_here() -> Result<()> {
     let net = Topology::new("no tunnel segmentation")?.wire(Wire::Nic).hosts(2)?;
-    let (web, db) = pair(&net)?;
+    let (web, db) = net.web_and_db(&[])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     server.measure(web.namespace(), Transport::TCP, secs(1), "")?.bytes()?;
-    let (whole, cut) = sent(net.host(0))?;
-    ensure!(whole == 0 && cut > 100, "{whole} whole, {cut} cut");
-    Ok(())
+    all_cut(net.host(0))
 }
 
 #[test]
 fn it_can_be_switched_off() -> Result<()> {
     let net = Topology::new("--no-tunnel-gso")?.wire(Wire::Veth).hosts(2)?;
-    net.host(0).launch(&["--no-tunnel-gso"])?;
-    net.host(1).launch(&["node01"])?;
-    let (web, db) = (net.host(0).attach("web")?, net.host(1).attach("db")?);
-    web.ping(&db)?;
+    let (web, db) = net.web_and_db(&["--no-tunnel-gso"])?;
     let server = IperfServer::start(db.namespace(), &db)?;
     server.measure(web.namespace(), Transport::TCP, secs(1), "")?.bytes()?;
-    let (whole, cut) = sent(net.host(0))?;
-    ensure!(whole == 0 && cut > 100, "{whole} whole, {cut} cut");
-    Ok(())
+    all_cut(net.host(0))
 }
 
 #[test]
@@ -90,17 +81,20 @@ fn a_kernel_vtep_takes_them() -> Result<()> {
         let report = server.measure(web.namespace(), Transport::TCP, secs(1), way)?;
         ensure!(report.bits_per_second()? > 5e8, "{way:?}: {} bit/s", report.bits_per_second()?);
     }
-    let (whole, cut) = sent(net.host(0))?;
-    ensure!(whole > 100 && cut < whole / 10, "{whole} whole, {cut} cut");
-    Ok(())
+    nearly_all_whole(net.host(0)).map(drop)
 }
 
-fn pair(net: &Topology) -> Result<(Attached, Attached)> {
-    net.host(0).launch(&[])?;
-    net.host(1).launch(&["node01"])?;
-    let pair = (net.host(0).attach("web")?, net.host(1).attach("db")?);
-    pair.0.ping(&pair.1)?;
-    Ok(pair)
+/// What `host` sent left whole, but for what came before its way was known: so many.
+fn nearly_all_whole(host: &Host) -> Result<u64> {
+    let (whole, cut) = sent(host)?;
+    ensure!(whole > 100 && cut < whole / 10, "{whole} whole, {cut} cut");
+    Ok(cut)
+}
+
+fn all_cut(host: &Host) -> Result<()> {
+    let (whole, cut) = sent(host)?;
+    ensure!(whole == 0 && cut > 100, "{whole} whole, {cut} cut");
+    Ok(())
 }
 
 /// How many super-frames `host` has sent whole, and how many cut.

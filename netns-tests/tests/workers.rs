@@ -30,7 +30,10 @@ fn numbered_datagrams_arrive_in_order_within_each_flow() -> Result<()> {
         ensure!(counted.len() == FLOWS, "{} of {FLOWS} flows arrived", counted.len());
         let (least, all) = (counted.values().min().copied().unwrap_or(0), counted.values().sum::<u64>());
         let arrived = all as f64 / (FLOWS as u64 * DATAGRAMS) as f64;
-        ensure!(least > DATAGRAMS / 10, "{arrived:.2} arrived, of one flow {least}: {counted:?}");
+        ensure!(
+            least > DATAGRAMS / 4 && arrived > 0.5,
+            "{arrived:.2} arrived, of one flow {least}: {counted:?}"
+        );
     }
     Ok(())
 }
@@ -125,7 +128,8 @@ fn send(to: SocketAddr) -> Result<()> {
             // A full buffer here loses a datagram, and reorders none.
             let _ = socket.send(&datagram);
         }
-        if number.is_multiple_of(4) {
+        // What is sent without a rest must fit the ring of the device, whatever the workers are doing.
+        if number.is_multiple_of(2) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
