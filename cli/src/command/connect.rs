@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use peering::mesh::{TargetState, TargetStatus};
+use peering::mesh::{PeerState, TargetState, TargetStatus};
 
 use crate::args::{ConnectArgs, Format};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render;
-use crate::shape::{Status, Targets};
+use crate::shape::{Peer, Status, Targets};
 
 /// How long the first attempts are waited for: an `attach` that follows on the other host shall find the
 /// cluster there, and not found one of its own.
-const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
+const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
 /// How often the attempts are looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -25,23 +25,27 @@ pub(super) async fn run(client: &Client, format: Format, args: &ConnectArgs) -> 
     Ok(())
 }
 
-/// Returns when each of the targets is connected or has failed once, at the latest after a second: the daemon
+/// Returns when each of the targets is connected or has failed once, at the latest after two seconds: the daemon
 /// goes on trying, so nothing is wrong then.
 async fn await_first_attempts(client: &Client, wanted: &[String]) {
     let end = Instant::now() + FIRST_ATTEMPT;
     while Instant::now() < end {
         let Ok(status) = client.get::<Status>("/status").await else { return };
         let mut ours = status.targets.iter().filter(|target| wanted.contains(&target.target));
-        if ours.all(is_tried) {
+        if ours.all(|target| is_tried(target, &status.peers)) {
             return;
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-fn is_tried(target: &TargetStatus) -> bool {
+/// A peer that is alive has answered on the connection: it knows of this host and of its cluster, too.
+fn is_tried(target: &TargetStatus, peers: &[Peer]) -> bool {
     match target.state {
-        TargetState::Established | TargetState::Refused => true,
+        TargetState::Established => peers
+            .iter()
+            .any(|peer| Some(&peer.peer_id) == target.peer_id.as_ref() && peer.state == PeerState::Alive),
+        TargetState::Refused => true,
         TargetState::Waiting => target.reason.is_some(),
         TargetState::Resolving | TargetState::Connecting => false,
     }
