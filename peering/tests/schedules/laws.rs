@@ -8,8 +8,9 @@ use std::net::IpAddr;
 
 use engine::types::{PeerId, PortId};
 use peering::gossip::{Slot, Stamp};
-use peering::mesh::{EndpointView, MESH_NETWORK};
-use peering::proto::Run;
+use peering::ipam::Pool;
+use peering::mesh::EndpointView;
+use peering::records::Body;
 
 use crate::sim::{AGREEMENT, Host, World};
 
@@ -20,6 +21,13 @@ const REASONS: [&str; 8] =
 /// What was seen so far, as far as the laws need it.
 #[derive(Default)]
 pub struct Laws {
+    /// Two clusters may meet: each knows nothing of what the other gave out.
+    two_clusters: bool,
+    /// The last units that each host had, by itself or in the eyes of others.
+    owned: BTreeMap<PeerId, Vec<(u16, u16)>>,
+    /// Units of hosts that somebody removed, who may not know it and go on: two may give out what is in them, until they
+    /// meet.
+    taken: BTreeSet<u16>,
     /// The newest tombstone of each slot that any host but its writer showed.
     deleted: BTreeMap<Slot, Stamp>,
     /// The newest tombstone of each slot that a host showed in one life.
@@ -31,14 +39,43 @@ pub struct Laws {
 }
 
 impl Laws {
+    pub fn new(two_clusters: bool) -> Self {
+        Laws { two_clusters, ..Laws::default() }
+    }
+
     /// What must hold at every moment.
     pub fn look(&mut self, world: &World) {
         self.deletions(world);
+        self.removals(world);
         assert_peace(world);
-        if self.forgetful.is_empty() {
-            world.assert_no_duplicates();
-            assert_one_owner(world);
+        if self.forgetful.is_empty() && !self.two_clusters {
+            self.assert_no_duplicates(world);
+            world.assert_one_owner(&self.taken);
         }
+    }
+
+    /// Notes what hosts own, and whose space was taken.
+    fn removals(&mut self, world: &World) {
+        for mesh in world.hosts.iter().filter_map(|host| host.mesh.as_ref()) {
+            for record in mesh.records().filter(|record| !record.deleted()) {
+                if let Body::Removal(removal) = record.body() {
+                    let ranges = self.owned.remove(&removal.peer).unwrap_or_default();
+                    self.taken.extend(ranges.into_iter().flat_map(|(first, last)| first..=last));
+                }
+            }
+        }
+        self.owned.clear();
+        for run in world.hosts.iter().flat_map(Host::units) {
+            self.owned.entry(run.owner).or_default().push((run.first, run.last));
+        }
+    }
+
+    fn assert_no_duplicates(&self, world: &World) {
+        let mut duplicates = world.duplicates();
+        let pool = Pool::new(world.hosts[0].launch.range.parse().expect("a range")).expect("a pool");
+        let taken = |addr: &IpAddr| pool.unit_of(*addr).is_some_and(|unit| self.taken.contains(&unit));
+        duplicates.retain(|(addr, _)| !taken(addr));
+        assert!(duplicates.is_empty(), "seed {}: addresses have two holders: {duplicates:?}", world.seed);
     }
 
     /// A host lost its memory, or got an older one.
@@ -87,6 +124,8 @@ impl Laws {
             panic!("seed {}: {AGREEMENT:?} after the last fault {why}", world.seed);
         }
         self.forgetful.clear();
+        self.two_clusters = false;
+        self.taken.clear();
         self.look(world);
     }
 
@@ -100,7 +139,7 @@ impl Laws {
         }
         let running = world.running();
         running.iter().find_map(|&number| {
-            untrue(world, number).or_else(|| lost_space(world, number)).or_else(|| self.undead(world, number))
+            untrue(world, number).or_else(|| world.lost_space(number)).or_else(|| self.undead(world, number))
         })
     }
 
@@ -124,21 +163,6 @@ fn assert_peace(world: &World) {
     assert!(wrong.is_none(), "seed {}: a connection was closed: {wrong:?}", world.seed);
 }
 
-/// No two running hosts of a cluster take themselves for the owner of a unit.
-fn assert_one_owner(world: &World) {
-    let mut owned: Vec<(Run, usize)> = Vec::new();
-    for (number, host) in world.hosts.iter().enumerate() {
-        let own = runs(host).into_iter().filter(|run| run.owner == host.peer_id());
-        owned.extend(own.map(|run| (run, number)));
-    }
-    owned.sort_by_key(|(run, _)| (run.cluster, run.first));
-    for pair in owned.windows(2) {
-        let ((left, a), (right, b)) = (pair[0], pair[1]);
-        let both = left.cluster == right.cluster && left.last >= right.first && a != b;
-        assert!(!both, "seed {}: {a} and {b} both own unit {}: {left:?}, {right:?}", world.seed, right.first);
-    }
-}
-
 /// What a running host shows of the endpoints of running hosts is what is there.
 fn untrue(world: &World, number: usize) -> Option<String> {
     let running: BTreeMap<PeerId, usize> =
@@ -154,27 +178,6 @@ fn untrue(world: &World, number: usize) -> Option<String> {
         .collect();
     let differs = || shown.symmetric_difference(&there).next();
     differs().map(|wrong| format!("{number} has the endpoints wrong: {wrong:?}"))
-}
-
-/// Every unit of a founded network has an owner that somebody knows.
-fn lost_space(world: &World, number: usize) -> Option<String> {
-    let host = &world.hosts[number];
-    let mesh = host.mesh.as_ref()?;
-    let runs = runs(host);
-    let mut next = 0;
-    for run in &runs {
-        let known = mesh.records().any(|record| record.signer() == run.owner && !record.deleted());
-        if run.first != next || !known {
-            return Some(format!("{number} misses units from {next} on, or knows nobody who has {run:?}"));
-        }
-        next = run.last + 1;
-    }
-    None
-}
-
-fn runs(host: &Host) -> Vec<Run> {
-    let tables = host.mesh.as_ref().map_or_else(Vec::new, |mesh| mesh.unit_tables());
-    tables.into_iter().filter(|table| table.network == MESH_NETWORK).flat_map(|table| table.runs).collect()
 }
 
 /// The containers of a host, with the addresses they were told.

@@ -19,6 +19,9 @@ pub struct Plan {
     pub range: usize,
     pub latency_ms: u64,
     pub loss_percent: u8,
+    /// The first host of a second cluster, which founds apart from the first until somebody connects the two.
+    #[serde(default)]
+    pub second_cluster: Option<usize>,
     pub hosts: Vec<HostPlan>,
     pub steps: Vec<Step>,
     /// Hosts that are not started again at the end.
@@ -117,6 +120,16 @@ pub enum Step {
         loss: Fate,
     },
     RestartAll,
+    /// Somebody at one host removes another, with force if it is needed there.
+    Remove {
+        at: usize,
+        of: usize,
+    },
+    /// Somebody names a host to another.
+    Connect {
+        from: usize,
+        to: usize,
+    },
 }
 
 /// What a crash takes with it, as it is written down.
@@ -141,6 +154,7 @@ impl From<Fate> for Loss {
 struct Draw {
     rng: StdRng,
     hosts: usize,
+    second_cluster: Option<usize>,
 }
 
 /// One kind of step: how often it is drawn, how probably a schedule has it at all, and how it is drawn.
@@ -148,37 +162,59 @@ struct Draw {
 struct Kind {
     weight: u32,
     enabled: f64,
+    /// A host forgets what it promised by it.
+    forgets: bool,
     draw: fn(&mut Draw) -> Vec<Step>,
 }
 
 const KINDS: &[Kind] = &[
-    Kind { weight: 6, enabled: 1.0, draw: Draw::attach },
-    Kind { weight: 2, enabled: 0.7, draw: Draw::detach },
-    Kind { weight: 2, enabled: 0.6, draw: Draw::partition },
-    Kind { weight: 2, enabled: 0.5, draw: Draw::cut },
-    Kind { weight: 2, enabled: 1.0, draw: |_| vec![Step::Heal] },
-    Kind { weight: 1, enabled: 0.5, draw: Draw::break_connections },
-    Kind { weight: 3, enabled: 0.6, draw: Draw::crash },
-    Kind { weight: 2, enabled: 0.4, draw: |draw| vec![Step::LosePower { host: draw.host() }] },
-    Kind { weight: 2, enabled: 0.2, draw: |draw| vec![Step::Crash { host: draw.host(), loss: Fate::Disk }] },
-    Kind { weight: 2, enabled: 0.4, draw: |draw| vec![Step::Stop { host: draw.host() }] },
-    Kind { weight: 4, enabled: 1.0, draw: |draw| vec![Step::Restart { host: draw.host() }] },
-    Kind { weight: 2, enabled: 0.5, draw: Draw::pause },
-    Kind { weight: 2, enabled: 0.4, draw: Draw::disk },
-    Kind { weight: 1, enabled: 0.4, draw: |draw| vec![Step::DialFailures { percent: draw.below(50) }] },
-    Kind { weight: 2, enabled: 0.4, draw: Draw::weather },
-    Kind { weight: 2, enabled: 0.1, draw: |draw| vec![Step::Snapshot { host: draw.host() }] },
-    Kind { weight: 2, enabled: 0.1, draw: |draw| vec![Step::Restore { host: draw.host() }] },
-    Kind { weight: 1, enabled: 0.2, draw: Draw::crash_all },
+    Kind { weight: 6, enabled: 1.0, forgets: false, draw: Draw::attach },
+    Kind { weight: 2, enabled: 0.7, forgets: false, draw: Draw::detach },
+    Kind { weight: 2, enabled: 0.6, forgets: false, draw: Draw::partition },
+    Kind { weight: 2, enabled: 0.5, forgets: false, draw: Draw::cut },
+    Kind { weight: 2, enabled: 1.0, forgets: false, draw: |_| vec![Step::Heal] },
+    Kind { weight: 1, enabled: 0.5, forgets: false, draw: Draw::break_connections },
+    Kind { weight: 3, enabled: 0.6, forgets: false, draw: Draw::crash },
+    Kind {
+        weight: 2,
+        enabled: 0.4,
+        forgets: false,
+        draw: |draw| vec![Step::LosePower { host: draw.host() }],
+    },
+    Kind {
+        weight: 2,
+        enabled: 0.2,
+        forgets: true,
+        draw: |draw| vec![Step::Crash { host: draw.host(), loss: Fate::Disk }],
+    },
+    Kind { weight: 2, enabled: 0.4, forgets: false, draw: |draw| vec![Step::Stop { host: draw.host() }] },
+    Kind { weight: 4, enabled: 1.0, forgets: false, draw: |draw| vec![Step::Restart { host: draw.host() }] },
+    Kind { weight: 2, enabled: 0.5, forgets: false, draw: Draw::pause },
+    Kind { weight: 2, enabled: 0.4, forgets: false, draw: Draw::disk },
+    Kind {
+        weight: 1,
+        enabled: 0.4,
+        forgets: false,
+        draw: |draw| vec![Step::DialFailures { percent: draw.below(50) }],
+    },
+    Kind { weight: 2, enabled: 0.4, forgets: false, draw: Draw::weather },
+    Kind { weight: 2, enabled: 0.1, forgets: false, draw: |draw| vec![Step::Snapshot { host: draw.host() }] },
+    Kind { weight: 2, enabled: 0.1, forgets: true, draw: |draw| vec![Step::Restore { host: draw.host() }] },
+    Kind { weight: 1, enabled: 0.2, forgets: false, draw: Draw::crash_all },
+    Kind { weight: 2, enabled: 0.2, forgets: false, draw: Draw::remove },
 ];
 
 impl Plan {
     /// Three to nine hosts, and six to thirty steps of kinds that this schedule has.
     pub fn draw(seed: u64) -> Plan {
-        let mut draw = Draw { rng: StdRng::seed_from_u64(seed), hosts: 0 };
+        let mut draw = Draw { rng: StdRng::seed_from_u64(seed), hosts: 0, second_cluster: None };
         // Small worlds show as much as big ones and are faster.
         draw.hosts = *[3, 3, 3, 4, 4, 5, 5, 6, 7, 9].get(draw.pick(10)).expect("ten of them");
-        let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| draw.rng.random_bool(kind.enabled)).collect();
+        draw.second_cluster = draw.rng.random_bool(0.1).then(|| 1 + draw.pick(draw.hosts - 1));
+        // Hosts that forgot their clusters cannot tell them apart.
+        let forgetful = draw.second_cluster.is_none();
+        let drawn = KINDS.iter().filter(|kind| draw.rng.random_bool(kind.enabled));
+        let kinds: Vec<&Kind> = drawn.filter(|kind| forgetful || !kind.forgets).collect();
         let hosts = draw.host_plans();
         let mut steps = Vec::new();
         for _ in 0..draw.rng.random_range(6..30) {
@@ -191,7 +227,12 @@ impl Plan {
             steps.push(Step::Wait { ms });
         }
         let stay_down = if draw.rng.random_bool(0.1) { vec![draw.host()] } else { Vec::new() };
+        if draw.second_cluster.is_some() {
+            let meet = Step::Connect { from: draw.host(), to: draw.host() };
+            steps.insert(draw.pick(steps.len()), meet);
+        }
         Plan {
+            second_cluster: draw.second_cluster,
             world: draw.rng.random(),
             range: draw.pick(RANGES.len()),
             latency_ms: draw.rng.random_range(1..40),
@@ -235,11 +276,14 @@ impl Draw {
     /// one for a target: one that has none, and loses its disk, makes a cluster of its own.
     fn host_plans(&mut self) -> Vec<HostPlan> {
         let (shape, slow, exact) = (self.pick(3), self.rng.random_bool(0.5), self.rng.random_bool(0.5));
-        let hosts = self.hosts;
-        let targets = |number: usize| match shape {
-            0 => (0..hosts).collect(),
-            1 => vec![(number + 1) % hosts],
-            _ => vec![0, 1],
+        let (hosts, split) = (self.hosts, self.second_cluster.unwrap_or(self.hosts));
+        let targets = |number: usize| {
+            let own = if number < split { 0..split } else { split..hosts };
+            match shape {
+                0 => own.collect(),
+                1 => vec![own.start + (number + 1 - own.start) % own.len()],
+                _ => own.take(2).collect::<Vec<usize>>(),
+            }
         };
         let mut plan = |number| HostPlan {
             targets: targets(number),
@@ -297,6 +341,11 @@ impl Draw {
             Step::Wait { ms: self.below(200).into() },
             Step::RestartAll,
         ]
+    }
+
+    fn remove(&mut self) -> Vec<Step> {
+        let (at, of) = self.two();
+        vec![Step::Remove { at, of }]
     }
 
     fn pause(&mut self) -> Vec<Step> {

@@ -23,6 +23,7 @@ pub struct Run {
     range: Ipv4Net,
     requests: Vec<(usize, RequestId)>,
     stay_down: Vec<usize>,
+    second_cluster: Option<usize>,
 }
 
 /// Carries a plan out to its end; panics when a law is broken.
@@ -43,10 +44,11 @@ impl Run {
         let range = RANGES[plan.range];
         let mut run = Run {
             world,
-            laws: Laws::default(),
+            laws: Laws::new(plan.second_cluster.is_some()),
             range: range.parse().expect("a range"),
             requests: Vec::new(),
             stay_down: plan.stay_down.clone(),
+            second_cluster: plan.second_cluster,
         };
         for (number, host) in plan.hosts.iter().enumerate() {
             run.launch_host(number, host, range);
@@ -125,7 +127,11 @@ impl Run {
                 running.into_iter().for_each(|host| self.crash(host, loss.into()));
             }
             Step::RestartAll => (0..self.world.hosts.len()).for_each(|host| self.restart(host)),
-            Step::Attach { .. }
+            Step::Remove { at, of } if self.hears(at) => self.world.remove(at, of),
+            Step::Connect { from, to } if self.hears(from) => self.world.connect(from, to),
+            Step::Remove { .. }
+            | Step::Connect { .. }
+            | Step::Attach { .. }
             | Step::Detach { .. }
             | Step::Crash { .. }
             | Step::LosePower { .. }
@@ -204,6 +210,17 @@ impl Run {
             } else {
                 self.restart(host);
             }
+        }
+        self.meet();
+    }
+
+    /// Whoever runs is told of the other cluster.
+    fn meet(&mut self) {
+        let Some(split) = self.second_cluster else { return };
+        let (left, right): (Vec<usize>, Vec<usize>) =
+            self.world.running().into_iter().partition(|&host| host < split);
+        if let (Some(&from), Some(&to)) = (left.first(), right.first()) {
+            self.world.connect(from, to);
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use peering::mesh::{MeshStatus, PeerState, TargetStatus};
+use peering::proto::Run;
 
 use super::World;
 
@@ -68,6 +69,38 @@ impl World {
         }
         holders.retain(|_, holders| holders.len() > 1);
         holders.into_iter().collect()
+    }
+
+    /// No two running hosts of a cluster take themselves for the owner of a unit, but of those that are excused.
+    pub fn assert_one_owner(&self, excused: &BTreeSet<u16>) {
+        let mut owned: Vec<(Run, usize)> = Vec::new();
+        for (number, host) in self.hosts.iter().enumerate() {
+            let own = host.units().into_iter().filter(|run| run.owner == host.peer_id());
+            owned.extend(own.map(|run| (run, number)));
+        }
+        owned.sort_by_key(|(run, _)| (run.cluster, run.first));
+        for pair in owned.windows(2) {
+            let ((left, a), (right, b)) = (pair[0], pair[1]);
+            let mut both = right.first..=left.last.min(right.last);
+            let wrong = left.cluster == right.cluster && a != b && both.any(|unit| !excused.contains(&unit));
+            assert!(!wrong, "seed {}: {a} and {b} both own units: {left:?}, {right:?}", self.seed);
+        }
+    }
+
+    /// A unit that nobody owns whom the host knows, if there is one.
+    pub fn lost_space(&self, number: usize) -> Option<String> {
+        let mesh = self.hosts[number].mesh.as_ref()?;
+        let mut next = 0;
+        for run in &self.hosts[number].units() {
+            let known = mesh.records().any(|record| record.signer() == run.owner && !record.deleted());
+            if run.first != next || !known {
+                return Some(format!(
+                    "{number} misses units from {next} on, or knows nobody who has {run:?}"
+                ));
+            }
+            next = run.last + 1;
+        }
+        None
     }
 
     /// Waits until all agree, or says what they think instead.

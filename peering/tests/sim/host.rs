@@ -9,6 +9,7 @@ use peering::identity::Identity;
 use peering::mesh::{
     AllocError, AllocRequest, ConnId, Endpoint, MESH_NETWORK, Mesh, MeshConfig, MeshEvent, Output, RequestId,
 };
+use peering::proto::Run;
 
 use super::World;
 use super::clock::Clock;
@@ -244,26 +245,36 @@ impl Host {
 
     /// The next output; none while the disk is busy.
     pub fn poll(&mut self, now: Instant) -> Option<Output> {
-        let here = self.here(now);
         while self.saving.is_none() {
             let mesh = self.mesh.as_mut()?;
-            while let Some(event) = mesh.poll_event() {
-                if let MeshEvent::Readdress { port, addresses } = &event
-                    && let Some((_, endpoint)) = self.ports.get_mut(port)
-                {
-                    endpoint.addresses.clone_from(addresses);
-                    endpoint.explicit = false;
-                    mesh.put_endpoint(here, endpoint.clone());
-                }
-                self.events.push(event);
+            if let Some(bytes) = mesh.poll_persist() {
+                self.saving = Some((now + self.disk_time, bytes));
+                self.finish_write(now);
+            } else if let Some(output) = mesh.poll_output() {
+                return Some(output);
+            } else if !self.take_events(now) {
+                return None;
             }
-            match mesh.poll_persist() {
-                Some(bytes) => self.saving = Some((now + self.disk_time, bytes)),
-                None => return mesh.poll_output(),
-            }
-            self.finish_write(now);
         }
         None
+    }
+
+    /// Hears what is new, and does it to the containers. False: there was nothing.
+    fn take_events(&mut self, now: Instant) -> bool {
+        let here = self.here(now);
+        let before = self.events.len();
+        let Some(mesh) = &mut self.mesh else { return false };
+        while let Some(event) = mesh.poll_event() {
+            if let MeshEvent::Readdress { port, addresses } = &event
+                && let Some((_, endpoint)) = self.ports.get_mut(port)
+            {
+                endpoint.addresses.clone_from(addresses);
+                endpoint.explicit = false;
+                mesh.put_endpoint(here, endpoint.clone());
+            }
+            self.events.push(event);
+        }
+        self.events.len() > before
     }
 
     pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
@@ -286,6 +297,13 @@ impl Host {
             }
         }
         self.answers.insert(request, result);
+    }
+
+    /// Who owns which units of the one network, as this host has it on disk.
+    pub fn units(&self) -> Vec<Run> {
+        let tables = self.mesh.as_ref().map_or_else(Vec::new, Mesh::unit_tables);
+        let tables = tables.into_iter().filter(|table| table.network == MESH_NETWORK);
+        tables.flat_map(|table| table.runs).collect()
     }
 
     /// True while a request of this life has no answer.

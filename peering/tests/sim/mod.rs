@@ -252,6 +252,26 @@ impl World {
         done.map(|removed| removed.newly)
     }
 
+    /// Names a host to another, as `connect` does; it is remembered.
+    pub fn connect(&mut self, from: usize, to: usize) {
+        self.note(&format!("connect {from} to {to}"));
+        let now = self.hosts[from].here(self.now);
+        self.hosts[from].launch.targets.push(to);
+        if let Some(mesh) = &mut self.hosts[from].mesh {
+            mesh.connect(now, vec![Self::target(to)], false);
+        }
+        self.pump(from);
+    }
+
+    /// Removes a host at another, as `rmpeer --force` does.
+    pub fn remove(&mut self, at: usize, of: usize) {
+        let now = self.hosts[at].here(self.now);
+        let peer = self.hosts[of].peer_id().to_string();
+        let removed = self.hosts[at].mesh.as_mut().map(|mesh| mesh.remove_peer(now, &peer, true));
+        self.note(&format!("remove {of} at {at}: {removed:?}"));
+        self.pump(at);
+    }
+
     /// The answer to an `attach`, if there is one.
     pub fn answer(&self, request: RequestId) -> Option<&Answer> {
         self.hosts.iter().find_map(|host| host.answers.get(&request))
