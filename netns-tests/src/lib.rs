@@ -36,7 +36,7 @@ mod vtep;
 mod wait;
 mod wire;
 
-pub use anyhow::{Context, Result, anyhow, bail, ensure};
+pub use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 pub use serde_json::{Value, json};
 
 pub use attached::Attached;
