@@ -103,6 +103,16 @@ impl Pins {
         self.by_addr.get(&addr).copied()
     }
 
+    /// All of them, in order, with the port, if it is on this host or reachable now.
+    pub fn list(&self) -> Vec<(MacAddr, Option<Port>)> {
+        let mut all = Vec::with_capacity(self.by_mac.len());
+        for (&mac, &port) in &self.by_mac {
+            all.push((mac, port));
+        }
+        all.sort_unstable_by_key(|(mac, _)| *mac);
+        all
+    }
+
     /// How many MAC addresses are pinned.
     pub fn len(&self) -> usize {
         self.by_mac.len()
@@ -156,6 +166,14 @@ impl Learned {
             now_s.saturating_sub(seen_s) <= MAX_AGE_S && alive(port)
         });
         self.count.store(entries.len(), Ordering::Relaxed);
+    }
+
+    /// The stations that are known, in no order, with the port and the seconds since each was last seen.
+    pub fn list(&self, now_s: u32) -> Vec<(MacAddr, Port, u32)> {
+        let entries = self.entries.pin();
+        let all = entries.iter().map(|(&mac, held)| (mac, unpack(held.load(Ordering::Relaxed))));
+        let fresh = all.map(|(mac, (port, seen_s))| (mac, port, now_s.saturating_sub(seen_s)));
+        fresh.filter(|(.., age_s)| *age_s <= MAX_AGE_S).collect()
     }
 
     /// How many stations are known.

@@ -3,6 +3,7 @@
 //! A [`Registry`] takes what the control plane says ([`Update`](crate::Update)), which ports are open and which paths answer, and
 //! builds [`Tables`]: an immutable snapshot that shares every network that did not change with the one before.
 
+mod listing;
 mod registry;
 mod slots;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::offload::tunnel::Through;
 use crate::switch::Port;
 use crate::types::{PeerId, PortId, Vni};
 
+pub use listing::{Entry, Place};
 pub use registry::Registry;
 
 /// A local port, as a small number. Numbers of closed ports are used again, not before nothing points there.

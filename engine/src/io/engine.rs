@@ -31,7 +31,7 @@ use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
-use crate::tables::{Registry, Tables};
+use crate::tables::{Entry, Registry, Tables};
 use crate::types::{PortId, Vni};
 use control::{Control, Inner, OpenPort, Running, WorkerEnd};
 
@@ -238,6 +238,11 @@ impl Engine {
     /// The number of data-plane threads, which is the number of queues a device needs.
     pub fn workers(&self) -> usize {
         self.inner.workers.len()
+    }
+
+    /// The forwarding table at this moment.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.inner.tables.load().entries(Instant::now())
     }
 
     /// All counters at this moment.

@@ -111,6 +111,7 @@ pub fn alias(port: PortId) -> String {
     format!("{ALIAS_PREFIX}{port}")
 }
 
-fn port_of(alias: &str) -> Option<PortId> {
+/// The port whose interface has this alias, if it is one of ours.
+pub fn port_of(alias: &str) -> Option<PortId> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
