@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Vtep(VtepCommand),
     /// Show how this host and the cluster are, or wait until they are
     Status(StatusArgs),
+    /// Print everything that helps to find a fault, as one JSON document; no key and no secret is in it
+    Report(ReportArgs),
     /// Watch the frames of a port of this host, or without one the datagrams of the underlay
     Capture(CaptureArgs),
     /// Remove a host that will not return; the space it had is taken over
@@ -72,6 +74,13 @@ pub(crate) enum Command {
     Version,
     /// Show the overlay at work on this machine alone, in network namespaces
     Demo(crate::demo::Args),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReportArgs {
+    /// The state directory whose disk is looked at while no daemon runs
+    #[arg(long, value_name = "DIR", env = "MESHNET_STATE_DIR", default_value = "/var/lib/meshnet")]
+    pub(crate) state_dir: PathBuf,
 }
 
 #[derive(Args, Clone, Debug)]

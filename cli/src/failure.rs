@@ -78,8 +78,8 @@ pub(crate) mod code {
     pub(crate) const PORT_IN_USE: &str = "port_in_use";
     /// The address to listen on is not this host's.
     pub(crate) const ADDRESS_NOT_LOCAL: &str = "address_not_local";
-    /// The state directory cannot be read.
-    pub(crate) const STATE_DIR_UNUSABLE: &str = "state_dir_unusable";
+    /// The range cannot be used here.
+    pub(crate) const RANGE_UNUSABLE: &str = "range_unusable";
     /// The daemon could not start for another reason.
     pub(crate) const START_FAILED: &str = "start_failed";
     /// Docker knows no such container.

@@ -9,6 +9,8 @@ mod demo;
 mod docker;
 mod failure;
 mod http;
+mod kernel;
+mod log;
 mod render;
 mod shape;
 

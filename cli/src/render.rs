@@ -39,6 +39,12 @@ pub(crate) fn failure(failure: &Failure, format: Format) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
+/// Prints a warning to standard error, as one line: what was asked is done all the same.
+pub(crate) fn warning(message: &str) {
+    // There is no other place to warn.
+    let _ = writeln!(io::stderr().lock(), "meshnet: warning: {}", message.replace('\n', " "));
+}
+
 /// One line for each.
 pub(crate) fn lines<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(|item| format!("{item}\n")).collect()

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use peering::mesh::{EventStatus, IpamStatus, PeerState, TargetStatus};
+use peering::mesh::{EventStatus, IpamStatus, MeshTables, PeerState, TargetStatus};
 use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
 
 /// `connect` and `forget`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -129,6 +131,9 @@ pub(crate) struct Hello {
     pub(crate) peer_id: String,
     pub(crate) nickname: String,
     pub(crate) pid: u32,
+    /// What people should know at launch.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Answer to `version`.
@@ -167,7 +172,19 @@ pub(crate) struct Status {
     pub(crate) dns: Option<serde_json::Value>,
     pub(crate) dataplane: Dataplane,
     pub(crate) control_port: ControlPort,
+    /// What holds now and should not.
+    #[serde(default)]
+    pub(crate) warnings: Vec<Warning>,
     pub(crate) events: Vec<EventStatus>,
+}
+
+/// Something that should not be so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Warning {
+    /// One word, in snake case.
+    pub(crate) kind: String,
+    /// One line for people.
+    pub(crate) message: String,
 }
 
 /// What came in on the port of the control plane.
@@ -332,4 +349,112 @@ pub(crate) struct Unclaimed {
     pub(crate) ifname: String,
     /// Inode of the namespace it is in.
     pub(crate) netns: u64,
+}
+
+/// `report`: everything that may help to find a fault. No key and no secret is in it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Of this program.
+    pub(crate) version: String,
+    /// Seconds since 1970.
+    pub(crate) at_s: u64,
+    /// What the daemon tells; null while none runs.
+    pub(crate) daemon: Option<DaemonReport>,
+    /// Why there is no word of the daemon.
+    pub(crate) failure: Option<Failure>,
+    pub(crate) kernel: Kernel,
+}
+
+/// The part of a report that comes from the daemon.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Reported {
+    pub(crate) daemon: DaemonReport,
+    /// As the daemon sees it.
+    pub(crate) kernel: Kernel,
+}
+
+/// What the daemon tells of itself.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct DaemonReport {
+    pub(crate) process: Process,
+    pub(crate) status: Status,
+    pub(crate) ps: Vec<Listed>,
+    pub(crate) vteps: Vec<Vtep>,
+    /// The forwarding table of the data plane.
+    pub(crate) forwarding: Vec<Forwarding>,
+    /// The tables of the control plane.
+    pub(crate) tables: MeshTables,
+    /// The last lines of the log, oldest first.
+    pub(crate) log: Vec<String>,
+}
+
+/// The process of the daemon.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    pub(crate) uptime_s: f64,
+    /// The words it was started with.
+    pub(crate) command_line: Vec<String>,
+    pub(crate) state_dir: String,
+    pub(crate) resident_kib: Option<u64>,
+    pub(crate) threads: Option<u64>,
+    pub(crate) descriptors: Option<u64>,
+}
+
+/// A line of the forwarding table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Forwarding {
+    pub(crate) vni: u32,
+    pub(crate) mac: String,
+    /// The port of this host where the station is.
+    pub(crate) port: Option<String>,
+    /// The underlay address behind which it is.
+    pub(crate) address: Option<SocketAddr>,
+    /// The host behind which it is.
+    pub(crate) peer_id: Option<String>,
+    /// Seconds since it was last seen; null of an entry that comes from a record.
+    pub(crate) age_s: Option<u32>,
+}
+
+/// The machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Kernel {
+    pub(crate) version: String,
+    pub(crate) system: Option<String>,
+    pub(crate) architecture: String,
+    pub(crate) processors: usize,
+    pub(crate) processor: Option<String>,
+    pub(crate) memory_kib: Option<u64>,
+    pub(crate) memory_available_kib: Option<u64>,
+    /// By path below /proc/sys.
+    pub(crate) settings: BTreeMap<String, String>,
+    /// Null when there is no state directory.
+    pub(crate) state_disk: Option<StateDisk>,
+    pub(crate) addresses: Vec<HostAddress>,
+    /// Of the main table.
+    pub(crate) routes: Vec<HostRoute>,
+}
+
+/// The file system of the state directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct StateDisk {
+    pub(crate) size_bytes: u64,
+    pub(crate) available_bytes: u64,
+    pub(crate) read_only: bool,
+}
+
+/// An address of the host.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct HostAddress {
+    pub(crate) interface: String,
+    pub(crate) address: String,
+}
+
+/// A route of the host.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct HostRoute {
+    pub(crate) destination: String,
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) interface: String,
 }

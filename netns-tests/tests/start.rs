@@ -132,24 +132,6 @@ fn socket_and_lock_of_a_crash_are_taken_over() -> Result<()> {
 }
 
 #[test]
-fn torn_state_is_set_aside() -> Result<()> {
-    let net = hosts()?;
-    let host = net.host(0);
-    host.launch(&[])?;
-    let _web = host.attach("web")?;
-    host.stop()?;
-    for entry in std::fs::read_dir(host.state_dir())?.flatten() {
-        // The key is the host itself: without it there is nothing to go on with.
-        if entry.file_type()?.is_file() && entry.file_name() != "identity" {
-            let bytes = std::fs::read(entry.path())?;
-            std::fs::write(entry.path(), bytes.get(..bytes.len() / 2).unwrap_or_default())?;
-        }
-    }
-    host.launch(&[])?;
-    host.attach("db").map(drop)
-}
-
-#[test]
 fn launch_returns_to_a_shell_that_waits_for_its_output() -> Result<()> {
     let net = hosts()?;
     let host = net.host(0);

@@ -108,7 +108,6 @@ fn a_container_that_died_while_no_daemon_ran_is_forgotten() -> Result<()> {
     .ping(&db)
 }
 
-
 /// Addresses, routes, MAC and MTU of a container's port; not the carrier, which comes and goes.
 fn settings(container: &Attached) -> Result<String> {
     let show = |line: &str| container.namespace().ip(&format!("{line} dev {}", container.ifname));

@@ -18,6 +18,7 @@ mod removal;
 mod report;
 mod spread;
 mod status;
+mod tables;
 mod view;
 mod waiting;
 
@@ -53,6 +54,7 @@ pub use status::{
     EventStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus, TargetState,
     TargetStatus,
 };
+pub use tables::{HostTable, MeshTables, RecordTable, UnitRun};
 
 /// The id of the network `mesh` in every cluster: BLAKE2s("mesh").
 pub const MESH_NETWORK: NetworkId = NetworkId([
@@ -267,7 +269,7 @@ impl Mesh {
             }
             Ok(()) => {}
             Err(reason) if self.outbox.write_failed(self.now) => {
-                self.note("store_failed", format!("the state cannot be written: {reason}"));
+                self.note("store_failed", format!("the state cannot be written ({reason}): no address is given out until it can, traffic goes on"));
             }
             Err(_) => {}
         }
@@ -295,6 +297,13 @@ impl Mesh {
     /// How often this host began anew; it rises with each start, and above what others report of it.
     pub fn incarnation(&self) -> u64 {
         self.store.incarnation()
+    }
+
+    /// Something the shell found that people should know: an event, and a line of `status`.
+    pub fn remark(&mut self, now: Instant, kind: &'static str, message: String) {
+        if self.begin(now) {
+            self.note(kind, message);
+        }
     }
 
     /// Messages that could not be read since the start.

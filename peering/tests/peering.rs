@@ -123,12 +123,13 @@ async fn a_torn_state_is_set_aside_and_the_identity_goes_on() {
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let mut b = b.start_again().await;
     assert_eq!(b.id(), before);
-    match b.events.recv().await.unwrap() {
-        MeshEvent::Notice { kind: "state_dir", message } => {
-            assert!(message.contains("is damaged"), "{message}")
+    let told = loop {
+        if let MeshEvent::Notice { kind: "state_set_aside", message } = b.events.recv().await.unwrap() {
+            break message;
         }
-        other => panic!("{other:?}"),
-    }
+    };
+    assert!(told.contains("is damaged (its length is wrong)"), "{told}");
+    assert!(b.status().await.events.iter().any(|event| event.message == told));
     assert!(b.dir.path().join("state.corrupt-1").exists());
     b.peering.connect(vec![a.target()], false).await;
     within("alive again", 5, async || a.sees(&b, PeerState::Alive).await).await;

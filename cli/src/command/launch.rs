@@ -3,16 +3,15 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use tracing_subscriber::EnvFilter;
-
 use super::runtime;
-use crate::args::{Common, Format, LaunchArgs, LogLevel};
+use crate::args::{Common, LaunchArgs};
 use crate::daemon::ready::{self, Launcher};
 use crate::daemon::{self, Options};
 use crate::failure::{Failure, code};
+use crate::log::{self, Tail};
 use crate::render::{self, Progress};
 use crate::shape::Hello;
 
@@ -28,8 +27,9 @@ pub(super) fn run(common: &Common, args: LaunchArgs) -> Result<ExitCode, Failure
         return foreground(common, args);
     }
     let progress = Progress::start("starting".to_owned());
-    let hello = detached(&args.state_dir)?;
+    let hello = detached(&args.state_dir, &common.run_dir)?;
     drop(progress);
+    hello.warnings.iter().for_each(|warning| render::warning(warning));
     render::answer(common.output, &hello, |_| String::new());
     Ok(ExitCode::SUCCESS)
 }
@@ -40,8 +40,8 @@ fn foreground(common: &Common, args: LaunchArgs) -> Result<ExitCode, Failure> {
         true => detach()?,
         false => Launcher::none(),
     };
-    log(args.log_level, args.log_format);
-    let done = options(common, args).and_then(|options| {
+    let log = log::start(args.log_level, args.log_format);
+    let done = options(common, args, log).and_then(|options| {
         let runtime = runtime()?;
         let done = runtime.block_on(daemon::run(options, &mut launcher));
         // The data plane and the tasks end with the process.
@@ -67,37 +67,18 @@ fn detach() -> Result<Launcher, Failure> {
 }
 
 /// The daemon's options; it moves to the root directory, so that it holds no other, and so do its paths.
-fn options(common: &Common, mut launch: LaunchArgs) -> Result<Options, Failure> {
+fn options(common: &Common, mut launch: LaunchArgs, log: Tail) -> Result<Options, Failure> {
     let run_dir = std::path::absolute(&common.run_dir).map_err(Failure::internal)?;
     launch.state_dir = std::path::absolute(&launch.state_dir).map_err(Failure::internal)?;
     std::env::set_current_dir("/").map_err(Failure::internal)?;
-    Ok(Options { run_dir, launch })
-}
-
-fn log(level: LogLevel, format: Format) {
-    let level = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    };
-    // What libraries have to say below a warning is for their own developers.
-    let others = if matches!(level, "error" | "trace") { level } else { "warn" };
-    let filter = EnvFilter::new(format!("{others},meshnet={level},engine={level},peering={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        Format::Text => builder.init(),
-        Format::Json => builder.json().init(),
-    }
+    Ok(Options { run_dir, log, launch })
 }
 
 /// Starts the same program with the same words in the background, and waits for its report.
-fn detached(state_dir: &Path) -> Result<Hello, Failure> {
+fn detached(state_dir: &Path, run_dir: &Path) -> Result<Hello, Failure> {
     daemon::check_host()?;
     daemon::make_dir(state_dir, daemon::STATE_DIR_MODE)?;
-    let path = state_dir.join(LOG);
-    let log = open_log(&path).map_err(|e| failed(&path.display().to_string(), &e))?;
+    let (path, log) = open_log(state_dir, run_dir)?;
     let program = std::env::current_exe().map_err(|e| failed("this program", &e))?;
     let (report, back) = io::pipe().map_err(|e| failed("a pipe", &e))?;
     let child = Command::new(program)
@@ -112,9 +93,23 @@ fn detached(state_dir: &Path) -> Result<Hello, Failure> {
     ready::await_report(report, &path)
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
+/// The log in the state directory, or in the run directory while nothing can be written there.
+fn open_log(state_dir: &Path, run_dir: &Path) -> Result<(PathBuf, File), Failure> {
+    let path = state_dir.join(LOG);
+    let error = match append_to(&path) {
+        Ok(log) => return Ok((path, log)),
+        Err(error) => error,
+    };
+    daemon::make_dir(run_dir, daemon::RUN_DIR_MODE)?;
+    let other = run_dir.join(LOG);
+    let log = append_to(&other).map_err(|_| failed(&path.display().to_string(), &error))?;
+    Ok((other, log))
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
     if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LONGEST_LOG_BYTES) {
-        std::fs::rename(path, path.with_extension("log.1"))?;
+        // On a full disk the old one goes on.
+        let _ = std::fs::rename(path, path.with_extension("log.1"));
     }
     OpenOptions::new().create(true).append(true).open(path)
 }

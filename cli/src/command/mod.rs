@@ -13,6 +13,7 @@ mod detach;
 mod forget;
 mod launch;
 mod ps;
+mod report;
 mod rmpeer;
 mod status;
 mod stop;
@@ -50,6 +51,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Attach(args) => attach::run(&client, format, args).await,
         Command::Detach(args) => detach::run(&client, format, args).await,
         Command::Ps => ps::run(&client, format).await,
+        Command::Report(args) => report::run(&client, &args).await,
         Command::Capture(args) => capture::run(&client, format, &args).await,
         Command::Vtep(command) => vtep::run(&client, format, command).await,
         Command::Status(args) => status::run(&client, format, &args).await,

@@ -24,7 +24,7 @@ use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
     AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, RemoveRequest,
-    RemovedPeer, Status, Stopped, Targets, Vtep,
+    RemovedPeer, Reported, Status, Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -62,6 +62,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/hello", get(hello))
         .route("/status", get(status))
         .route("/ps", get(ps))
+        .route("/report", get(report))
         .route("/connect", post(connect))
         .route("/forget", post(forget))
         .route("/rmpeer", post(rmpeer))
@@ -111,6 +112,10 @@ async fn status(State(daemon): Asked, Query(query): Query<StatusQuery>) -> Answe
 
 async fn ps(State(daemon): Asked) -> Json<Vec<Listed>> {
     Json(daemon.ps().await)
+}
+
+async fn report(State(daemon): Asked) -> Answer<Reported> {
+    daemon.report().await.map(Json)
 }
 
 fn read_targets(texts: &[String]) -> Result<Vec<Target>, Failure> {

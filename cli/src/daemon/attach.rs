@@ -98,6 +98,7 @@ async fn reserve(
         None => mac_of(daemon.peering.peer_id(), port),
     };
     refuse_taken(daemon, network, &name, mac)?;
+    daemon.refuse_unusable_range()?;
     let id = found.netns.id();
     let intent = Intent {
         port,
@@ -203,6 +204,8 @@ pub(super) async fn detach(daemon: &Arc<Daemon>, request: DetachRequest) -> Resu
     let intent = find_attached(daemon, network, &request.container).await;
     if let Some(intent) = &intent {
         let _turn = daemon.turn.lock().await;
+        // Detached is detached also after a crash, so it is not done while it cannot be written.
+        daemon.can_keep().await?;
         daemon.remove_port(intent, None).await;
         tracing::info!(container = intent.container, port = %intent.port, "detached");
     }
@@ -302,7 +305,7 @@ fn left() -> Failure {
 }
 
 /// The MAC address of a port that was given none.
-fn mac_of(peer: PeerId, port: PortId) -> MacAddr {
+pub(super) fn mac_of(peer: PeerId, port: PortId) -> MacAddr {
     let hash = Blake2s256::new().chain_update(peer.0).chain_update(port.0).finalize();
     let mut octets = [0; 6];
     octets.copy_from_slice(&hash[..6]);

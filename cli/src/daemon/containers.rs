@@ -74,6 +74,17 @@ fn process(pid: u32) -> Result<Found, Failure> {
     Ok(Found { name: format!("pid-{pid}"), container, source: Source::Process { pid, start }, netns })
 }
 
+/// Who lives in a namespace that stands: what has a name, else the first process in it.
+pub(super) fn occupant(id: NetnsId) -> Option<Found> {
+    let entries = |dir: &str| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = ["/run/netns", "/var/run/netns"].map(entries).into_iter().flatten();
+    let mut names = names.filter_map(|entry| named(entry.file_name().to_str()?).ok());
+    let mut pids: Vec<u32> = entries("/proc").filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    let mut processes = pids.into_iter().filter_map(|pid| process(pid).ok());
+    names.find(|found| found.netns.id() == id).or_else(|| processes.find(|found| found.netns.id() == id))
+}
+
 fn named(name: &str) -> Result<Found, Failure> {
     let netns = Netns::named(name).map_err(|e| namespace_failure(&e))?;
     let run = Path::new("/run/netns").join(name);

@@ -18,35 +18,43 @@ mod follow;
 pub(crate) mod lock;
 mod metrics;
 mod ports;
+mod range;
 mod readdress;
 pub(crate) mod ready;
 mod reattach;
+mod recover;
+mod report;
 mod start;
 mod status;
 mod vtep;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::io::engine::Engine;
 use engine::io::netns::NetnsId;
 use engine::types::{NetworkId, PortId, Vni};
-use peering::io::Peering;
+use ipnet::Ipv4Net;
+use peering::io::{Peering, StoreError};
 use peering::mesh::MESH_NETWORK;
 use tokio::sync::{Notify, watch};
 
 use self::capture::Sessions;
 use self::ports::{Intent, Ports};
+use self::recover::Recovery;
 use self::status::Told;
 use self::wiring::Paths;
+use crate::args::LaunchArgs;
 use crate::docker::Docker;
 use crate::failure::{Failure, code};
+use crate::log::Tail;
 use crate::shape::Hello;
 
-pub(crate) use start::{Options, STATE_DIR_MODE, check_host, make_dir, run};
+pub(crate) use start::{Options, RUN_DIR_MODE, STATE_DIR_MODE, check_host, make_dir, run};
 
 /// The settings of a network, as the cluster has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,11 +62,18 @@ struct Network {
     id: NetworkId,
     vni: Vni,
     mtu: u16,
+    /// Its addresses, once the cluster is founded.
+    range: Option<Ipv4Net>,
 }
 
 /// Everything the tasks of the daemon share.
 struct Daemon {
     hello: Hello,
+    log: Tail,
+    started: Instant,
+    state_dir: PathBuf,
+    /// What was asked of the range, before the cluster had its say.
+    wish: range::Wish,
     /// The namespace the daemon runs in: no container's.
     own: NetnsId,
     engine: Engine,
@@ -78,6 +93,8 @@ struct Daemon {
     paths: Mutex<Paths>,
     told: Mutex<VecDeque<Told>>,
     captures: Mutex<Sessions>,
+    recovery: Mutex<Recovery>,
+    range: Mutex<range::Findings>,
     ready: AtomicBool,
     stopping: watch::Sender<bool>,
 }
@@ -88,9 +105,21 @@ fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Daemon {
-    fn new(hello: Hello, own: NetnsId, engine: Engine, peering: Peering, ports: Ports) -> Self {
+    fn new(
+        hello: Hello,
+        own: NetnsId,
+        (engine, peering): (Engine, Peering),
+        ports: Ports,
+        launch: &LaunchArgs,
+        log: Tail,
+    ) -> Self {
         Daemon {
             hello,
+            log,
+            started: Instant::now(),
+            state_dir: launch.state_dir.clone(),
+            wish: range::Wish::of(launch),
+            range: Mutex::default(),
             own,
             engine,
             peering,
@@ -104,6 +133,7 @@ impl Daemon {
             paths: Mutex::default(),
             told: Mutex::default(),
             captures: Mutex::default(),
+            recovery: Mutex::default(),
             ready: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         }
@@ -138,6 +168,12 @@ impl Daemon {
     async fn keep(self: &Arc<Self>, intent: Intent) -> Result<(), Failure> {
         let written = self.blocking(move |daemon| daemon.ports().put(intent)).await?;
         self.changed.notify_waiters();
+        written.map_err(|e| store_failure(&e))
+    }
+
+    /// Fails when the ports of this host cannot be written now.
+    async fn can_keep(self: &Arc<Self>) -> Result<(), Failure> {
+        let written = self.blocking(|daemon| daemon.ports().rewrite()).await?;
         written.map_err(|e| store_failure(&e))
     }
 
@@ -185,7 +221,7 @@ impl Daemon {
     }
 }
 
-fn store_failure(error: &ports::StoreError) -> Failure {
+fn store_failure(error: &StoreError) -> Failure {
     Failure::new(code::STORE_FAILED, format!("the ports could not be stored: {error}"))
         .hint("make room in the state directory, or make it writable")
 }

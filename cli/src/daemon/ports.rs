@@ -4,27 +4,18 @@
 //! its addresses is known in memory only: there is nothing of it that could outlive the daemon.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use engine::rate::Rate;
 use engine::types::{IpPrefix, MacAddr, NetworkId, PortId, Vni};
+use peering::io::{Contents, StateFile, StoreError};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// Name of the file in the state directory.
 const FILE: &str = "ports";
 /// Version of its format.
 const VERSION: u32 = 1;
-
-/// The store could not be read or written.
-#[derive(Debug, Error)]
-#[error("{}: {error}", path.display())]
-pub(crate) struct StoreError {
-    path: PathBuf,
-    error: io::Error,
-}
 
 /// How the container of a port is found again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -89,28 +80,43 @@ pub(crate) struct Intent {
 /// All ports of this host, in memory and on disk.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    dir: PathBuf,
+    file: StateFile,
     intents: BTreeMap<PortId, Intent>,
+    /// What the file holds; none if that is not known.
+    written: Option<Vec<u8>>,
+}
+
+/// A file that could not be understood.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// For people: what is wrong with it, and where it is now.
+    pub(crate) message: String,
 }
 
 impl Ports {
-    /// Reads the store of `state_dir`. One that cannot be understood is set aside, and its new place returned.
-    pub(crate) fn load(state_dir: &Path) -> Result<(Ports, Option<PathBuf>), StoreError> {
-        let path = state_dir.join(FILE);
-        let failed = |error| StoreError { path: path.clone(), error };
-        let mut ports = Ports { dir: state_dir.to_owned(), intents: BTreeMap::new() };
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ports, None)),
-            Err(e) => return Err(failed(e)),
+    /// Reads the ports in `state_dir`, whose lock must be held. A file that cannot be understood is set aside.
+    pub(crate) fn load(state_dir: &Path) -> Result<(Ports, Option<Lost>), StoreError> {
+        let file = StateFile::new(state_dir, FILE);
+        let none = |file| Ports { file, intents: BTreeMap::new(), written: None };
+        let reason = match file.read()? {
+            Contents::Absent => return Ok((none(file), None)),
+            Contents::Damaged(reason) => reason,
+            Contents::Whole(text) => match parse(&text) {
+                Some(intents) => return Ok((Ports { file, intents, written: Some(text) }, None)),
+                None => "it is no list of ports".to_owned(),
+            },
         };
-        match parse(&text) {
-            Some(intents) => {
-                ports.intents = intents;
-                Ok((ports, None))
-            }
-            None => set_aside(&path).map(|aside| (ports, Some(aside))).map_err(failed),
-        }
+        let kept = match file.set_aside() {
+            Ok(aside) => format!("it is kept as {}", aside.display()),
+            Err(error) => error.to_string(),
+        };
+        let message = format!("the ports in {} are damaged ({reason}): {kept}", file.path().display());
+        Ok((none(file), Some(Lost { message })))
+    }
+
+    /// True when there is no list of ports, neither an empty one.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.written.is_none()
     }
 
     /// The port with this id.
@@ -127,25 +133,33 @@ impl Ports {
     pub(crate) fn put(&mut self, intent: Intent) -> Result<(), StoreError> {
         let mut next = self.intents.clone();
         next.insert(intent.port, intent);
-        self.replace(next)
-    }
-
-    /// Removes a port, on disk first. A port that is not there is fine.
-    pub(crate) fn remove(&mut self, port: PortId) -> Result<(), StoreError> {
-        if !self.intents.contains_key(&port) {
-            return Ok(());
-        }
-        let mut next = self.intents.clone();
-        next.remove(&port);
-        self.replace(next)
-    }
-
-    fn replace(&mut self, next: BTreeMap<PortId, Intent>) -> Result<(), StoreError> {
-        let content = render(&next);
-        if content != render(&self.intents) {
-            write(&self.dir, &content).map_err(|error| StoreError { path: self.dir.join(FILE), error })?;
-        }
+        self.write(&next)?;
         self.intents = next;
+        Ok(())
+    }
+
+    /// Removes a port, which is gone whatever the disk says. A port that is not there is fine.
+    pub(crate) fn remove(&mut self, port: PortId) -> Result<(), StoreError> {
+        self.intents.remove(&port);
+        let intents = std::mem::take(&mut self.intents);
+        let written = self.write(&intents);
+        self.intents = intents;
+        written
+    }
+
+    /// Writes what is there once more, to see whether anything can be written now.
+    pub(crate) fn rewrite(&mut self) -> Result<(), StoreError> {
+        self.file.replace(&render(&self.intents))
+    }
+
+    fn write(&mut self, next: &BTreeMap<PortId, Intent>) -> Result<(), StoreError> {
+        let content = render(next);
+        if self.written.as_ref() != Some(&content) {
+            // Whatever a failure leaves there: the next one to write has to.
+            self.written = None;
+            self.file.replace(&content)?;
+            self.written = Some(content);
+        }
         Ok(())
     }
 }
@@ -248,23 +262,6 @@ fn prefixes(raw: Vec<(IpAddr, u8)>) -> Vec<IpPrefix> {
     raw.into_iter().map(|(addr, len)| IpPrefix { addr, len }).collect()
 }
 
-/// Replaces the file as a whole: whoever reads it sees the old or the new one, also after a crash.
-fn write(dir: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(dir.join(FILE)).map_err(|e| e.error)?;
-    std::fs::File::open(dir)?.sync_all()
-}
-
-/// Renames a file that cannot be understood, so that nothing is lost and nothing stands in the way.
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = (1..).map(|n| path.with_extension(format!("corrupt-{n}"))).find(|p| !p.exists());
-    let aside = aside.ok_or_else(|| io::Error::other("no free name"))?;
-    std::fs::rename(path, &aside)?;
-    Ok(aside)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -316,24 +313,42 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_torn_store_is_set_aside() {
+    fn damaged_ports_are_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let (mut ports, _) = Ports::load(dir.path()).unwrap();
         ports.put(intent(1)).unwrap();
-        for n in 1..3 {
-            std::fs::write(dir.path().join(FILE), "{\"version\":1,\"ports\":[").unwrap();
-            let (ports, aside) = Ports::load(dir.path()).unwrap();
-            assert_eq!(ports.all().count(), 0);
-            assert_eq!(aside.unwrap(), dir.path().join(format!("ports.corrupt-{n}")));
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            for bytes in [&whole[..at], &flipped] {
+                std::fs::write(&path, bytes).unwrap();
+                let (ports, lost) = Ports::load(dir.path()).unwrap();
+                assert_eq!(ports.all().count(), 0);
+                assert!(lost.unwrap().message.contains("ports.corrupt-"));
+            }
         }
+        StateFile::new(dir.path(), FILE).replace(b"{\"version\":1,\"ports\":[{}]}").unwrap();
+        let (_, lost) = Ports::load(dir.path()).unwrap();
+        assert!(lost.unwrap().message.contains("(it is no list of ports)"));
     }
 
     #[test]
-    fn an_intent_that_cannot_be_written_is_not_kept_in_memory() {
+    fn while_the_disk_fails_ports_go_but_do_not_come() {
         let dir = tempfile::tempdir().unwrap();
         let (mut ports, _) = Ports::load(dir.path()).unwrap();
-        ports.dir = dir.path().join("gone");
-        assert!(ports.put(intent(1)).is_err());
-        assert_eq!(ports.all().count(), 0);
+        ports.put(intent(1)).unwrap();
+        ports.put(intent(2)).unwrap();
+        let in_the_way = dir.path().join("ports.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(ports.put(intent(3)).is_err() && ports.rewrite().is_err());
+        assert!(ports.remove(PortId([1; 8])).is_err());
+        assert_eq!(ports.all().cloned().collect::<Vec<_>>(), [intent(2)]);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        // Also what nobody asked to be written.
+        ports.remove(PortId([9; 8])).unwrap();
+        let (again, _) = Ports::load(dir.path()).unwrap();
+        assert_eq!(again.all().cloned().collect::<Vec<_>>(), [intent(2)]);
     }
 }

@@ -83,7 +83,13 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello { version: "0.1.0".into(), peer_id: "00".into(), nickname: "node01".into(), pid: 7 }
+        Hello {
+            version: "0.1.0".into(),
+            peer_id: "00".into(),
+            nickname: "node01".into(),
+            pid: 7,
+            warnings: vec![],
+        }
     }
 
     fn report(say: impl FnOnce(&mut Launcher)) -> Result<Hello, Failure> {

@@ -8,9 +8,9 @@ use engine::Update;
 use engine::io::device::{self, Device, DeviceError};
 use engine::types::{PortId, Vni};
 
-use super::Daemon;
 use super::devices::{endpoint, spec};
 use super::ports::{Intent, Source};
+use super::{Daemon, recover};
 use crate::failure::{Failure, code};
 
 /// How long a device may still be open in a process that has ended.
@@ -22,6 +22,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// removes the rest. Docker containers without a device wait for what Docker says of them.
 pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let _turn = daemon.turn.lock().await;
+    recover::recover(daemon).await?;
     let intents: Vec<Intent> = daemon.ports().all().cloned().collect();
     daemon.engine.apply(networks(&intents));
     let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
@@ -50,7 +51,11 @@ async fn take_up(daemon: &Arc<Daemon>, intent: Intent, device: Option<device::Fo
 }
 
 /// The device stands: its descriptors are opened again, and the container has noticed nothing.
-async fn reopen(daemon: &Arc<Daemon>, intent: Intent, found: device::Found) -> Result<(), Failure> {
+pub(super) async fn reopen(
+    daemon: &Arc<Daemon>,
+    intent: Intent,
+    found: device::Found,
+) -> Result<(), Failure> {
     let spec = spec(&intent, daemon.engine.workers());
     let id = found.netns.id();
     let reopened = daemon.blocking(move |_| patiently(|| device::reopen(&spec, &found))).await?;

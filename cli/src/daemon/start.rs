@@ -11,7 +11,7 @@ use engine::io::netns::Netns;
 use engine::io::socket::SocketError;
 use nix::unistd::geteuid;
 use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::lock::{Holder, Lock};
@@ -21,10 +21,13 @@ use super::{Daemon, api, follow, metrics, reattach, wiring};
 use crate::args::LaunchArgs;
 use crate::client::Client;
 use crate::failure::{Failure, code};
+use crate::log::Tail;
 use crate::shape::Hello;
 
 /// Keys are kept there: it is the owner's alone.
 pub(crate) const STATE_DIR_MODE: u32 = 0o700;
+/// Socket and lock are there, for everybody to see.
+pub(crate) const RUN_DIR_MODE: u32 = 0o755;
 /// What to do about an address that is not ours.
 const LISTEN_HINT: &str = "choose an address of this host with --listen";
 /// How long a daemon that is ending may take until another starts in its place.
@@ -40,6 +43,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(crate) struct Options {
     /// Socket, lock and log.
     pub(crate) run_dir: PathBuf,
+    /// What the log says.
+    pub(crate) log: Tail,
     /// All else.
     pub(crate) launch: LaunchArgs,
 }
@@ -52,7 +57,7 @@ pub(crate) async fn run(options: Options, launcher: &mut Launcher) -> Result<(),
         return Err(Failure::new(code::START_FAILED, "--run-dir and --state-dir are the same directory")
             .hint("both hold a lock: give each its own"));
     }
-    make_dir(&run_dir, 0o755)?;
+    make_dir(&run_dir, RUN_DIR_MODE)?;
     let lock = take_lock(&run_dir).await?;
     let signals = Signals::new().map_err(Failure::internal)?;
     let result = serve(options, launcher, signals).await;
@@ -111,23 +116,39 @@ fn running(run_dir: &Path, pid: Option<u32>) -> Failure {
     .hint("add peers with `meshnet connect PEER`, or end it with `meshnet stop`")
 }
 
-async fn serve(options: Options, launcher: &mut Launcher, mut signals: Signals) -> Result<(), Failure> {
+async fn serve(options: Options, launcher: &mut Launcher, signals: Signals) -> Result<(), Failure> {
     let metrics = match options.launch.metrics_addr {
         Some(addr) => Some(metrics::bind(addr).await?),
         None => None,
     };
-    let daemon = begin(options.launch).await?;
-    reattach::reattach(&daemon).await?;
-    let listener = listen(&options.run_dir)?;
-    tokio::spawn(api::serve(Arc::clone(&daemon), listener));
-    if let Some(metrics) = metrics {
-        tokio::spawn(metrics::serve(Arc::clone(&daemon), metrics));
+    let daemon = begin(options.launch, options.log).await?;
+    tokio::select! {
+        done = live(&daemon, &options.run_dir, metrics, launcher, signals) => done,
+        crash = daemon.peering.crashed() => Err(crashed(&crash)),
     }
-    tokio::spawn(follow::docker(Arc::clone(&daemon)));
+}
+
+/// From the ports of the last daemon to the farewell.
+async fn live(
+    daemon: &Arc<Daemon>,
+    run_dir: &Path,
+    metrics: Option<TcpListener>,
+    launcher: &mut Launcher,
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    reattach::reattach(daemon).await?;
+    let warnings = daemon.check_range_at_launch().await?;
+    let listener = listen(run_dir)?;
+    tokio::spawn(api::serve(Arc::clone(daemon), listener));
+    if let Some(metrics) = metrics {
+        tokio::spawn(metrics::serve(Arc::clone(daemon), metrics));
+    }
+    tokio::spawn(follow::docker(Arc::clone(daemon)));
     daemon.ready.store(true, Ordering::Relaxed);
     let Hello { version, peer_id, nickname, .. } = &daemon.hello;
     tracing::info!(peer = peer_id, nickname, version, "ready");
-    if launcher.ready(&daemon.hello).is_err() {
+    let hello = Hello { warnings, ..daemon.hello.clone() };
+    if launcher.ready(&hello).is_err() {
         tracing::warn!("whoever launched this daemon has gone away: stopping");
         daemon.stop();
     }
@@ -136,30 +157,30 @@ async fn serve(options: Options, launcher: &mut Launcher, mut signals: Signals) 
         () = signals.wait() => daemon.stop(),
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-    end(&daemon).await;
+    end(daemon).await;
     Ok(())
 }
 
 /// Starts both planes and wires them. The data plane first: a host that cannot carry frames shall not show itself.
-async fn begin(launch: LaunchArgs) -> Result<Arc<Daemon>, Failure> {
+async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
     make_dir(&launch.state_dir, STATE_DIR_MODE)?;
     let own = Netns::current().map_err(Failure::internal)?.id();
     let nickname = launch.nickname.clone().unwrap_or_else(host_name);
     let (engine, engine_events) = Engine::start(&engine_config(&launch)).map_err(|e| engine_failure(&e))?;
-    let (ports, aside) = Ports::load(&launch.state_dir).map_err(|e| state_failure(&e))?;
     let started = Peering::start(peering_config(&launch, &nickname)).await;
     let (peering, mesh_events) = started.map_err(|e| peering_failure(&e))?;
+    // The control plane holds the lock of the directory: from here on nobody else writes there.
+    let (ports, lost) = Ports::load(&launch.state_dir).map_err(|e| peering_failure(&e.into()))?;
     let hello = Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         peer_id: peering.peer_id().to_string(),
         nickname,
         pid: std::process::id(),
+        warnings: Vec::new(),
     };
-    let daemon = Arc::new(Daemon::new(hello, own, engine, peering, ports));
-    if let Some(aside) = aside {
-        let place = aside.display();
-        let message = format!("the ports of the last daemon cannot be read; the file is kept as {place}");
-        daemon.tell("store_set_aside", message);
+    let daemon = Arc::new(Daemon::new(hello, own, (engine, peering), ports, &launch, log));
+    if let Some(lost) = lost {
+        daemon.ports_lost(lost.message);
     }
     tokio::spawn(wiring::run(Arc::clone(&daemon), mesh_events, engine_events));
     Ok(daemon)
@@ -186,6 +207,12 @@ async fn end(daemon: &Arc<Daemon>) {
     let _ = tokio::time::timeout(UNDO, pending).await;
     drop(daemon.turn.lock().await);
     tracing::info!("stopped");
+}
+
+/// The containers keep their interfaces, and the next daemon takes them up.
+fn crashed(crash: &str) -> Failure {
+    Failure::new(code::INTERNAL, format!("the control plane crashed, so the daemon ends: {crash}"))
+        .hint("start it again with `meshnet launch`, and report what the log says")
 }
 
 fn listen(run_dir: &Path) -> Result<UnixListener, Failure> {
@@ -263,6 +290,9 @@ fn peering_failure(error: &StartError) -> Failure {
         StartError::Store(StoreError::Locked { .. }) => {
             "give every daemon a directory of its own with --state-dir"
         }
+        StartError::Store(StoreError::Newer { .. }) => {
+            "launch that one, choose another directory with --state-dir, or move the file away"
+        }
         StartError::Store(_) | StartError::Identity(_) | StartError::Mesh(_) => {
             "repair the directory, or choose another with --state-dir"
         }
@@ -286,9 +316,4 @@ fn engine_failure(error: &data_plane::StartError) -> Failure {
             Failure::new(code::START_FAILED, error.to_string())
         }
     }
-}
-
-fn state_failure(error: &super::ports::StoreError) -> Failure {
-    Failure::new(code::STATE_DIR_UNUSABLE, format!("the ports of this host cannot be read: {error}"))
-        .hint("repair the directory, or choose another with --state-dir")
 }

@@ -50,6 +50,7 @@ impl Daemon {
         if !thorough {
             return Ok(self.join(self.peering.status().await, self.dataplane()));
         }
+        self.check_range().await;
         let mut status = self.counted().await?;
         let known: Vec<PortId> = self.ports().all().map(|i| i.port).collect();
         status.dataplane.unclaimed = self.blocking(move |_| unclaimed(&known)).await?;
@@ -82,6 +83,7 @@ impl Daemon {
             dns: None,
             dataplane,
             control_port: ControlPort { received: control.received, foreign: control.foreign },
+            warnings: self.warnings(),
             events,
         }
     }

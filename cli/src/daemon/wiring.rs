@@ -73,11 +73,16 @@ impl Daemon {
 
     fn note_mesh(self: &Arc<Self>, event: &MeshEvent) {
         match event {
-            MeshEvent::NetworkChanged { network, name, vni, mtu, .. } => {
-                let settings = Network { id: *network, vni: *vni, mtu: *mtu };
+            MeshEvent::NetworkChanged { network, name, vni, mtu, range } => {
+                let settings = Network { id: *network, vni: *vni, mtu: *mtu, range: *range };
                 self.networks.send_modify(|all| {
                     all.insert(name.clone(), settings);
                 });
+                // At the launch it is looked at anyway.
+                if self.is_ready() {
+                    let daemon = Arc::clone(self);
+                    tokio::spawn(async move { daemon.check_range().await });
+                }
             }
             MeshEvent::HostUp(host) => {
                 tracing::info!(peer = %host.peer, nickname = host.nickname, "host is alive")
@@ -93,6 +98,10 @@ impl Daemon {
             MeshEvent::Notice { kind, message } => tracing::warn!(kind, "{message}"),
             MeshEvent::EndpointUp(view) => {
                 tracing::debug!(peer = %view.peer, port = %view.endpoint.port, name = view.endpoint.name, "endpoint is up");
+            }
+            MeshEvent::EndpointRecalled(endpoint) => {
+                let (daemon, endpoint) = (Arc::clone(self), endpoint.clone());
+                tokio::spawn(async move { daemon.recall(&endpoint).await });
             }
             MeshEvent::EndpointDown { peer, port, .. } => tracing::debug!(%peer, %port, "endpoint is down"),
             MeshEvent::VtepUp { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is declared"),
@@ -145,7 +154,9 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
         MeshEvent::NetworkChanged { vni, mtu, .. } => Update::SetNetwork { vni: *vni, mtu: *mtu },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
-        MeshEvent::Notice { .. } | MeshEvent::Readdress { .. } => return None,
+        MeshEvent::Notice { .. } | MeshEvent::Readdress { .. } | MeshEvent::EndpointRecalled(_) => {
+            return None;
+        }
     })
 }
 

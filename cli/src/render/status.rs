@@ -20,6 +20,10 @@ pub(crate) fn whole(status: &Status) -> String {
     let mut blocks = vec![host(status)];
     blocks.extend(status.ipam.iter().map(addresses));
     blocks.push(switch(&status.dataplane));
+    if !status.warnings.is_empty() {
+        let lines = status.warnings.iter();
+        blocks.push(lines.fold(Block::default(), |block, w| block.line("Warning", &w.message)).done());
+    }
     if !status.events.is_empty() {
         blocks.push(events(&status.events));
     }

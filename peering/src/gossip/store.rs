@@ -126,6 +126,12 @@ impl RecordStore {
         }
     }
 
+    /// An empty store of a host that wrote before, and does not know what: it writes below everything, so that others
+    /// contradict ([`Merge::Overtaken`]) before they believe.
+    pub fn forgetful(own: PeerId) -> Self {
+        RecordStore { incarnation: 0, ..RecordStore::new(own) }
+    }
+
     /// The store that [`Self::save`] wrote, one incarnation later. Signatures are not checked again.
     ///
     /// # Errors

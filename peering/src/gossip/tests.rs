@@ -220,6 +220,30 @@ fn a_host_that_lost_its_memory_writes_above_its_former_life() {
 }
 
 #[test]
+fn a_host_that_forgot_hears_of_each_endpoint_before_it_writes_above_it() {
+    let me = identity(1);
+    let mut before = RecordStore::new(me.peer_id());
+    let old_host = before.put_host(&me, &host("old")).unwrap();
+    let old = before.put_endpoint(&me, &endpoint(1, 1, 1)).unwrap();
+    let mut after = RecordStore::forgetful(me.peer_id());
+    after.put_host(&me, &host("new"));
+    let guess = EndpointRecord { name: "guess".into(), ..endpoint(1, 1, 1) };
+    let guessed = after.put_endpoint(&me, &guess).unwrap();
+    assert!(guessed.stamp() < old.stamp());
+
+    assert_eq!(after.insert(old_host.bytes()), Merge::Overtaken);
+    assert_eq!(after.reassert(&me).len(), 1, "the host record alone");
+    assert_eq!(after.insert(old.bytes()), Merge::Overtaken);
+    assert_eq!(
+        after.recalled().map(|endpoint| endpoint.name.as_str()).collect::<Vec<_>>(),
+        [endpoint(1, 1, 1).name]
+    );
+    let again = after.reassert(&me);
+    assert!(again.len() == 1 && again[0].stamp() > old.stamp());
+    assert_eq!(after.recalled().count(), 0);
+}
+
+#[test]
 fn a_store_survives_its_disk_in_the_next_incarnation() {
     let me = identity(1);
     let mut store = RecordStore::new(me.peer_id());

@@ -61,9 +61,10 @@ impl RecordStore {
     pub(super) fn remember_own(&mut self, record: Record, known: bool) -> Merge {
         let seen = record.stamp();
         if (seen.major, seen.minor) > (self.incarnation, self.sequence) {
+            // A host that forgot wants to hear of each slot before it writes there.
+            self.rewrite |= self.incarnation > 0;
             self.incarnation = seen.major.saturating_add(1);
             self.sequence = 0;
-            self.rewrite = true;
         }
         let record = Arc::new(record);
         if record.deleted() && !known {
@@ -72,6 +73,14 @@ impl RecordStore {
         }
         self.overtaken.insert(record.slot(), record);
         Merge::Overtaken
+    }
+
+    /// Live endpoints of this host out of lives that it does not remember, as others told since [`Self::reassert`].
+    pub fn recalled(&self) -> impl Iterator<Item = &EndpointRecord> {
+        self.overtaken.values().filter(|record| !record.deleted()).filter_map(|record| match record.body() {
+            Body::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        })
     }
 
     /// Writes this host's records again, above everything that was seen of it: what it has stays, what it

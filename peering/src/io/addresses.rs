@@ -7,6 +7,12 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
+/// The addresses under which other hosts may reach this one: the configured ones, then the one that is listened on, or
+/// without one those of the interfaces.
+pub fn underlay_addresses(configured: &[Option<IpAddr>], listen: Option<IpAddr>) -> Vec<IpAddr> {
+    candidates(configured, listen)
+}
+
 /// The addresses to tell others, best first and each once: the configured ones, then the one that is listened
 /// on, or without one those of the interfaces.
 pub(super) fn candidates(configured: &[Option<IpAddr>], listen: Option<IpAddr>) -> Vec<IpAddr> {

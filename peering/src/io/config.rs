@@ -96,6 +96,7 @@ pub(super) fn mesh_config(
     config: &PeeringConfig,
     secret: &[u8],
     port: u16,
+    forgot: bool,
 ) -> Result<MeshConfig, StartError> {
     let at = |ips: Vec<IpAddr>, port| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     let over_ipv6 = config.listen.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
@@ -119,6 +120,7 @@ pub(super) fn mesh_config(
         reclaim_after: config.reclaim_after.unwrap_or(DEFAULT_RECLAIM_AFTER),
         discovery: config.discovery,
         found: config.found,
+        forgot,
         seed: random()?,
     })
 }

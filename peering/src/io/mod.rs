@@ -25,8 +25,9 @@ mod screen;
 mod store;
 mod tls;
 
+pub use addresses::underlay_addresses;
 pub use config::{DEFAULT_RANGE, DEFAULT_RECLAIM_AFTER, PeeringConfig, StartError};
 pub use peering::Peering;
 pub use quic::BindError;
 pub use screen::PortCounters;
-pub use store::StoreError;
+pub use store::{Contents, StateFile, StoreError};

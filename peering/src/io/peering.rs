@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use engine::types::{Claim, IpPrefix, NetworkId, PeerId, PortId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 use super::config::{PeeringConfig, StartError, mesh_config, random};
@@ -19,8 +19,8 @@ use super::store::Store;
 use super::tls::Credentials;
 use crate::identity::Identity;
 use crate::mesh::{
-    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshError, MeshEvent, MeshStatus, RemoveError,
-    Removed, RequestId, Target, VtepView,
+    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshError, MeshEvent, MeshStatus, MeshTables,
+    RemoveError, Removed, RequestId, Target, VtepView,
 };
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
@@ -31,6 +31,7 @@ pub struct Peering {
     counts: Arc<Counts>,
     peer_id: PeerId,
     local_addr: SocketAddr,
+    crash: watch::Receiver<Option<String>>,
 }
 
 impl Peering {
@@ -47,16 +48,21 @@ impl Peering {
         let credentials = Credentials::new(identity.clone());
         let quic = Quic::bind(credentials, &identity, config.listen, config.port)?;
         let local_addr = quic.local_addr().map_err(|source| BindError::Io { port: config.port, source })?;
-        let mesh = opened.mesh(&config, local_addr.port())?;
-        let (events, told) = mpsc::unbounded_channel();
-        for message in opened.store.take_warnings() {
-            tracing::warn!("{message}");
-            let _ = events.send(MeshEvent::Notice { kind: "state_dir", message });
+        let mut mesh = opened.mesh(&config, local_addr.port())?;
+        for (kind, message) in opened.store.take_warnings() {
+            mesh.remark(Instant::now(), kind, message);
         }
+        let (events, told) = mpsc::unbounded_channel();
         let (commands, orders) = mpsc::unbounded_channel();
         let (counts, peer_id) = (quic.counts(), identity.peer_id());
-        tokio::spawn(Runtime::new(mesh, opened.store, quic, orders, events).run());
-        Ok((Peering { commands, requests: Arc::default(), counts, peer_id, local_addr }, told))
+        let task = tokio::spawn(Runtime::new(mesh, opened.store, quic, orders, events).run());
+        let (crashed, crash) = watch::channel(None);
+        tokio::spawn(async move {
+            if let Err(error) = task.await {
+                crashed.send_replace(Some(error.to_string()));
+            }
+        });
+        Ok((Peering { commands, requests: Arc::default(), counts, peer_id, local_addr, crash }, told))
     }
 
     /// Who this host is.
@@ -157,6 +163,11 @@ impl Peering {
         self.read(|mesh, _| mesh.malformed()).await
     }
 
+    /// Everything this host remembers.
+    pub async fn tables(&self) -> MeshTables {
+        self.read(|mesh, _| mesh.tables()).await
+    }
+
     /// The control plane at this moment.
     pub async fn status(&self) -> MeshStatus {
         self.read(|mesh, now| mesh.status(now)).await
@@ -168,6 +179,17 @@ impl Peering {
         let (reply, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Stop(reply));
         let _ = answer.await;
+    }
+
+    /// Returns when the control plane has crashed, with what is known of it: a bug, after which the process can only
+    /// end. Questions to a crashed control plane are never answered.
+    pub async fn crashed(&self) -> String {
+        let mut crash = self.crash.clone();
+        match crash.wait_for(Option::is_some).await {
+            Ok(crash) => crash.clone().unwrap_or_default(),
+            // It ended well.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// A change is answered once it is on disk and told.
@@ -189,13 +211,13 @@ impl Peering {
         self.ask(Command::Read(Box::new(read)), answer).await
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "the task answers until the last handle is dropped, and this is one"
-    )]
     async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> T {
         let _ = self.commands.send(command);
-        answer.await.expect("the task that owns the mesh panicked")
+        match answer.await {
+            Ok(value) => value,
+            // The task answers until the last handle is dropped, and this is one: it has crashed.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
@@ -216,6 +238,8 @@ impl Drop for CancelOnDrop<'_> {
 struct Opened {
     store: Store,
     secret: Zeroizing<Vec<u8>>,
+    /// The keys were made just now.
+    first: bool,
     state: Option<Vec<u8>>,
 }
 
@@ -223,20 +247,25 @@ impl Opened {
     fn open(dir: &Path) -> Result<Self, StartError> {
         let mut store = Store::open(dir)?;
         let fresh = Identity::generate(random()?)?;
-        let secret = Zeroizing::new(store.identity(|| fresh.secret().to_vec())?);
+        let mut first = false;
+        let make = || {
+            first = true;
+            fresh.secret().to_vec()
+        };
+        let secret = Zeroizing::new(store.identity(make)?);
         let state = store.load()?;
-        Ok(Opened { store, secret, state })
+        Ok(Opened { store, secret, first, state })
     }
 
     /// A mesh from the state on disk, or without it if it cannot be read.
     fn mesh(&mut self, config: &PeeringConfig, port: u16) -> Result<Mesh, StartError> {
         let now = Instant::now();
-        match Mesh::new(mesh_config(config, &self.secret, port)?, self.state.as_deref(), now) {
-            Err(error @ MeshError::Stored(_)) if self.state.is_some() => {
-                self.store.set_aside(&error.to_string())?;
-                Ok(Mesh::new(mesh_config(config, &self.secret, port)?, None, now)?)
+        if let Some(state) = &self.state {
+            match Mesh::new(mesh_config(config, &self.secret, port, false)?, Some(state), now) {
+                Err(error @ MeshError::Stored(_)) => self.store.set_aside(&error.to_string()),
+                result => return Ok(result?),
             }
-            result => Ok(result?),
         }
+        Ok(Mesh::new(mesh_config(config, &self.secret, port, !self.first)?, None, now)?)
     }
 }

@@ -129,7 +129,7 @@ impl Runtime {
                     None => return None,
                 },
                 event = self.inbox.recv() => self.handle_events(event),
-                result = saved(&mut self.saving) => self.handle_saved(result),
+                result = saved(&mut self.saving) => self.mesh.handle_persisted(result),
                 () = due(timer) => self.mesh.handle_timeout(Instant::now()),
             }
         }
@@ -197,13 +197,6 @@ impl Runtime {
         }
     }
 
-    fn handle_saved(&mut self, result: Result<(), String>) {
-        if let Err(reason) = &result {
-            tracing::error!("the state cannot be written: {reason}");
-        }
-        self.mesh.handle_persisted(result);
-    }
-
     /// Writes what must be written, else lets out what may leave.
     fn pump(&mut self) {
         while self.saving.is_none() {
@@ -268,7 +261,7 @@ impl Runtime {
                 break;
             }
             match timeout_at(deadline, saved(&mut self.saving)).await {
-                Ok(result) => self.handle_saved(result),
+                Ok(result) => self.mesh.handle_persisted(result),
                 Err(_) => break,
             }
         }

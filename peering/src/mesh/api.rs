@@ -104,6 +104,9 @@ pub enum MeshEvent {
         /// The MAC address it had.
         mac: MacAddr,
     },
+    /// Other hosts know an endpoint of this one that it does not remember, or remembers otherwise. What is not put again
+    /// is given up.
+    EndpointRecalled(Endpoint),
     /// A network exists or its settings changed.
     NetworkChanged {
         /// The network.

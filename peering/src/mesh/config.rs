@@ -47,6 +47,8 @@ pub struct MeshConfig {
     pub discovery: bool,
     /// Found the cluster without asking anybody.
     pub found: bool,
+    /// The keys are older than anything on the disk: this host lived before, and only others remember how.
+    pub forgot: bool,
     /// Seeds every choice made at random.
     pub seed: [u8; 32],
 }

@@ -19,7 +19,8 @@ struct Stored {
 pub(super) fn restore(config: &MeshConfig, stored: Option<&[u8]>) -> Result<(RecordStore, Ipam), MeshError> {
     let own = config.identity.peer_id();
     let Some(bytes) = stored else {
-        return Ok((RecordStore::new(own), Ipam::new(own, config.seed)));
+        let records = if config.forgot { RecordStore::forgetful(own) } else { RecordStore::new(own) };
+        return Ok((records, Ipam::new(own, config.seed)));
     };
     let stored: Stored = match bytes.split_first() {
         Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(unreadable)?,

@@ -6,10 +6,10 @@ use engine::types::PeerId;
 use rand::seq::IteratorRandom;
 
 use super::budget::Budget;
-use super::{ConnId, Mesh, Output};
+use super::{ConnId, Endpoint, Mesh, MeshEvent, Output};
 use crate::gossip::{Digest, MAX_RANGES, Merge, Parts, Range, Record, Slot, Step, kind};
 use crate::proto::{Message, Summary};
-use crate::records::Body;
+use crate::records::{Body, EndpointRecord};
 
 /// With so many connections or fewer, news go to all of them, else to so many chosen at random.
 const FANOUT: usize = 6;
@@ -152,8 +152,11 @@ impl Mesh {
         self.push(records, None);
     }
 
-    /// If a peer remembers a life of this host that it does not remember itself, it goes on above that.
+    /// If a peer remembers a life of this host that it does not remember itself, it goes on above that. Endpoints of
+    /// that life are told first: their interfaces may still stand.
     fn reassert(&mut self) {
+        let recalled: Vec<Endpoint> = self.store.recalled().map(EndpointRecord::endpoint).collect();
+        recalled.into_iter().for_each(|endpoint| self.view.tell(MeshEvent::EndpointRecalled(endpoint)));
         let records = self.store.reassert(&self.config.identity);
         if !records.is_empty() {
             self.membership.raise(self.now, super::bump(self.store.incarnation()));

@@ -27,6 +27,7 @@ impl Bench {
             reclaim_after: Duration::from_secs(86_400),
             discovery: true,
             found: false,
+            forgot: false,
             seed: [1; 32],
         };
         Bench { now, mesh: Mesh::new(config, stored, now).unwrap() }

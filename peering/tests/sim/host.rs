@@ -155,6 +155,7 @@ impl Host {
             reclaim_after: launch.reclaim_after,
             discovery: launch.discovery,
             found: launch.found,
+            forgot: self.life > 0 && self.disk.is_none(),
             seed,
         }
     }

@@ -84,6 +84,7 @@ pub(crate) fn example() -> Status {
             unclaimed: vec![Unclaimed { port: "02".repeat(8), ifname: "mesh0".into(), netns: 4_026_532_000 }],
         },
         control_port: ControlPort { received: 9, foreign: 1 },
+        warnings: vec![],
         events: vec![EventStatus {
             kind: "founded".into(),
             message: "a cluster was founded".into(),

@@ -1,46 +1,70 @@
 //! One writer per state directory.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, is_unwritable};
 
 const LOCK: &str = "lock";
 
-/// A held lock: an advisory lock (flock) on a file that holds the process id of the holder. The kernel
-/// releases it with the process; a file left behind locks nothing.
+/// A held lock: an advisory lock (flock) on the directory, and one on a file in it that names the holder. Some network
+/// file systems lock no directories, and a full or read-only one makes no files: one of the two is enough. The kernel
+/// releases them with the process; a file left behind locks nothing.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    path: PathBuf,
-    _file: File,
+    /// The file that goes with the lock, if there is one.
+    path: Option<PathBuf>,
+    _held: Vec<File>,
 }
 
 impl DirLock {
     pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(LOCK);
-        loop {
-            let mut file = open(&path).map_err(failed("open", &path))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&mut file) });
-                }
-                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        let locked = || StoreError::Locked { path: dir.to_owned(), holder: holder(&path) };
+        let whole = File::open(dir).map_err(failed("open", dir))?;
+        let whole = match whole.try_lock() {
+            Ok(()) => Some(whole),
+            Err(TryLockError::WouldBlock) => return Err(locked()),
+            Err(TryLockError::Error(_)) => None,
+        };
+        match take_file(&path) {
+            Ok(Some(file)) => {
+                // The name is for people: without room for it there is none.
+                let _ = sign(&file);
+                Ok(DirLock { path: Some(path), _held: whole.into_iter().chain([file]).collect() })
             }
-            // A holder removes the file when it ends: a lock on a removed file keeps nobody out.
-            if is_still_at(&file, &path) {
-                sign(&mut file).map_err(failed("write", &path))?;
-                return Ok(DirLock { path, _file: file });
-            }
+            Ok(None) => Err(locked()),
+            Err(error) => match whole.filter(|_| is_unwritable(&error)) {
+                Some(whole) => Ok(DirLock { path: None, _held: vec![whole] }),
+                None => Err(failed("lock", &path)(error)),
+            },
         }
     }
 }
 
 impl Drop for DirLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// None: somebody else has it.
+fn take_file(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // A holder removes the file when it ends: a lock on a removed file keeps nobody out.
+        if is_still_at(&file, path) {
+            return Ok(Some(file));
+        }
     }
 }
 
@@ -55,17 +79,15 @@ fn is_still_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn sign(file: &mut File) -> io::Result<()> {
+fn sign(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
-    file.rewind()?;
     writeln!(file, "{}", std::process::id())
 }
 
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let read = file.take(32).read_to_string(&mut text);
-    match read.ok().and_then(|_| text.trim().parse::<u32>().ok()) {
-        Some(pid) => crate::io::holder::process_name(pid),
-        None => "another process".to_owned(),
+fn holder(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    match text.trim().parse::<u32>() {
+        Ok(pid) => crate::io::holder::process_name(pid),
+        Err(_) => "another process".to_owned(),
     }
 }
