@@ -32,6 +32,25 @@ fn an_unreachable_peer_is_shown_with_reason_and_next_try() -> Result<()> {
 }
 
 #[test]
+fn a_host_that_died_is_shown_with_reason_and_next_try() -> Result<()> {
+    let net = Topology::new("a lost connection")?.hosts(2)?;
+    net.host(0).launch(&[])?;
+    net.host(1).launch(&["node01"])?;
+    net.wait_converged(secs(5))?;
+    net.host(1).kill_dead()?;
+    wait_until("its connection waits for the next try, with a reason", secs(30), || {
+        let status = net.host(0).status()?;
+        let rows = status.get("connections").and_then(Value::as_array).cloned().unwrap_or_default();
+        let waits = |row: &Value| {
+            let told = row.get("reason").is_some_and(Value::is_string);
+            state(row) == "waiting" && told && row.get("next_try_s").is_some_and(Value::is_number)
+        };
+        ensure!(rows.iter().any(waits), "{rows:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn an_unresolvable_peer_is_shown_with_its_name() -> Result<()> {
     let net = Topology::new("an unresolvable peer")?.hosts(2)?;
     net.host(0).launch(&["no-such-host.invalid"])?;
