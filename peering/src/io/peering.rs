@@ -269,3 +269,41 @@ impl Opened {
         Ok(Mesh::new(mesh_config(config, &self.secret, port, !self.first)?, None, now)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crash_is_told_and_ends_no_asker_with_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = PeeringConfig {
+            state_dir: dir.path().to_owned(),
+            nickname: "node01".to_owned(),
+            listen: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            port: 0,
+            data_port: 4789,
+            advertise_addr: None,
+            data_addr: None,
+            targets: Vec::new(),
+            range: None,
+            reclaim_after: None,
+            discovery: true,
+            found: false,
+            mtu: None,
+            version: "1".to_owned(),
+        };
+        let (peering, _events) = Peering::start(config).await.unwrap();
+        let soon = Duration::from_secs(5);
+        let (asker, quiet) = (peering.clone(), Duration::from_millis(50));
+        assert!(tokio::time::timeout(quiet, peering.crashed()).await.is_err(), "it runs");
+        let asked = tokio::spawn(async move { asker.read(|_, _| -> u8 { panic!("a bug") }).await });
+        let crash = tokio::time::timeout(soon, peering.crashed()).await.unwrap();
+        assert!(crash.contains("a bug"), "{crash}");
+        assert!(!asked.is_finished(), "the question is never answered");
+        asked.abort();
+        tokio::time::timeout(soon, peering.stop()).await.expect("there is nothing to stop");
+    }
+}
