@@ -1,6 +1,9 @@
 //! The committed fuzz corpora, replayed on the stable toolchain: what was found once is not lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may fail")]
 
+#[path = "../fuzz/src/merge.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the fuzz targets")]
+mod merge;
 #[path = "../fuzz/src/program.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the fuzz targets")]
 mod program;
@@ -75,4 +78,9 @@ fn units() {
 #[test]
 fn addresses() {
     replay("addresses", targets::addresses);
+}
+
+#[test]
+fn facts_in_any_order() {
+    replay("merge", merge::merge);
 }

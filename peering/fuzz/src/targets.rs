@@ -1,7 +1,7 @@
 //! One function for each target: any bytes in, no panic, and what must hold holds.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::types::{NetworkId, PeerId, PortId};
 use peering::gossip::{Merge, Range, Record, RecordStore};
@@ -11,7 +11,7 @@ use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{Message, Run};
 use peering::records::{ClusterId, VtepRecord};
 
-use crate::program::{Program, endpoint};
+use crate::program::{Program, endpoint, start};
 
 const NETWORK: NetworkId = NetworkId([9; 32]);
 
@@ -175,10 +175,4 @@ pub fn addresses(data: &[u8]) {
         assert!(addrs.windows(2).all(|pair| pair[0] != pair[1]), "{given:?}");
         let _ = ipam.status(now);
     }
-}
-
-/// Any moment will do: only differences count.
-#[allow(clippy::disallowed_methods)]
-fn start() -> Instant {
-    Instant::now()
 }
