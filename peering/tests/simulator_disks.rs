@@ -137,8 +137,8 @@ fn all_hosts_at_once_get_old_copies_of_their_disks() {
             host.snapshot = host.disk.clone();
         }
         world.run(SECOND);
-        for number in 0..3 {
-            world.detach(number, requests[number]);
+        for (number, request) in requests.into_iter().take(3).enumerate() {
+            world.detach(number, request);
         }
         attach_all(&mut world, &[0, 1, 2, 0, 1, 2]);
         for number in 0..3 {
