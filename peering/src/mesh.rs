@@ -18,6 +18,7 @@ mod removal;
 mod report;
 mod spread;
 mod status;
+mod sweep;
 mod tables;
 mod view;
 mod waiting;
@@ -41,6 +42,7 @@ use crate::topology::{Action, Topology};
 use budget::Budget;
 use journal::Journal;
 use outbox::Outbox;
+use sweep::Sweep;
 use view::{NetworkView, View};
 use waiting::Waiting;
 
@@ -97,6 +99,7 @@ pub struct Mesh {
     /// Where a peer's end of the last connection was.
     seen: BTreeMap<PeerId, SocketAddr>,
     states: BTreeMap<PeerId, PeerState>,
+    sweep: Option<Sweep>,
     /// Hosts whose removal the addresses are to be told of, if it still stands by then.
     buried: BTreeSet<PeerId>,
     told_targets: Option<Vec<TargetRecord>>,
@@ -139,6 +142,7 @@ impl Mesh {
             refused: BTreeSet::new(),
             seen: BTreeMap::new(),
             states: BTreeMap::new(),
+            sweep: None,
             buried: BTreeSet::new(),
             told_targets: None,
             writing_addresses: None,
@@ -306,6 +310,11 @@ impl Mesh {
         }
     }
 
+    /// How many records this host holds, tombstones included, and their length in bytes.
+    pub fn records_held(&self) -> (usize, usize) {
+        (self.store.len(), self.store.bytes())
+    }
+
     /// Messages that could not be read since the start.
     pub fn malformed(&self) -> u64 {
         self.malformed
@@ -355,6 +364,8 @@ impl Mesh {
             Message::Summary(summary) => self.handle_summary(conn, summary),
             Message::Ranges(ranges) => self.handle_ranges(conn, &ranges),
             Message::Digest(digest) => self.handle_digest(conn, &digest),
+            Message::Confirm(confirm) => self.handle_confirm(conn, peer, confirm),
+            Message::Confirmed(confirmed) => self.handle_confirmed(conn, peer, confirmed),
             Message::Pull(slots) => self.handle_pull(conn, &slots),
             Message::Push(records) | Message::Records(records) => self.handle_records(conn, peer, &records),
             Message::Hello(_) | Message::Unknown { .. } => {}
@@ -368,6 +379,7 @@ impl Mesh {
         self.look_at_members();
         self.refresh_own_host();
         self.compare_with_anybody();
+        self.go_on_sweeping();
     }
 
     /// Carries what one module decided to the others, until nothing moves.

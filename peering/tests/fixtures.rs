@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use engine::types::{IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
 use peering::gossip::{
-    Digest, Line, Merge, PARTS, Parts, Range, RangeHash, Record, RecordStore, Slot, Stamp, StateHash,
+    Digest, Line, Merge, PARTS, Parts, Range, RangeHash, Record, RecordStore, Slot, Stamp, StateHash, Version,
 };
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{
-    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Hello, Message, Release, Run, SpaceAnswer,
-    SpaceRequest, Summary, UnitTable,
+    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Message, Release, Run,
+    SpaceAnswer, SpaceRequest, Summary, UnitTable,
 };
 use peering::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
@@ -67,6 +67,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         unresolved: vec!["node03".to_owned()],
         waiting_for: vec!["node04".to_owned()],
     };
+    let upto = Version { incarnation: 7, sequence: 1 << 40 };
     let mut hashes = [RangeHash::default(); PARTS];
     hashes[3] = [0x33; 16];
     let hello = Hello {
@@ -124,6 +125,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             "message-17-ranges-v1",
             Message::Ranges(vec![Parts { range: Range { depth: 2, prefix: 0xa7 }, hashes }]),
         ),
+        ("message-24-confirm-v1", Message::Confirm(Confirm { upto, holding: StateHash([3; 32]) })),
+        ("message-25-confirmed-v1", Message::Confirmed(Confirmed { upto, same: true })),
     ]
 }
 
@@ -217,6 +220,11 @@ fn records_keep_their_bytes() {
             Body::Endpoint(endpoint().gone()),
         ),
     ];
+    let floor = Version { incarnation: 1, sequence: 1 };
+    store.rewrite(&me);
+    let record = store.put_floor(&me, floor).unwrap();
+    assert_eq!(record.bytes(), fixture("record-6-floor-v1", record.bytes()));
+    assert_eq!(record.floor(), Some(floor));
     let mut reader = RecordStore::new(PeerId([0; 16]));
     for (name, written, body) in written {
         let written = written.unwrap();

@@ -9,7 +9,7 @@ use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput, Units};
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{Message, Run};
-use peering::records::{ClusterId, VtepRecord};
+use peering::records::{Cause, ClusterId, RemovalRecord, VtepRecord};
 
 use crate::program::{Program, endpoint, start};
 
@@ -63,16 +63,28 @@ pub fn records(data: &[u8]) {
         let (who, other, key) = (program.below(3), program.below(3), program.below(2));
         let (me, store) = (&people[who], &mut stores[who]);
         let vtep = VtepRecord { network: NETWORK, addr: ([192, 0, 2, 1], 4789 + key as u16).into() };
-        match op % 6 {
+        match op % 9 {
             0 => drop(store.put_vtep(me, &vtep)),
             1 => drop(store.delete_vtep(me, &vtep)),
             2 => drop(store.put_endpoint(me, &endpoint(NETWORK, key, op))),
             3 => drop(store.delete_endpoint(me, PortId([key as u8; 8]))),
             4 => *store = RecordStore::new(me.peer_id()),
+            5 => {
+                let floor = store.own_version();
+                store.rewrite(me);
+                store.put_floor(me, floor);
+            }
+            6 if who != other => {
+                let peer = people[other].peer_id();
+                let incarnation = store.highest_incarnation(peer);
+                let removal =
+                    RemovalRecord { peer, incarnation, cause: Cause::Command, nickname: String::new() };
+                store.put_removal(me, &removal);
+            }
             _ => exchange(&mut stores, &people, who, other),
         }
     }
-    for _ in 0..4 {
+    for _ in 0..8 {
         (0..3).for_each(|who| exchange(&mut stores, &people, who, (who + 1) % 3));
     }
     assert_eq!(stores[0].full_hash(), stores[1].full_hash());
@@ -89,6 +101,9 @@ fn exchange(stores: &mut [RecordStore], people: &[Identity], from: usize, to: us
     }
     for who in [from, to] {
         stores[who].reassert(&people[who]);
+        if stores[who].is_removed_itself() {
+            stores[who].come_back(&people[who]);
+        }
     }
 }
 

@@ -7,9 +7,10 @@
 //!
 //! Of all records in a slot the one with the highest [`Stamp`] stays; stamps are totally ordered and equal
 //! only for equal bytes, so the merge is commutative, associative and idempotent, and it cannot fail. What a removed host
-//! wrote is dead, whichever of the two arrives first.
+//! wrote, and what lies below a host's floor, is dead, whichever of the two arrives first.
 
 mod digest;
+mod floor;
 mod hash;
 mod index;
 mod ranges;
@@ -22,6 +23,7 @@ mod tests;
 mod write;
 
 pub use digest::{Digest, FEW_LINES, Line, MAX_DIGEST, MAX_PULL, Step};
+pub use floor::Version;
 pub use hash::{StateHash, state_hash};
 pub use ranges::{MAX_DEPTH, MAX_RANGES, PARTS, Parts, Range, RangeHash};
 pub use record::{Class, MAX_KEY, MAX_RECORD, Record, RecordError, Slot, Stamp, kind};

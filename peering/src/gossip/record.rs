@@ -11,6 +11,7 @@ use engine::types::PeerId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::floor::Version;
 use crate::identity::{Identity, PUBLIC_KEY_LEN, SIGNATURE_LEN, peer_id_of, verify};
 use crate::proto::envelope::{Envelope, EnvelopeError, HEADER_LEN, header};
 use crate::records::Body;
@@ -38,6 +39,8 @@ pub mod kind {
     pub const NETWORK: u16 = 4;
     /// The removal of a host, shared; the key is its peer id, the counter its last dead incarnation.
     pub const REMOVAL: u16 = 5;
+    /// The floor of a host, by itself; the key is empty.
+    pub const FLOOR: u16 = 6;
     /// The version in which this release writes every kind.
     pub const VERSION: u16 = 1;
 }
@@ -94,6 +97,9 @@ pub enum RecordError {
     /// A removal is deleted, or its key is no peer id.
     #[error("the removal names no host, or is itself deleted")]
     Removal,
+    /// A floor is deleted, has a key, or is not below its own record.
+    #[error("the floor says nothing, or more than it may")]
+    Floor,
     /// The signature does not belong to the bytes and the key.
     #[error("the signature is wrong")]
     Signature,
@@ -169,6 +175,9 @@ impl Record {
         let (key, payload) = fixed.split(envelope.body)?;
         if envelope.kind == kind::REMOVAL && (fixed.deleted || key.len() != PEER_ID_LEN) {
             return Err(RecordError::Removal);
+        }
+        if envelope.kind == kind::FLOOR && !fixed.is_floor(key, payload) {
+            return Err(RecordError::Floor);
         }
         let hash: [u8; 32] = Blake2s256::digest(bytes).into();
         Ok(Record {
@@ -268,6 +277,17 @@ impl Record {
         Some((PeerId(peer), self.stamp.major))
     }
 
+    /// The version up to which everything of its owner is dead, if it is a floor. This stands at the front of the payload
+    /// in every version of the kind.
+    pub fn floor(&self) -> Option<Version> {
+        Version::read(self.payload()).filter(|_| self.kind == kind::FLOOR)
+    }
+
+    /// Its version as an owner-written record.
+    pub fn version_of_owner(&self) -> Version {
+        Version { incarnation: self.stamp.major, sequence: self.stamp.minor }
+    }
+
     /// True when it is of a kind and version known here, live, and still could not be read.
     pub fn unreadable(&self) -> bool {
         let known = (kind::HOST..=kind::REMOVAL).contains(&self.kind) && self.version == kind::VERSION;
@@ -326,10 +346,15 @@ impl Fixed {
         })
     }
 
+    fn is_floor(&self, key: &[u8], payload: &[u8]) -> bool {
+        let own = Version { incarnation: self.major, sequence: self.minor };
+        !self.deleted && key.is_empty() && Version::read(payload).is_some_and(|floor| floor < own)
+    }
+
     /// The class of a known kind is fixed; nobody else's endpoint can be written as a shared record.
     fn check_kind(&self, kind: u16) -> Result<(), RecordError> {
         let expected = match kind {
-            kind::HOST | kind::ENDPOINT => Class::Owner,
+            kind::HOST | kind::ENDPOINT | kind::FLOOR => Class::Owner,
             kind::VTEP | kind::NETWORK | kind::REMOVAL => Class::Shared,
             _ => return Ok(()),
         };

@@ -67,7 +67,7 @@ impl RecordStore {
         live.iter().filter_map(|record| self.write_again(identity, record)).collect()
     }
 
-    /// What removals took away since the last call.
+    /// What removals and floors took away since the last call.
     pub fn take_dropped(&mut self) -> Vec<Arc<Record>> {
         std::mem::take(&mut self.dropped)
     }
@@ -89,7 +89,7 @@ impl RecordStore {
         self.drop_all(&dead);
     }
 
-    fn drop_all(&mut self, slots: &[Slot]) {
+    pub(super) fn drop_all(&mut self, slots: &[Slot]) {
         for slot in slots {
             let record = self.take(*slot);
             self.dropped.extend(record);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::index::Index;
 use super::ranges::RangeHashes;
-use super::record::{Class, Record, RecordError, Slot};
+use super::record::{Class, Record, RecordError, Slot, kind};
 
 /// Most records of one writer.
 pub const MAX_RECORDS_PER_WRITER: usize = 16_384;
@@ -33,7 +33,7 @@ pub enum Merge {
     /// It was written by this host in a life that this life does not remember. It is not stored; the
     /// clock stands above it now, and [`RecordStore::reassert`] writes what is true.
     Overtaken,
-    /// Its owner was removed after it wrote this: the sender lacks this removal.
+    /// Its owner was removed after it wrote this, or has its floor above it: the sender lacks this removal, or this floor.
     Dead(Arc<Record>),
     /// It is refused, alone; the reason was counted.
     Invalid(RecordError),
@@ -86,10 +86,12 @@ pub struct RecordStore {
     weights: BTreeMap<PeerId, Weight>,
     /// The last dead incarnation of each host that was ever removed.
     pub(super) removals: BTreeMap<PeerId, u64>,
-    /// What a removal took away since somebody asked.
+    /// What a removal or a floor took away since somebody asked.
     pub(super) dropped: Vec<Arc<Record>>,
     pub(super) overtaken: BTreeMap<Slot, Arc<Record>>,
     pub(super) rewrite: bool,
+    /// A floor of this host came from elsewhere.
+    pub(super) refloor: bool,
     pub(super) counters: Counters,
 }
 
@@ -122,6 +124,7 @@ impl RecordStore {
             dropped: Vec::new(),
             overtaken: BTreeMap::new(),
             rewrite: false,
+            refloor: false,
             counters: Counters::default(),
         }
     }
@@ -145,7 +148,7 @@ impl RecordStore {
         let mut store = RecordStore::new(own);
         for bytes in &stored.records {
             let record = Record::parse(bytes).map_err(|_| StoreError::Malformed)?;
-            if record.signer() == own || store.removal_over(&record).is_none() {
+            if record.signer() == own || store.dead_under(&record).is_none() {
                 store.keep(Arc::new(record));
             }
         }
@@ -172,8 +175,8 @@ impl RecordStore {
             Ok(record) => record,
             Err(error) => return self.refuse(error),
         };
-        if let Some(removal) = self.removal_over(&record) {
-            return Merge::Dead(removal);
+        if let Some(over) = self.dead_under(&record) {
+            return Merge::Dead(over);
         }
         let held = self.records.get(&record.slot()).cloned();
         match held {
@@ -196,6 +199,11 @@ impl RecordStore {
         Merge::Accepted { record, previous }
     }
 
+    /// How many bytes are held in records, tombstones included.
+    pub fn bytes(&self) -> usize {
+        self.weights.values().map(|weight| weight.bytes).sum()
+    }
+
     /// Drops a record without a tombstone, as if it had never been: for the settings of a cluster that
     /// this host founded and gives up before anybody used it.
     pub fn drop_slot(&mut self, slot: Slot) -> Option<Arc<Record>> {
@@ -209,12 +217,16 @@ impl RecordStore {
     }
 
     pub(super) fn keep(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
-        let removes = record.removes();
+        let (removes, owner) = (record.removes(), record.signer());
+        let raised = record.kind() == kind::FLOOR;
         let previous = self.take(record.slot());
         self.note_change(&record, true);
         self.records.insert(record.slot(), record);
         if let Some((peer, incarnation)) = removes {
             self.bury(peer, incarnation);
+        }
+        if raised {
+            self.sweep(owner);
         }
         previous
     }
@@ -239,6 +251,9 @@ impl RecordStore {
         } else {
             let (records, bytes) = (weight.records.saturating_sub(1), weight.bytes.saturating_sub(size));
             *weight = Weight { records, bytes };
+            if records == 0 {
+                self.weights.remove(&record.signer());
+            }
         }
     }
 

@@ -323,6 +323,94 @@ fn a_removed_host_comes_back_above_its_removal_with_what_it_owns() {
     assert_eq!(store.endpoints().count(), 0);
 }
 
+/// What a host does to get rid of its tombstones, when all others hold what it wrote.
+fn sweep(store: &mut RecordStore, me: &Identity) -> Vec<Arc<Record>> {
+    let floor = store.own_version();
+    let mut news = store.rewrite(me);
+    news.extend(store.put_floor(me, floor));
+    news
+}
+
+#[test]
+fn tombstones_go_under_a_floor_and_what_they_deleted_stays_dead() {
+    let (me, other) = (identity(1), identity(2));
+    let mut store = RecordStore::new(me.peer_id());
+    let kept = store.put_endpoint(&me, &endpoint(1, 1, 1)).unwrap();
+    let doomed = store.put_endpoint(&me, &endpoint(2, 2, 1)).unwrap();
+    let snapshot = store.save().unwrap();
+    let mut peer = RecordStore::new(other.peer_id());
+    peer.insert(kept.bytes());
+    peer.insert(doomed.bytes());
+    let late = merged(&[kept.clone(), doomed.clone()]);
+    let gone = store.delete_endpoint(&me, PortId([2; 8])).unwrap();
+    peer.insert(gone.bytes());
+    assert_eq!(store.own_weight(), (1, 1));
+
+    let floor = store.own_version();
+    for record in store.rewrite(&me) {
+        peer.insert(record.bytes());
+    }
+    let upto = store.own_version();
+    assert_eq!(peer.holding(me.peer_id(), upto), store.holding(me.peer_id(), upto));
+    assert_ne!(late.holding(me.peer_id(), upto), store.holding(me.peer_id(), upto));
+    let raised = store.put_floor(&me, floor).unwrap();
+    peer.insert(raised.bytes());
+    assert_eq!(store.own_weight(), (0, 1));
+    assert_eq!(peer.len(), 2, "the endpoint that lives, and the floor");
+    assert_eq!(peer.insert(doomed.bytes()), Merge::Dead(raised.clone()));
+    assert_eq!(peer.insert(gone.bytes()), Merge::Dead(raised.clone()));
+
+    let mut late = late;
+    repair(&mut late, &mut peer);
+    assert_eq!(late.full_hash(), store.full_hash(), "a host that was away");
+    let mut again = RecordStore::restore(me.peer_id(), &snapshot).unwrap();
+    repair(&mut again, &mut peer);
+    for record in again.reassert(&me) {
+        assert!(matches!(peer.insert(record.bytes()), Merge::Accepted { .. }));
+    }
+    assert_eq!(again.full_hash(), peer.full_hash(), "its own disk of before: what it owns it says again");
+    assert_eq!(again.endpoints().count(), 2);
+}
+
+#[test]
+fn a_floor_must_be_below_its_own_record_and_have_no_key() {
+    let draft = |deleted, major, key: &[u8], payload: &[u8]| {
+        let class = Class::Owner;
+        Draft { kind: kind::FLOOR, version: 9, class, deleted, major, minor: 0, key, payload }
+            .sign(&identity(1))
+    };
+    let payload = [[3, 0, 0, 0, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0, 0, 0]].concat();
+    for wrong in
+        [draft(true, 4, b"", &payload), draft(false, 4, b"k", &payload), draft(false, 4, b"", &payload[1..])]
+    {
+        assert_eq!(wrong.unwrap_err(), RecordError::Floor);
+    }
+    assert_eq!(draft(false, 3, b"", &payload).unwrap_err(), RecordError::Floor);
+    let floor = draft(false, 4, b"", &[&payload[..], b"of another time"].concat()).unwrap();
+    assert_eq!(floor.floor(), Some(Version { incarnation: 3, sequence: 7 }));
+}
+
+#[test]
+fn ten_thousand_births_and_deaths_leave_a_bounded_store() {
+    let me = identity(1);
+    let mut store = RecordStore::new(me.peer_id());
+    let mut peer = RecordStore::new(identity(2).peer_id());
+    let mut most = 0;
+    for n in 0..10_000_u32 {
+        let mut born = endpoint(1, 1, 1);
+        born.port = PortId((u64::from(n) << 8).to_le_bytes());
+        let mut news = vec![store.put_endpoint(&me, &born).unwrap()];
+        news.extend(store.delete_endpoint(&me, born.port));
+        if store.own_weight().0 >= 64 {
+            news.extend(sweep(&mut store, &me));
+        }
+        news.into_iter().for_each(|record| drop(peer.insert(record.bytes())));
+        most = most.max(peer.len());
+    }
+    assert_eq!(peer.full_hash(), store.full_hash());
+    assert!(most <= 66, "{most} records at once");
+}
+
 #[test]
 fn a_removal_is_never_taken_back() {
     let peer = identity(2).peer_id();
@@ -469,8 +557,19 @@ fn any_removal() -> impl Strategy<Value = Arc<Record>> {
     })
 }
 
+/// Floors of one owner rise with their versions, as an honest owner writes them.
+fn any_floor() -> impl Strategy<Value = Arc<Record>> {
+    (1u8..4, 1u64..3, 1u64..4).prop_map(|(who, major, minor)| {
+        let payload = [major.to_le_bytes(), (minor - 1).to_le_bytes()].concat();
+        let (kind, class) = (kind::FLOOR, Class::Owner);
+        Draft { kind, version: 1, class, deleted: false, major, minor, key: &[], payload: &payload }
+            .sign(&identity(who))
+            .unwrap()
+    })
+}
+
 fn any_record() -> impl Strategy<Value = Arc<Record>> {
-    prop_oneof![6 => any_fact(), 1 => any_removal()]
+    prop_oneof![6 => any_fact(), 1 => any_removal(), 2 => any_floor()]
 }
 
 fn any_fact() -> impl Strategy<Value = Arc<Record>> {

@@ -67,9 +67,11 @@ impl RecordStore {
             self.sequence = 0;
         }
         let record = Arc::new(record);
-        if record.deleted() && !known {
-            self.keep(record.clone());
-            return Merge::Accepted { record, previous: None };
+        // A floor only rises: it holds for this life too, and what lives below it is written again.
+        self.refloor |= record.kind() == kind::FLOOR;
+        if (record.deleted() && !known) || record.kind() == kind::FLOOR {
+            let previous = self.keep(record.clone());
+            return Merge::Accepted { record, previous };
         }
         self.overtaken.insert(record.slot(), record);
         Merge::Overtaken
@@ -87,9 +89,15 @@ impl RecordStore {
     /// does not have becomes a tombstone. Returns what must be pushed; nothing unless [`Merge::Overtaken`].
     pub fn reassert(&mut self, identity: &Identity) -> Vec<Arc<Record>> {
         let overtaken = std::mem::take(&mut self.overtaken);
-        let mut slots: Vec<Arc<Record>> = match std::mem::take(&mut self.rewrite) {
-            true => self.own_records().cloned().collect(),
-            false => overtaken.keys().filter_map(|slot| self.records.get(slot)).cloned().collect(),
+        let (rewrite, refloor) = (std::mem::take(&mut self.rewrite), std::mem::take(&mut self.refloor));
+        let again = |record: &&Arc<Record>| {
+            rewrite
+                || overtaken.contains_key(&record.slot())
+                || (refloor && self.dead_under(record).is_some())
+        };
+        let mut slots: Vec<Arc<Record>> = match rewrite || refloor || !overtaken.is_empty() {
+            true => self.own_records().filter(again).cloned().collect(),
+            false => Vec::new(),
         };
         let strangers = overtaken.into_values().filter(|seen| !self.records.contains_key(&seen.slot()));
         slots.extend(strangers.collect::<Vec<_>>());
@@ -139,7 +147,7 @@ impl RecordStore {
         self.write(identity, Writing::new(kind, class, true), key, payload)
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         identity: &Identity,
         what: Writing,
@@ -168,7 +176,7 @@ impl RecordStore {
 }
 
 #[derive(Clone, Copy)]
-struct Writing {
+pub(super) struct Writing {
     kind: u16,
     version: u16,
     class: Class,
@@ -178,7 +186,7 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(kind: u16, class: Class, deleted: bool) -> Self {
+    pub(super) fn new(kind: u16, class: Class, deleted: bool) -> Self {
         Writing { kind, version: kind::VERSION, class, deleted, counter: None }
     }
 }

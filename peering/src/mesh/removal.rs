@@ -124,10 +124,13 @@ impl Mesh {
         }
     }
 
-    /// Takes what died by a removal out of the view and the addresses.
+    /// Takes what died by a removal or a floor out of the view and the addresses.
     pub(super) fn bury(&mut self) {
         for record in self.store.take_dropped() {
             let peer = record.signer();
+            if record.deleted() || self.store.get(record.slot()).is_some() {
+                continue;
+            }
             match record.kind() {
                 kind::ENDPOINT if self.store.removed(peer) => self.bury_endpoint(peer, record.key()),
                 kind::ENDPOINT => self.apply_no_endpoint(peer, record.key()),

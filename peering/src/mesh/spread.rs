@@ -197,7 +197,7 @@ impl Mesh {
         Summary { records: self.store.full_hash(), units: self.ipam.units_hash() }
     }
 
-    fn pay_walk(&mut self, conn: ConnId) -> bool {
+    pub(super) fn pay_walk(&mut self, conn: ConnId) -> bool {
         self.budgets.get_mut(&conn).is_some_and(Budget::pay_walk)
     }
 

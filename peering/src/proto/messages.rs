@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_CLOSURE;
-use crate::gossip::StateHash;
+use crate::gossip::{StateHash, Version};
 use crate::ipam::MAX_UNITS;
 use crate::plain;
 use crate::records::{ClusterId, MAX_NAME, MAX_TARGETS};
@@ -184,6 +184,24 @@ pub enum ClaimRefusal {
         /// What the disk said.
         reason: String,
     },
+}
+
+/// Does the receiver hold what the sender wrote, up to a version?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Confirm {
+    /// The version.
+    pub upto: Version,
+    /// What the sender itself holds of its own up to there.
+    pub holding: StateHash,
+}
+
+/// The answer to a [`Confirm`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// The version that was asked for.
+    pub upto: Version,
+    /// The answerer holds just the same.
+    pub same: bool,
 }
 
 /// What a claim got is not used any more.

@@ -8,8 +8,8 @@ pub mod envelope;
 mod messages;
 
 pub use messages::{
-    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Hello, Release, Run, SpaceAnswer, SpaceRequest,
-    Summary, UnitTable,
+    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Release, Run,
+    SpaceAnswer, SpaceRequest, Summary, UnitTable,
 };
 
 use std::sync::Arc;
@@ -54,6 +54,8 @@ mod kind {
     pub(super) const RELEASED: u16 = 15;
     pub(super) const SWIM: u16 = 16;
     pub(super) const RANGES: u16 = 17;
+    pub(super) const CONFIRM: u16 = 24;
+    pub(super) const CONFIRMED: u16 = 25;
 }
 
 /// One message.
@@ -73,6 +75,10 @@ pub enum Message {
     Push(Vec<Vec<u8>>),
     /// Records that a digest or a pull asked for.
     Records(Vec<Vec<u8>>),
+    /// The sender wants to know whether the receiver holds what it wrote, before its tombstones go.
+    Confirm(Confirm),
+    /// The answer.
+    Confirmed(Confirmed),
     /// Facts about units of address space.
     Units(UnitTable),
     /// The sender, or somebody who asked it, needs an address, and nobody founded.
@@ -126,6 +132,8 @@ impl Message {
             Message::Hello(body) => write(kind::HELLO, body),
             Message::Summary(body) => write(kind::SUMMARY, body),
             Message::Ranges(body) => write(kind::RANGES, body),
+            Message::Confirm(body) => write(kind::CONFIRM, body),
+            Message::Confirmed(body) => write(kind::CONFIRMED, body),
             Message::Digest(body) => write(kind::DIGEST, body),
             Message::Pull(body) => write(kind::PULL, body),
             Message::Push(records) => envelope::seal(kind::PUSH, VERSION, &records.concat()),
@@ -161,6 +169,8 @@ impl Message {
             kind::HELLO => Message::Hello(read(kind, body)?),
             kind::SUMMARY => Message::Summary(read(kind, body)?),
             kind::RANGES => Message::Ranges(read(kind, body)?),
+            kind::CONFIRM => Message::Confirm(read(kind, body)?),
+            kind::CONFIRMED => Message::Confirmed(read(kind, body)?),
             kind::DIGEST => Message::Digest(read(kind, body)?),
             kind::PULL => Message::Pull(read(kind, body)?),
             kind::PUSH => Message::Push(split(body)),
