@@ -18,8 +18,8 @@ use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{
-    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Message, Release, Run,
-    SpaceAnswer, SpaceRequest, Summary, UnitTable,
+    Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Message,
+    Release, Run, SpaceAnswer, SpaceRequest, Summary, UnitTable,
 };
 use peering::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
@@ -120,6 +120,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("message-14-release-v1", Message::Release(Release { network: NETWORK, id: 5 })),
         ("message-15-released-v1", Message::Released(Release { network: NETWORK, id: 5 })),
+        ("message-18-absent-v1", Message::Absent(Absent { peers: vec![PeerId([1; 16]), PeerId([2; 16])] })),
         ("message-16-swim-v1", Message::Swim(vec![1, 2, 3])),
         (
             "message-17-ranges-v1",

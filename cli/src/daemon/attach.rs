@@ -280,6 +280,9 @@ fn refused(error: &AllocError) -> Failure {
         AllocError::Exhausted { .. } => {
             "detach what is not needed; `meshnet status ipam` says who holds the space"
         }
+        AllocError::MajorityMissed { .. } => {
+            "bring the other hosts back; those that are gone for good go with `meshnet rmpeer`"
+        }
         AllocError::OwnerDown { .. } => "choose another address, or bring that host back",
         AllocError::StoreFailed { .. } => "make room in the state directory",
         AllocError::UnknownNetwork { .. } => "the network `mesh` always exists",

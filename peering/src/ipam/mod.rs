@@ -18,6 +18,7 @@ mod founding;
 mod local;
 mod owner;
 mod pool;
+mod reclaim;
 mod removed;
 mod request;
 mod space;
@@ -43,6 +44,7 @@ use crate::proto::{ClaimRefusal, Message, UnitTable};
 use crate::records::ClusterId;
 use dispute::{Dispute, Lost};
 use founding::Founding;
+use reclaim::Absence;
 use request::Pending;
 use space::Asking;
 use state::{Network, State};
@@ -130,6 +132,7 @@ pub struct Ipam {
     taken: BTreeMap<NetworkId, Taken>,
     pending: Vec<Pending>,
     asking: BTreeMap<NetworkId, Asking>,
+    absence: Absence,
     /// Removed hosts, and who takes their units.
     removed: BTreeMap<PeerId, PeerId>,
     /// When the next message about a claim or a release is due, by the number of the claim.
@@ -172,6 +175,7 @@ impl Ipam {
             taken: BTreeMap::new(),
             pending: Vec::new(),
             asking: BTreeMap::new(),
+            absence: Absence::default(),
             removed: BTreeMap::new(),
             claim_timers: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -248,6 +252,7 @@ impl Ipam {
         // The new addresses were not stored: they are looked for again.
         self.disputes.clear();
         self.contested = true;
+        self.absence.begin_again();
         self.asking.clear();
         self.claim_timers.retain(|id, _| self.state.foreign.contains_key(id));
         self.look_again();
@@ -269,6 +274,7 @@ impl Ipam {
             .chain(claims)
             .chain(self.wanted.values().copied())
             .chain(self.audit_at)
+            .chain(self.absence.next_timeout())
             .chain(
                 self.disputes
                     .values()
@@ -285,6 +291,7 @@ impl Ipam {
             self.dirty = true;
         }
         self.wanted.retain(|_, until| now < *until);
+        self.look_for_absent(now);
         self.progress(now);
     }
 
@@ -300,6 +307,7 @@ impl Ipam {
             Message::ClaimAnswer(answer) => self.handle_claim_answer(now, from, answer),
             Message::Release(release) => self.handle_release(from, release),
             Message::Released(release) => self.handle_released(from, &release),
+            Message::Absent(absent) => self.handle_absent(now, from, absent),
             _ => return,
         }
         self.progress(now);

@@ -21,9 +21,10 @@ impl Ipam {
     /// The same request gets the same units again.
     pub(super) fn handle_space_request(&mut self, from: PeerId, request: SpaceRequest) {
         let SpaceRequest { id, network: network_id, .. } = request;
+        let alone = self.minority().is_some();
         let taken = self.taken.entry(network_id).or_default();
         let Some(network) = self.state.networks.get_mut(&network_id) else { return };
-        if from == self.own || self.state.cluster.is_none() {
+        if from == self.own || self.state.cluster.is_none() || alone {
             return;
         }
         let (_, left) = network.local.fill(&network.view(self.own, taken));
@@ -46,6 +47,9 @@ impl Ipam {
     /// Allocates an address of an own unit for a port of another host.
     pub(super) fn handle_claim_request(&mut self, from: PeerId, request: &ClaimRequest) {
         let ClaimRequest { id, network, addr, port, .. } = *request;
+        if self.minority().is_some() {
+            return;
+        }
         let result = self.allocate_for(from, request);
         let lost = result == Err(ClaimRefusal::NotOwner);
         self.send(from, Message::ClaimAnswer(ClaimAnswer { id, network, port, result }));

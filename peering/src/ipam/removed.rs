@@ -17,11 +17,13 @@ impl Ipam {
     /// comes back.
     pub fn set_removed(&mut self, now: Instant, peer: PeerId, taken_by: PeerId) {
         self.states.remove(&peer);
+        self.nicknames.remove(&peer);
         self.founding.forget_host(peer);
         if peer == self.own {
             self.hand_over_units(peer, taken_by);
         } else {
             self.removed.insert(peer, taken_by);
+            self.absence.remove(peer);
             for network in self.state.networks.values_mut() {
                 self.dirty |= network.local.release_peer(peer);
             }

@@ -137,6 +137,9 @@ impl Ipam {
         if !have.is_empty() {
             return Some(Ok(have));
         }
+        if let Some(error) = self.minority() {
+            return Some(Err(error));
+        }
         let taken = self.taken.entry(*network).or_default();
         let (local, view) = self.state.networks.get_mut(network)?.parts(self.own, taken);
         let addr = local.next_free(&view)?;
@@ -153,6 +156,9 @@ impl Ipam {
         for &addr in &wanted {
             if self.has(network, port, addr) {
                 continue;
+            }
+            if let Some(error) = self.minority() {
+                return Some(Err(error));
             }
             let owner = self.owner_of(network, addr)?;
             if owner == self.own {

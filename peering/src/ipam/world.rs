@@ -25,6 +25,7 @@ impl Ipam {
         self.nicknames.insert(peer, host.nickname.clone());
         // Only a host that is no longer removed has a record.
         self.removed.remove(&peer);
+        self.absence.add(peer);
         if peer != self.own {
             self.founding.set_host(peer, host.targets.clone());
         }
@@ -38,6 +39,7 @@ impl Ipam {
             return;
         }
         if state != PeerState::Down {
+            self.absence.seen(peer);
             self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, peer));
         }
         self.progress(now);

@@ -1,6 +1,7 @@
 //! The question for addresses, and the reasons for a refusal.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use engine::types::{NetworkId, PortId};
 
@@ -62,6 +63,18 @@ pub enum AllocError {
         /// Who holds the space.
         holders: String,
     },
+    /// Most hosts were not seen for so long that they may be about to take this host's space.
+    #[error(
+        "no new address: {missed} of {members} hosts were not seen for half of reclaim-after ({after:?}), and may give the addresses of this host to others"
+    )]
+    MajorityMissed {
+        /// How many were not seen.
+        missed: usize,
+        /// How many there are.
+        members: usize,
+        /// After how long the space of a host may be taken.
+        after: Duration,
+    },
     /// The host that could give the address is down.
     #[error("{addr} can only be given by {owner}, which is down")]
     OwnerDown {
@@ -95,6 +108,7 @@ impl AllocError {
             AllocError::OutsideRange { .. } => "address_outside_range",
             AllocError::Reserved { .. } => "address_reserved",
             AllocError::Exhausted { .. } => "addresses_exhausted",
+            AllocError::MajorityMissed { .. } => "majority_missed",
             AllocError::OwnerDown { .. } => "address_owner_down",
             AllocError::StoreFailed { .. } => "store_failed",
             AllocError::UnknownNetwork { .. } => "unknown_network",

@@ -86,6 +86,9 @@ impl Mesh {
         if let Err(error) = self.ipam.add_network(network.network, &network.name, network.range) {
             return self.note("network_unusable", format!("network {}: {error}", network.name));
         }
+        if network.network == MESH_NETWORK {
+            self.ipam.set_reclaim_after(self.now, network.reclaim_after);
+        }
         self.compare_settings(signer, network);
         self.show_network(network);
     }

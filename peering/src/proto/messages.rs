@@ -214,6 +214,14 @@ pub struct Release {
     pub id: u64,
 }
 
+/// Whom the sender has not seen for the whole of reclaim-after: all of them; none any more, if it is empty.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Absent {
+    /// The hosts, in order.
+    #[serde(with = "plain")]
+    pub peers: Vec<PeerId>,
+}
+
 impl Hello {
     pub(super) fn within_limits(&self) -> bool {
         self.nickname.len() <= MAX_NAME

@@ -8,7 +8,7 @@ pub mod envelope;
 mod messages;
 
 pub use messages::{
-    Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Release, Run,
+    Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Release, Run,
     SpaceAnswer, SpaceRequest, Summary, UnitTable,
 };
 
@@ -54,6 +54,7 @@ mod kind {
     pub(super) const RELEASED: u16 = 15;
     pub(super) const SWIM: u16 = 16;
     pub(super) const RANGES: u16 = 17;
+    pub(super) const ABSENT: u16 = 18;
     pub(super) const CONFIRM: u16 = 24;
     pub(super) const CONFIRMED: u16 = 25;
 }
@@ -99,6 +100,8 @@ pub enum Message {
     Released(Release),
     /// Bytes of the membership protocol.
     Swim(Vec<u8>),
+    /// Hosts that the sender has not seen for too long.
+    Absent(Absent),
     /// A message of a later release: ignored.
     Unknown {
         /// Its kind.
@@ -148,6 +151,7 @@ impl Message {
             Message::Release(body) => write(kind::RELEASE, body),
             Message::Released(body) => write(kind::RELEASED, body),
             Message::Swim(bytes) => envelope::seal(kind::SWIM, VERSION, bytes),
+            Message::Absent(body) => write(kind::ABSENT, body),
             Message::Unknown { kind, version } => envelope::seal(*kind, *version, &[]),
         }
     }
@@ -189,6 +193,7 @@ impl Message {
             kind::RELEASE => Message::Release(read(kind, body)?),
             kind::RELEASED => Message::Released(read(kind, body)?),
             kind::SWIM => Message::Swim(body.to_vec()),
+            kind::ABSENT => Message::Absent(read(kind, body)?),
             _ => return Ok(Message::Unknown { kind, version }),
         };
         if message.within_limits() { Ok(message) } else { Err(DecodeError::Limit(kind)) }
@@ -217,6 +222,7 @@ impl Message {
             Message::ClaimRequest(request) => request.within_limits(),
             Message::ClaimAnswer(answer) => answer.within_limits(),
             Message::Swim(bytes) => bytes.len() <= MAX_SWIM,
+            Message::Absent(absent) => absent.peers.len() <= MAX_CLOSURE,
             _ => true,
         }
     }
