@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Rmpeer(RmpeerArgs),
     /// Stop the daemon; containers keep their interfaces and addresses
     Stop,
+    /// Leave the cluster for good: hand the address space over, stop, and remove all there is of meshnet on this host
+    Reset(ResetArgs),
     /// Print the version of this program and of the running daemon
     Version,
     /// Show the overlay at work on this machine alone, in network namespaces
@@ -79,6 +81,16 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReportArgs {
     /// The state directory whose disk is looked at while no daemon runs
+    #[arg(long, value_name = "DIR", env = "MESHNET_STATE_DIR", default_value = "/var/lib/meshnet")]
+    pub(crate) state_dir: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ResetArgs {
+    /// Also when nobody can take the address space of this host
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What to remove when no daemon runs; a daemon knows its own
     #[arg(long, value_name = "DIR", env = "MESHNET_STATE_DIR", default_value = "/var/lib/meshnet")]
     pub(crate) state_dir: PathBuf,
 }
@@ -115,6 +127,10 @@ pub(crate) struct LaunchArgs {
     /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR", value_parser = range)]
     pub(crate) ipalloc_range: Option<Ipv4Net>,
+    /// How long a host is down before the others may take its address space, as 30s, 90m or 24h; decided by the host
+    /// that founds the cluster [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) reclaim_after: Option<Duration>,
     /// Connect only to peers that were named, not to those heard of
     #[arg(long)]
     pub(crate) no_discovery: bool,
@@ -309,6 +325,27 @@ impl std::str::FromStr for Condition {
 fn seconds(s: &str) -> Result<Duration, String> {
     let number: f64 = s.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(number).map_err(|e| e.to_string())
+}
+
+/// A span of time as people write it: a whole number and s, m, h or d; at least five seconds, since a death is known in less
+/// than ten.
+fn duration(s: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number and s, m, h or d, as 24h".to_owned();
+    let unit = s.chars().next_back().ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = s.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
+    let span = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)?;
+    match span {
+        span if span < Duration::from_secs(5) => Err("expected at least 5s".to_owned()),
+        span if span > Duration::from_secs(366 * 86_400) => Err("expected at most 366d".to_owned()),
+        span => Ok(span),
+    }
 }
 
 /// A name of a host or an endpoint: what Docker takes for a container, at most 63 characters (RFC 1035 section 2.3.4).

@@ -70,6 +70,8 @@ pub(crate) mod code {
     pub(crate) const STOPPING: &str = "stopping";
     /// The daemon did not end in time.
     pub(crate) const STILL_RUNNING: &str = "still_running";
+    /// Nobody is alive who could take the address space of this host.
+    pub(crate) const NOBODY_TAKES_SPACE: &str = "nobody_takes_space";
     /// The caller is not root, or may not open the socket.
     pub(crate) const NOT_PERMITTED: &str = "not_permitted";
     /// /dev/net/tun cannot be opened.
@@ -80,6 +82,10 @@ pub(crate) mod code {
     pub(crate) const ADDRESS_NOT_LOCAL: &str = "address_not_local";
     /// The range cannot be used here.
     pub(crate) const RANGE_UNUSABLE: &str = "range_unusable";
+    /// Another process uses the state directory.
+    pub(crate) const STATE_DIR_IN_USE: &str = "state_dir_in_use";
+    /// The state directory cannot be used.
+    pub(crate) const STATE_DIR_UNUSABLE: &str = "state_dir_unusable";
     /// The daemon could not start for another reason.
     pub(crate) const START_FAILED: &str = "start_failed";
     /// Docker knows no such container.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use peering::mesh::{EventStatus, IpamStatus, MeshTables, PeerState, TargetStatus};
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,22 @@ pub(crate) struct Versions {
     pub(crate) version: String,
     /// Of the running daemon.
     pub(crate) daemon: Option<String>,
+}
+
+/// Asks the daemon to leave its cluster for good.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct ResetRequest {
+    /// Also when nobody can take the address space.
+    pub(crate) force: bool,
+}
+
+/// Answer to `reset`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct ResetDone {
+    /// False when there was nothing.
+    pub(crate) reset: bool,
+    /// What was removed.
+    pub(crate) state_dir: PathBuf,
 }
 
 /// Answer to `stop`.

@@ -48,7 +48,8 @@ use waiting::Waiting;
 
 pub use alloc::{AllocError, AllocRequest};
 pub use api::{
-    ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, MeshEvent, Output, RequestId, VtepView,
+    ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, LeaveError, MeshEvent, Output, RequestId,
+    VtepView,
 };
 pub use config::{DEFAULT_DATA_PORT, DEFAULT_PORT, MeshConfig, ParseTargetError, Target};
 pub use removal::{RemoveError, Removed};
@@ -106,6 +107,8 @@ pub struct Mesh {
     writing_addresses: Option<Vec<u8>>,
     next_tick: Instant,
     malformed: u64,
+    /// This host is leaving for good; true: also if nobody takes its address space.
+    leaving: Option<bool>,
     stopped: bool,
 }
 
@@ -148,6 +151,7 @@ impl Mesh {
             writing_addresses: None,
             next_tick: now,
             malformed: 0,
+            leaving: None,
             stopped: false,
             config,
         };
@@ -418,6 +422,8 @@ impl Mesh {
                     self.outbox.push(Output::Allocated { request, result })
                 }
                 IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster),
+                IpamOutput::Leaves(peer) => self.let_leave(peer),
+                IpamOutput::CannotLeave => self.cannot_leave(),
                 IpamOutput::Readdress { port, old, new, .. } => self.readdress(port, old, new),
                 IpamOutput::Reclaim(peer) => drop(self.remove(peer, Cause::Reclaimed)),
                 IpamOutput::Notice { kind, message } => self.note(kind, message),

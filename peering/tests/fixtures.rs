@@ -120,6 +120,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("message-14-release-v1", Message::Release(Release { network: NETWORK, id: 5 })),
         ("message-15-released-v1", Message::Released(Release { network: NETWORK, id: 5 })),
+        ("message-19-leave-v1", Message::Leave),
         ("message-18-absent-v1", Message::Absent(Absent { peers: vec![PeerId([1; 16]), PeerId([2; 16])] })),
         ("message-16-swim-v1", Message::Swim(vec![1, 2, 3])),
         (

@@ -86,3 +86,13 @@ fn a_vtep_has_a_default_port() {
     assert!(vtep("239.1.1.1").is_err());
     assert!(vtep("node01").is_err());
 }
+
+#[test]
+fn reclaim_after_is_a_number_with_a_unit() {
+    for (text, seconds) in [("5s", 5), ("30s", 30), ("90m", 5400), ("24h", 86_400), ("7d", 604_800)] {
+        assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+    }
+    for wrong in ["", "s", "30", "4s", "-5s", "1.5h", "24 h", "9999999999999999999d", "367d", "5é"] {
+        assert!(duration(wrong).is_err(), "{wrong}");
+    }
+}

@@ -14,6 +14,7 @@ mod forget;
 mod launch;
 mod ps;
 mod report;
+mod reset;
 mod rmpeer;
 mod status;
 mod stop;
@@ -57,6 +58,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Status(args) => status::run(&client, format, &args).await,
         Command::Rmpeer(args) => rmpeer::run(&client, format, args).await,
         Command::Stop => stop::run(&client, common).await,
+        Command::Reset(args) => reset::run(&client, common, &args).await,
         Command::Version => version::run(&client, format).await,
         Command::Launch(_) | Command::Demo(_) => Ok(()),
     }

@@ -45,8 +45,17 @@ async fn end(client: &Client, run_dir: &Path, holder: Option<Holder>) -> Result<
     }
 }
 
+/// Waits for the end of a daemon that is about to end by itself.
+pub(super) async fn ended(run_dir: &Path, holder: Option<Holder>) -> Result<(), Failure> {
+    let Some(process) = holder.and_then(Holder::open) else { return Ok(()) };
+    match process.ended(END).await.map_err(Failure::internal)? {
+        true => Ok(()),
+        false => Err(still_running(run_dir, holder)),
+    }
+}
+
 /// What a killed daemon left lying is removed; a daemon that started meanwhile is left alone.
-async fn clear(run_dir: &Path) -> Result<(), Failure> {
+pub(super) async fn clear(run_dir: &Path) -> Result<(), Failure> {
     if !run_dir.join("lock").exists() && !run_dir.join(SOCKET).exists() {
         return Ok(());
     }
@@ -66,7 +75,7 @@ fn still_running(run_dir: &Path, holder: Option<Holder>) -> Failure {
         .hint("see its log; as a last resort kill the process, containers keep their interfaces")
 }
 
-fn unreadable(run_dir: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn unreadable(run_dir: &Path, error: &std::io::Error) -> Failure {
     let failure = Failure::new(
         code::NOT_PERMITTED,
         format!("the lock in {} cannot be used: {error}", run_dir.display()),

@@ -24,7 +24,7 @@ use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
     AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, RemoveRequest,
-    RemovedPeer, Reported, Status, Stopped, Targets, Vtep,
+    RemovedPeer, Reported, ResetDone, ResetRequest, Status, Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -75,6 +75,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/capture/{number}", get(capture_totals))
         .route("/capture/{number}/end", post(capture_end))
         .route("/space", post(space))
+        .route("/reset", post(reset))
         .route("/stop", post(stop))
         .with_state(daemon)
 }
@@ -224,6 +225,15 @@ async fn capture_end(State(daemon): Asked, Path(number): Path<u64>) -> Answer<Ca
 async fn space(State(daemon): Asked) -> Json<()> {
     daemon.peering.want(MESH_NETWORK).await;
     Json(())
+}
+
+/// Not to be interrupted: a caller who leaves still leaves nothing half done.
+async fn reset(State(daemon): Asked, body: Bytes) -> Answer<ResetDone> {
+    let request: ResetRequest = read(&body)?;
+    let state_dir = daemon.state_dir.clone();
+    let work = tokio::spawn(async move { daemon.reset(request.force).await });
+    work.await.map_err(Failure::internal)??;
+    Ok(Json(ResetDone { reset: true, state_dir }))
 }
 
 async fn stop(State(daemon): Asked) -> Json<Stopped> {

@@ -24,9 +24,11 @@ pub(crate) mod ready;
 mod reattach;
 mod recover;
 mod report;
+mod reset;
 mod start;
 mod status;
 mod vtep;
+pub(crate) mod wipe;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -96,6 +98,8 @@ struct Daemon {
     recovery: Mutex<Recovery>,
     range: Mutex<range::Findings>,
     ready: AtomicBool,
+    /// This host left its cluster for good: nothing of it stays.
+    leaving: AtomicBool,
     stopping: watch::Sender<bool>,
 }
 
@@ -135,6 +139,7 @@ impl Daemon {
             captures: Mutex::default(),
             recovery: Mutex::default(),
             ready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         }
     }

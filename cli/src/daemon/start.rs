@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::lock::{Holder, Lock};
 use super::ports::Ports;
 use super::ready::{self, Launcher};
-use super::{Daemon, api, follow, metrics, reattach, wiring};
+use super::{Daemon, api, follow, metrics, reattach, wipe, wiring};
 use crate::args::LaunchArgs;
 use crate::client::Client;
 use crate::failure::{Failure, code};
@@ -158,6 +158,10 @@ async fn live(
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
     end(daemon).await;
+    if daemon.leaving.load(Ordering::Relaxed) {
+        let dir = &daemon.state_dir;
+        wipe::wipe(dir).map_err(|e| wipe::failure(dir, &e))?;
+    }
     Ok(())
 }
 
@@ -266,7 +270,7 @@ fn peering_config(args: &LaunchArgs, nickname: &str) -> PeeringConfig {
         data_addr: args.data_addr,
         targets: args.peers.clone(),
         range: args.ipalloc_range,
-        reclaim_after: None,
+        reclaim_after: args.reclaim_after,
         discovery: !args.no_discovery,
         found: args.found,
         mtu: args.mtu,

@@ -318,7 +318,7 @@ fn unclaimed(known: &[PortId]) -> Vec<Unclaimed> {
 
 /// Several daemons may share a machine: a device that some process has open belongs to one of them. It has carrier
 /// then, if it is up; the number of queues is told only of devices with several.
-fn is_open(stray: &device::Found) -> bool {
+pub(super) fn is_open(stray: &device::Found) -> bool {
     let link = Netlink::open_in(&stray.netns).and_then(|netlink| netlink.link(&stray.ifname));
     let open = |link: &Link| link.carrier || link.tun.is_some_and(|tun| tun.queues > 0);
     link.ok().flatten().is_some_and(|link| open(&link))

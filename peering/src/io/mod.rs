@@ -30,4 +30,4 @@ pub use config::{DEFAULT_RANGE, DEFAULT_RECLAIM_AFTER, PeeringConfig, StartError
 pub use peering::Peering;
 pub use quic::BindError;
 pub use screen::PortCounters;
-pub use store::{Contents, StateFile, StoreError};
+pub use store::{Contents, StateFile, StoreError, stored_cluster};

@@ -19,8 +19,8 @@ use super::store::Store;
 use super::tls::Credentials;
 use crate::identity::Identity;
 use crate::mesh::{
-    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, MeshError, MeshEvent, MeshStatus, MeshTables,
-    RemoveError, Removed, RequestId, Target, VtepView,
+    AllocError, AllocRequest, Endpoint, EndpointView, LeaveError, Mesh, MeshError, MeshEvent, MeshStatus,
+    MeshTables, RemoveError, Removed, RequestId, Target, VtepView,
 };
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
@@ -171,6 +171,17 @@ impl Peering {
     /// The control plane at this moment.
     pub async fn status(&self) -> MeshStatus {
         self.read(|mesh, now| mesh.status(now)).await
+    }
+
+    /// Leaves the cluster for good: a live host takes the address space, and everybody is told. With `force` also
+    /// when nobody can take it. Afterwards only [`Self::stop`] is left to do.
+    ///
+    /// # Errors
+    /// Nobody takes the space; this host goes on as before.
+    pub async fn reset(&self, force: bool) -> Result<(), LeaveError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Reset { force, reply });
+        answer.await.unwrap_or(Err(LeaveError::Stopping))
     }
 
     /// Tells the other hosts that this one is down, closes the connections, and gives up the port and the state

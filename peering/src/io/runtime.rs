@@ -18,7 +18,7 @@ use super::frames::Frame;
 use super::link::{Link, Overflow};
 use super::quic::{Quic, STOPPED};
 use super::store::Store;
-use crate::mesh::{AllocError, AllocRequest, ConnId, Mesh, MeshEvent, Output, RequestId};
+use crate::mesh::{AllocError, AllocRequest, ConnId, LeaveError, Mesh, MeshEvent, Output, RequestId};
 
 /// Events taken in one wake-up.
 const EVENTS_PER_WAKE: usize = 64;
@@ -37,6 +37,7 @@ pub(super) type Deferred = Box<dyn FnOnce() + Send>;
 pub(super) type Look = Box<dyn FnOnce(&Mesh, Instant) + Send>;
 /// A change of the mesh, and what to do once it is on disk.
 pub(super) type Alter = Box<dyn FnOnce(&mut Mesh, Instant) -> Deferred + Send>;
+type Departure = oneshot::Sender<Result<(), LeaveError>>;
 type Allocation = oneshot::Sender<Result<Vec<IpPrefix>, AllocError>>;
 
 /// What a handle asks of the task.
@@ -47,6 +48,8 @@ pub(super) enum Command {
     Change(Alter),
     /// Get addresses.
     Allocate { request: RequestId, what: AllocRequest, reply: Allocation },
+    /// Leave the cluster for good.
+    Reset { force: bool, reply: Departure },
     /// Nobody waits for these addresses any more.
     Cancel(RequestId),
     /// Say goodbye and let go of everything.
@@ -64,6 +67,7 @@ pub(super) struct Runtime {
     closing: JoinSet<()>,
     saving: Option<JoinHandle<Result<(), String>>>,
     allocations: BTreeMap<RequestId, Allocation>,
+    departures: Vec<Departure>,
     replies: Vec<Deferred>,
     commands: mpsc::UnboundedReceiver<Command>,
     inbox: mpsc::Receiver<WireEvent>,
@@ -89,6 +93,7 @@ impl Runtime {
             closing: JoinSet::new(),
             saving: None,
             allocations: BTreeMap::new(),
+            departures: Vec::new(),
             replies: Vec::new(),
             commands,
             inbox,
@@ -146,6 +151,10 @@ impl Runtime {
         match command {
             Command::Read(read) => read(&self.mesh, now),
             Command::Change(change) => self.replies.push(change(&mut self.mesh, now)),
+            Command::Reset { force, reply } => {
+                self.departures.push(reply);
+                self.mesh.reset(now, force);
+            }
             Command::Allocate { request, what, reply } => {
                 self.allocations.insert(request, reply);
                 self.mesh.allocate(now, request, what);
@@ -233,6 +242,11 @@ impl Runtime {
                     self.closing.spawn(link.close(reason));
                 }
             }
+            Output::Left { result } => {
+                for reply in self.departures.drain(..) {
+                    let _ = reply.send(result.clone());
+                }
+            }
             Output::Allocated { request, result } => {
                 if let Some(reply) = self.allocations.remove(&request) {
                     // A caller that went away meanwhile has sent a cancellation.
@@ -305,6 +319,7 @@ async fn remember(mut mesh: Mesh, commands: &mut mpsc::UnboundedReceiver<Command
             Command::Read(read) => read(&mesh, now),
             Command::Change(change) => change(&mut mesh, now)(),
             Command::Allocate { reply, .. } => drop(reply.send(Err(AllocError::Stopping))),
+            Command::Reset { reply, .. } => drop(reply.send(Err(LeaveError::Stopping))),
             Command::Cancel(_) => {}
             Command::Stop(reply) => drop(reply.send(())),
         }

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 pub use file::{Contents, StateFile};
 use lock::DirLock;
 
+use crate::mesh::Mesh;
+use crate::records::ClusterId;
+
 const IDENTITY: &str = "identity";
 const STATE: &str = "state";
 
@@ -31,6 +34,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Who has it, as far as it can be known.
         holder: String,
+    },
+    /// The state is damaged.
+    #[error("{path} is damaged ({reason})")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A newer program wrote the file.
     #[error("{path} was written by a newer meshnet (format {found}, this one reads {})", file::FORMAT)]
@@ -50,6 +61,24 @@ pub enum StoreError {
         /// What was answered.
         source: io::Error,
     },
+}
+
+/// The cluster to which the state in a directory belongs. Makes nothing, and sets nothing aside.
+///
+/// # Errors
+/// Another process uses the directory, or the state cannot be read: then it may belong to one.
+pub fn stored_cluster(dir: &Path) -> Result<Option<ClusterId>, StoreError> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let _lock = DirLock::take(dir)?;
+    let file = StateFile::new(dir, STATE);
+    let damaged = |reason: String| StoreError::State { path: file.path(), reason };
+    match file.read()? {
+        Contents::Absent => Ok(None),
+        Contents::Damaged(reason) => Err(damaged(reason)),
+        Contents::Whole(bytes) => Mesh::stored_cluster(&bytes).map_err(|error| damaged(error.to_string())),
+    }
 }
 
 /// The message of an operating system error without its number.

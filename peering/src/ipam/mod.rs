@@ -15,6 +15,7 @@ mod claim;
 mod cluster;
 mod dispute;
 mod founding;
+mod leaving;
 mod local;
 mod owner;
 mod pool;
@@ -44,6 +45,7 @@ use crate::proto::{ClaimRefusal, Message, UnitTable};
 use crate::records::ClusterId;
 use dispute::{Dispute, Lost};
 use founding::Founding;
+use leaving::Leaving;
 use reclaim::Absence;
 use request::Pending;
 use space::Asking;
@@ -83,6 +85,10 @@ pub enum IpamOutput {
     },
     /// This host was down for too long, and a majority agrees: it is to be removed.
     Reclaim(PeerId),
+    /// This host leaves and asks this one to take its units: it is to be removed, and told.
+    Leaves(PeerId),
+    /// Nobody is alive who could take the units of this host.
+    CannotLeave,
     /// A port of this host gives an address up: its interface gets another one, and then the endpoint is put again.
     /// Told again until that is done.
     Readdress {
@@ -133,6 +139,7 @@ pub struct Ipam {
     pending: Vec<Pending>,
     asking: BTreeMap<NetworkId, Asking>,
     absence: Absence,
+    leaving: Option<Leaving>,
     /// Removed hosts, and who takes their units.
     removed: BTreeMap<PeerId, PeerId>,
     /// When the next message about a claim or a release is due, by the number of the claim.
@@ -176,6 +183,7 @@ impl Ipam {
             pending: Vec::new(),
             asking: BTreeMap::new(),
             absence: Absence::default(),
+            leaving: None,
             removed: BTreeMap::new(),
             claim_timers: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -275,6 +283,7 @@ impl Ipam {
             .chain(self.wanted.values().copied())
             .chain(self.audit_at)
             .chain(self.absence.next_timeout())
+            .chain(self.leaving.as_ref().and_then(Leaving::next_timeout))
             .chain(
                 self.disputes
                     .values()
@@ -307,6 +316,7 @@ impl Ipam {
             Message::ClaimAnswer(answer) => self.handle_claim_answer(now, from, answer),
             Message::Release(release) => self.handle_release(from, release),
             Message::Released(release) => self.handle_released(from, &release),
+            Message::Leave => self.handle_leave(from),
             Message::Absent(absent) => self.handle_absent(now, from, absent),
             _ => return,
         }
@@ -321,6 +331,7 @@ impl Ipam {
         self.ask_for_space(now);
         self.tell_owners(now);
         self.audit_claims(now);
+        self.go_on_leaving(now);
         self.note_met();
     }
 
@@ -371,11 +382,12 @@ fn refused(output: IpamOutput, reason: &str) -> Option<IpamOutput> {
             answer.granted.runs.clear();
             Some(IpamOutput::Send { to, message: Message::SpaceAnswer(answer) })
         }
-        IpamOutput::Allocated { .. } | IpamOutput::Notice { .. } => Some(output),
+        IpamOutput::Allocated { .. } | IpamOutput::Notice { .. } | IpamOutput::CannotLeave => Some(output),
         IpamOutput::Send { .. }
         | IpamOutput::Push(_)
         | IpamOutput::Cluster { .. }
         | IpamOutput::Reclaim(_)
+        | IpamOutput::Leaves(_)
         | IpamOutput::Readdress { .. } => None,
     }
 }

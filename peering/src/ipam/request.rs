@@ -125,6 +125,9 @@ impl Ipam {
         if let Some(refused) = pending.refused.take() {
             return Some(Err(refused));
         }
+        if self.is_leaving() {
+            return Some(Err(AllocError::Stopping));
+        }
         self.state.cluster?;
         if pending.what.wanted.is_empty() { self.serve_any(pending) } else { self.serve_wanted(now, pending) }
     }

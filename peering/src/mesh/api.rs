@@ -71,6 +71,32 @@ pub enum Output {
         /// The addresses, with the prefix length of the network.
         result: Result<Vec<IpPrefix>, super::AllocError>,
     },
+    /// The answer to `reset`.
+    Left {
+        /// This host has left and stopped, or goes on as before.
+        result: Result<(), LeaveError>,
+    },
+}
+
+/// This host cannot leave its cluster in good order.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LeaveError {
+    /// Nobody is alive who could take its address space.
+    #[error("no other host is alive to take the address space of this one")]
+    NobodyTakes,
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl LeaveError {
+    /// One word for programs, listed in `docs/cli.md`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LeaveError::NobodyTakes => "nobody_takes_space",
+            LeaveError::Stopping => "stopping",
+        }
+    }
 }
 
 /// What the daemon wants to know, in order.

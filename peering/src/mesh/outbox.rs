@@ -103,6 +103,6 @@ impl Outbox {
 fn weight(output: &Output) -> usize {
     match output {
         Output::Transmit { bytes, .. } | Output::Datagram { bytes, .. } => bytes.len(),
-        Output::Dial { .. } | Output::Close { .. } | Output::Allocated { .. } => 0,
+        Output::Dial { .. } | Output::Close { .. } | Output::Allocated { .. } | Output::Left { .. } => 0,
     }
 }

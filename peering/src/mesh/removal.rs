@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use engine::types::PeerId;
 
-use super::{Mesh, PeerState};
+use super::{LeaveError, Mesh, Output, PeerState};
 use crate::gossip::{Record, kind};
+use crate::proto::Message;
 use crate::records::{Body, Cause, RemovalRecord};
 
 /// The shortest part of a peer id that names a host, in digits.
@@ -91,6 +92,49 @@ impl Mesh {
         self.wrote(record.as_slice());
         self.tell_removals();
         record.is_some()
+    }
+
+    /// Leaves the cluster for good: a live host takes the address space and tells everybody. With `force` also when nobody can.
+    /// The answer is [`Output::Left`](super::Output::Left); afterwards only outputs follow, as after `stop`.
+    pub fn reset(&mut self, now: Instant, force: bool) {
+        if !self.begin(now) {
+            return self.outbox.push(Output::Left { result: Err(LeaveError::Stopping) });
+        }
+        let others = self.store.members().any(|peer| peer != self.me);
+        self.leaving = Some(force);
+        if others && self.ipam.cluster().is_some() {
+            self.ipam.leave(now);
+        } else {
+            self.finish_leaving();
+        }
+        self.settle();
+    }
+
+    fn finish_leaving(&mut self) {
+        if self.leaving.take().is_some() {
+            self.stop(self.now);
+            self.outbox.push(Output::Left { result: Ok(()) });
+        }
+    }
+
+    /// Nobody takes the address space of this host.
+    pub(super) fn cannot_leave(&mut self) {
+        if self.leaving == Some(true) {
+            return self.finish_leaving();
+        }
+        self.leaving = None;
+        self.outbox.push(Output::Left { result: Err(LeaveError::NobodyTakes) });
+    }
+
+    /// A host leaves and asks this one to take its address space; it waits for its removal.
+    pub(super) fn let_leave(&mut self, peer: PeerId) {
+        let conn = self.topology.best(peer);
+        if !self.store.removed(peer) {
+            self.remove(peer, Cause::Reset);
+        }
+        if let (Some(conn), Some(removal)) = (conn, self.store.removal(peer).cloned()) {
+            self.transmit_all(conn, Message::records(&[removal]));
+        }
     }
 
     fn peer_named(&self, name: &str) -> Result<PeerId, RemoveError> {
@@ -198,6 +242,10 @@ impl Mesh {
     pub(super) fn come_back(&mut self) {
         if !self.store.is_removed_itself() {
             return;
+        }
+        if self.leaving.is_some() {
+            // That was the wish: whoever wrote it has taken the address space.
+            return self.finish_leaving();
         }
         let Some(by) = self.store.removal(self.me).map(|removal| removal.signer()) else { return };
         let by_name = self.nickname(by);

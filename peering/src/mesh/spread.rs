@@ -205,7 +205,7 @@ impl Mesh {
         self.budgets.get_mut(&conn).is_some_and(|budget| budget.pay_out(len))
     }
 
-    fn transmit_all(&mut self, conn: ConnId, messages: Vec<Message>) {
+    pub(super) fn transmit_all(&mut self, conn: ConnId, messages: Vec<Message>) {
         for message in messages {
             self.outbox.push_repairable(conn, message.encode());
         }

@@ -55,6 +55,7 @@ mod kind {
     pub(super) const SWIM: u16 = 16;
     pub(super) const RANGES: u16 = 17;
     pub(super) const ABSENT: u16 = 18;
+    pub(super) const LEAVE: u16 = 19;
     pub(super) const CONFIRM: u16 = 24;
     pub(super) const CONFIRMED: u16 = 25;
 }
@@ -102,6 +103,8 @@ pub enum Message {
     Swim(Vec<u8>),
     /// Hosts that the sender has not seen for too long.
     Absent(Absent),
+    /// The sender leaves for good: the receiver takes its units and writes its removal.
+    Leave,
     /// A message of a later release: ignored.
     Unknown {
         /// Its kind.
@@ -152,6 +155,7 @@ impl Message {
             Message::Released(body) => write(kind::RELEASED, body),
             Message::Swim(bytes) => envelope::seal(kind::SWIM, VERSION, bytes),
             Message::Absent(body) => write(kind::ABSENT, body),
+            Message::Leave => envelope::seal(kind::LEAVE, VERSION, &[]),
             Message::Unknown { kind, version } => envelope::seal(*kind, *version, &[]),
         }
     }
@@ -194,6 +198,8 @@ impl Message {
             kind::RELEASED => Message::Released(read(kind, body)?),
             kind::SWIM => Message::Swim(body.to_vec()),
             kind::ABSENT => Message::Absent(read(kind, body)?),
+            kind::LEAVE if body.is_empty() => Message::Leave,
+            kind::LEAVE => return Err(DecodeError::Body(kind)),
             _ => return Ok(Message::Unknown { kind, version }),
         };
         if message.within_limits() { Ok(message) } else { Err(DecodeError::Limit(kind)) }

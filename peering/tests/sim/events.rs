@@ -159,6 +159,7 @@ impl World {
                 self.wires.close(number, conn);
             }
             Output::Dial { dial, target } => self.dial(number, dial, target),
+            Output::Left { result } => self.hosts[number].left = Some(result),
             Output::Allocated { request, result } => {
                 self.note(&format!("answer {request:?} on {number}: {result:?}"));
                 self.hosts[number].answered(self.now, request, result);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use engine::types::{IpPrefix, MacAddr, PeerId, PortId};
 use peering::identity::Identity;
 use peering::mesh::{
-    AllocError, AllocRequest, ConnId, Endpoint, MESH_NETWORK, Mesh, MeshConfig, MeshEvent, Output, RequestId,
+    AllocError, AllocRequest, ConnId, Endpoint, LeaveError, MESH_NETWORK, Mesh, MeshConfig, MeshEvent,
+    Output, RequestId,
 };
 use peering::proto::Run;
 
@@ -73,6 +74,8 @@ pub struct Host {
     saving: Option<(Instant, Vec<u8>)>,
     conns: u64,
     pub answers: BTreeMap<RequestId, Answer>,
+    /// The answer to the last `reset`.
+    pub left: Option<Result<(), LeaveError>>,
     pub events: Vec<MeshEvent>,
     asked: BTreeMap<RequestId, AllocRequest>,
     /// The containers that have an interface: they outlive the daemon, and its disk.
@@ -99,6 +102,7 @@ impl Host {
             saving: None,
             conns: 0,
             answers: BTreeMap::new(),
+            left: None,
             events: Vec::new(),
             asked: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -178,6 +178,16 @@ impl World {
         self.pump(number);
     }
 
+    /// Has a host leave for good; the answer is its `left`.
+    pub fn reset(&mut self, number: usize, force: bool) {
+        self.note(&format!("reset {number} force={force}"));
+        let now = self.hosts[number].here(self.now);
+        self.hosts[number].left = None;
+        self.hosts[number].mesh.as_mut().expect("it runs").reset(now, force);
+        self.pump(number);
+        self.rearm(number);
+    }
+
     /// What a host does when it is told to stop: its last words leave, and it writes what is to be written.
     pub fn stop(&mut self, number: usize) {
         self.note(&format!("stop {number}"));

@@ -384,6 +384,8 @@ impl World {
                 IpamOutput::Cluster { .. }
                 | IpamOutput::Notice { .. }
                 | IpamOutput::Reclaim(_)
+                | IpamOutput::Leaves(_)
+                | IpamOutput::CannotLeave
                 | IpamOutput::Readdress { .. } => {}
             }
         }
