@@ -128,6 +128,9 @@ impl Ipam {
             return;
         }
         let need = !self.pending.is_empty() || !self.wanted.is_empty();
+        if self.founding.is_too_soon(now) {
+            return;
+        }
         let number = self.number();
         let step = self.founding.step(now, need, number);
         for (peer, ask) in step.ask {

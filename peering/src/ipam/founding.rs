@@ -47,6 +47,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long nobody is asked after an own cluster was given up for another one.
 const JOINING: Duration = Duration::from_secs(10);
 
+/// Among more hosts than this the closure is not gone through at every word of one of them, but so often at most.
+const CROWD: usize = 64;
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What one host knows about the founding.
 pub(super) struct Founding {
     own: PeerId,
@@ -59,6 +63,8 @@ pub(super) struct Founding {
     paused_until: Option<Instant>,
     /// An own cluster was given up for one whose units are on their way.
     joining: bool,
+    /// When the closure was gone through last, and whether that is due again since.
+    looked: Option<(Instant, bool)>,
     round: Option<Round>,
 }
 
@@ -97,6 +103,7 @@ impl Founding {
             need_until: None,
             paused_until: None,
             joining,
+            looked: None,
             round: None,
         }
     }
@@ -176,6 +183,15 @@ impl Founding {
         own_need || self.need_until.is_some_and(|until| now < until)
     }
 
+    /// True when this host looked a moment ago and there is a crowd: it looks again at [`Self::next_timeout`].
+    pub(super) fn is_too_soon(&mut self, now: Instant) -> bool {
+        match self.looked {
+            Some((at, _)) if self.hosts.len() > CROWD && now < at + LOOK => self.looked = Some((at, true)),
+            _ => self.looked = Some((now, false)),
+        }
+        self.looked.is_some_and(|(_, due)| due)
+    }
+
     /// Goes on with the round: call it after every change and at [`Self::next_timeout`].
     /// `number` is used if a new round begins.
     pub(super) fn step(&mut self, now: Instant, own_need: bool, number: u64) -> Step {
@@ -212,7 +228,8 @@ impl Founding {
     /// When [`Self::step`] has something to do by itself.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let asks = self.round.as_ref().and_then(|round| round.asked.values().min()).map(|at| *at + ASK_AGAIN);
-        asks.into_iter().chain(self.paused_until).chain(self.need_until).min()
+        let look = self.looked.filter(|(_, due)| *due).map(|(at, _)| at + LOOK);
+        asks.into_iter().chain(look).chain(self.paused_until).chain(self.need_until).min()
     }
 
     /// Forgets timers that have passed. True: the wait for the units of another cluster is over.

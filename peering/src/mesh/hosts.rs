@@ -90,6 +90,7 @@ impl Mesh {
             self.ipam.set_reclaim_after(self.now, network.reclaim_after);
         }
         self.compare_settings(signer, network);
+        self.compare_mtu(network);
         self.show_network(network);
     }
 
@@ -101,6 +102,19 @@ impl Mesh {
         if ours && network.range != own && known != Some(network.range) {
             let text = format!("the cluster uses the range {}; {own} is not used", network.range);
             self.note("range_ignored", text);
+        }
+    }
+
+    /// The MTU changes only when the settings of another cluster count from now on.
+    fn compare_mtu(&mut self, network: &NetworkRecord) {
+        let known = self.view.network(network.network).filter(|view| view.range.is_some());
+        let before = known.map(|view| view.mtu).filter(|mtu| *mtu != network.mtu);
+        if let Some(before) = before {
+            let text = format!(
+                "the largest packet of the network {} has {} bytes now; interfaces that were made before keep {before}",
+                network.name, network.mtu
+            );
+            self.note("mtu_changed", text);
         }
     }
 

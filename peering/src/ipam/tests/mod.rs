@@ -2,6 +2,7 @@
 
 mod allocation;
 mod founding;
+mod ipv6;
 mod removed;
 mod rules;
 mod units;
