@@ -10,7 +10,8 @@ use super::ports::Ports;
 use crate::failure::{Failure, code};
 
 /// Files of ours in a state directory, whole names and beginnings of names.
-const NAMES: [&str; 7] = ["identity", "identity.new", "state", "state.new", "ports", "ports.new", "lock"];
+const NAMES: [&str; 8] =
+    ["identity", "identity.new", "state", "state.new", "ports", "ports.new", "lock", "meshnet.log"];
 const BEGINNINGS: [&str; 3] = ["identity.corrupt-", "state.corrupt-", "ports.corrupt-"];
 
 /// Removes the files of a state directory, and the directory if nothing else is in it. One that is not there is fine. True:
