@@ -26,6 +26,8 @@ const FIXED_LEN: usize = 52;
 const DOMAIN: &[u8] = b"meshnet record\0";
 const DELETED: u8 = 0x01;
 const PEER_ID_LEN: usize = 16;
+/// The highest incarnation that can be removed: no host starts so often, and there must be one above for it to come back.
+const MAX_REMOVED: u64 = 1 << 40;
 
 /// The kinds of records, and the newest version of each that this release reads.
 pub mod kind {
@@ -94,8 +96,8 @@ pub enum RecordError {
     /// A kind that this release knows came in the wrong class.
     #[error("kind {0} is not of this class")]
     WrongClass(u16),
-    /// A removal is deleted, or its key is no peer id.
-    #[error("the removal names no host, or is itself deleted")]
+    /// A removal is deleted, its key is no peer id, or it reaches farther than any host can have come.
+    #[error("the removal names no host, reaches too far, or is itself deleted")]
     Removal,
     /// A floor is deleted, has a key, or is not below its own record.
     #[error("the floor says nothing, or more than it may")]
@@ -173,7 +175,7 @@ impl Record {
         let signer = peer_id_of(&fixed.public_key);
         fixed.check_kind(envelope.kind)?;
         let (key, payload) = fixed.split(envelope.body)?;
-        if envelope.kind == kind::REMOVAL && (fixed.deleted || key.len() != PEER_ID_LEN) {
+        if envelope.kind == kind::REMOVAL && !fixed.is_removal(key) {
             return Err(RecordError::Removal);
         }
         if envelope.kind == kind::FLOOR && !fixed.is_floor(key, payload) {
@@ -344,6 +346,10 @@ impl Fixed {
             minor: word(12),
             public_key: public_key.try_into().map_err(|_| RecordError::Short)?,
         })
+    }
+
+    fn is_removal(&self, key: &[u8]) -> bool {
+        !self.deleted && key.len() == PEER_ID_LEN && self.major <= MAX_REMOVED
     }
 
     fn is_floor(&self, key: &[u8], payload: &[u8]) -> bool {

@@ -414,11 +414,17 @@ fn ten_thousand_births_and_deaths_leave_a_bounded_store() {
 #[test]
 fn a_removal_is_never_taken_back() {
     let peer = identity(2).peer_id();
-    let draft = |deleted, key: &[u8]| {
+    let draft_to = |major, deleted, key: &[u8]| {
         let (class, payload) = (Class::Shared, b"".as_slice());
-        Draft { kind: kind::REMOVAL, version: 9, class, deleted, major: 3, minor: 0, key, payload }
+        Draft { kind: kind::REMOVAL, version: 9, class, deleted, major, minor: 0, key, payload }
             .sign(&identity(1))
     };
+    let draft = |deleted, key| draft_to(3, deleted, key);
+    assert_eq!(
+        draft_to(u64::MAX, false, &peer.0).unwrap_err(),
+        RecordError::Removal,
+        "nobody could come back"
+    );
     assert_eq!(draft(true, &peer.0).unwrap_err(), RecordError::Removal);
     assert_eq!(draft(false, &peer.0[1..]).unwrap_err(), RecordError::Removal);
     let removal = draft(false, &peer.0).unwrap();

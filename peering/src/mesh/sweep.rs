@@ -12,7 +12,7 @@ use crate::proto::{Confirm, Confirmed, Message};
 
 /// With fewer tombstones it is not worth while.
 const WORTH_WHILE: usize = 64;
-/// A member that did not answer, or did not hold it all, is asked again after this.
+/// A member that did not answer is asked again after this.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So many connected members are asked at once.
 const AT_ONCE: usize = 16;
@@ -107,6 +107,7 @@ impl Mesh {
             sweep.confirmed.insert(peer);
             self.end_sweep();
         } else {
+            sweep.asked.remove(&peer);
             self.summarise(conn);
         }
     }
