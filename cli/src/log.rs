@@ -78,7 +78,17 @@ pub(crate) fn start(level: LogLevel, format: Format) -> Tail {
         Format::Text => builder.init(),
         Format::Json => builder.json().init(),
     }
+    remember_panics(tail.clone());
     tail
+}
+
+/// A panic goes to standard error as ever, and is remembered too.
+fn remember_panics(tail: Tail) {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tail.remember(panic.to_string().as_bytes());
+        report(panic);
+    }));
 }
 
 #[cfg(test)]
