@@ -146,6 +146,41 @@ mod tests {
         assert!(Failure::internal("x").json().contains(r#""hint":null"#));
     }
 
+    /// The files of Rust below a directory of the workspace.
+    fn sources(directory: &std::path::Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let of = |path: std::path::PathBuf| match path.is_dir() {
+            true => sources(&path),
+            false => vec![std::fs::read_to_string(path).unwrap()],
+        };
+        entries.flat_map(of).collect()
+    }
+
+    #[test]
+    fn every_event_is_documented() {
+        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let docs = include_str!("../../docs/cli.md").split("## Events").nth(1).unwrap();
+        let docs = docs.split("\n## ").next().unwrap();
+        let mut kinds = 0;
+        for source in ["peering/src", "cli/src"].iter().flat_map(|part| sources(&workspace.join(part))) {
+            let source: String = source.split_whitespace().collect();
+            // The calls that make events, without spaces; those of these tests have none.
+            for call in [
+                "self.note(\"",
+                "self.tell(\"",
+                "daemon.tell(\"",
+                "IpamOutput::Notice{kind:\"",
+                "warnings.push((\"",
+            ] {
+                for kind in source.split(call).skip(1).filter_map(|rest| rest.split('"').next()) {
+                    assert!(docs.contains(&format!("`{kind}`")), "{kind} is missing in docs/cli.md");
+                    kinds += 1;
+                }
+            }
+        }
+        assert!(kinds > 15, "only {kinds} were found");
+    }
+
     #[test]
     fn every_code_is_documented() {
         let source = include_str!("failure.rs");

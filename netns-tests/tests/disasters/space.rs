@@ -1,16 +1,23 @@
-//! A cut between two halves of a cluster, each of which uses up the addresses it can reach.
+//! Address space outlives cuts, and hosts that never come back: each half of a cut uses up what it can reach, and what a
+//! replaced host had goes to the others.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use netns_tests::{
-    Attached, Container, Context, Host, Result, Topology, all_differ, anyhow, bail, ensure, ping_all_pairs,
-    secs, wait_until,
+    Attached, Container, Context, Host, Result, Topology, Value, all_differ, anyhow, bail, ensure,
+    ping_all_pairs, secs, wait_until,
 };
 
 /// Sixteen addresses, less network, gateway and broadcast address.
 const RANGE: &str = "10.9.0.0/28";
 const ADDRESSES: usize = 13;
 const EVERYBODY: [&str; 6] = ["node01", "node02", "node03", "node04", "--ipalloc-range", RANGE];
+
+/// How long a replaced host is down before the others take its space: the least that may be asked for.
+const RECLAIM_AFTER: &str = "5s";
+/// How long that may take in all, with noticing that the host is down.
+const RECLAIMED: Duration = Duration::from_secs(30);
 
 /// A container and the host it is attached to.
 type Placed<'a> = (&'a Host, Attached);
@@ -51,6 +58,53 @@ fn both_halves_use_up_their_space_and_nothing_is_given_twice_or_refused_for_ever
     // Now it is full for everybody; that is said at once, and nothing is asked for ever.
     net.all().iter().try_for_each(is_full)?;
     net.wait_converged(secs(10))
+}
+
+#[test]
+fn hosts_are_replaced_one_by_one_and_what_the_old_ones_had_goes_by_itself() -> Result<()> {
+    let net = Topology::new("every host is replaced")?.hosts(3)?;
+    let launch = ["node01", "node02", "node03", "--ipalloc-range", RANGE, "--reclaim-after", RECLAIM_AFTER];
+    net.launch_together(&launch)?;
+    let attach = |host: &Host| host.attach(&format!("web-{}", host.name()));
+    let mut containers = net.all().iter().map(attach).collect::<Result<Vec<_>>>()?;
+    net.wait_converged(secs(10))?;
+    for (index, host) in net.all().iter().enumerate() {
+        let old = peer_id(host)?;
+        host.kill_dead()?;
+        containers[index].kill()?;
+        std::fs::remove_dir_all(host.state_dir())?;
+        host.launch(&launch)?;
+        ensure!(peer_id(host)? != old, "{} has the same keys", host.name());
+        wait_until(&format!("nobody remembers the old {}", host.name()), RECLAIMED, || {
+            net.all().iter().try_for_each(|other| has_forgotten(other, &old))
+        })?;
+        containers[index] = attach(host)?;
+        net.wait_converged(secs(10))?;
+        ping_all_pairs(&containers.iter().collect::<Vec<_>>())?;
+    }
+    // Nothing was lost on the way: all addresses can be had.
+    let rest = fill(net.all())?;
+    let all: Vec<_> = rest.iter().map(|(_, container)| container).chain(&containers).collect();
+    all_differ(&all)?;
+    ensure!(all.len() == ADDRESSES, "{} of {ADDRESSES} addresses can be had", all.len());
+    Ok(())
+}
+
+/// No part of `status` and no line of `ps` has the host.
+fn has_forgotten(host: &Host, peer_id: &str) -> Result<()> {
+    let status = host.status()?;
+    for part in ["peers", "connections", "targets", "ipam"] {
+        let text = status.get(part).map(Value::to_string).unwrap_or_default();
+        ensure!(!text.contains(peer_id), "{} has it in {part}: {text}", host.name());
+    }
+    let listed = host.ps()?;
+    ensure!(!listed.iter().any(|row| row.to_string().contains(peer_id)), "{} lists {listed:?}", host.name());
+    Ok(())
+}
+
+fn peer_id(host: &Host) -> Result<String> {
+    let status = host.status()?;
+    Ok(status.get("peer_id").and_then(Value::as_str).context("no peer id")?.to_owned())
 }
 
 /// Both halves at the same time: each attaches on its hosts by turns until it is told that there is no more.
