@@ -16,7 +16,7 @@ use crate::render::{self, Progress};
 use crate::shape::Hello;
 
 /// Name of the log in the state directory.
-const LOG: &str = "meshnet.log";
+pub(super) const LOG: &str = "meshnet.log";
 /// A log longer than this is put aside at the next launch.
 const LONGEST_LOG_BYTES: u64 = 4 << 20;
 /// Tells the daemon that its standard input leads back to a waiting `launch`.

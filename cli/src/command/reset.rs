@@ -4,6 +4,7 @@ use std::path::Path;
 
 use peering::io::{StoreError, stored_cluster};
 
+use super::launch::LOG;
 use super::stop;
 use crate::args::{Common, ResetArgs};
 use crate::client::Client;
@@ -29,6 +30,8 @@ pub(super) async fn run(client: &Client, common: &Common, args: &ResetArgs) -> R
         (args.state_dir.clone(), false)
     };
     stop::clear(run_dir).await?;
+    // The log is there when it found no room in the state directory.
+    reset |= std::fs::remove_file(run_dir.join(LOG)).is_ok();
     reset |= wipe::wipe(&state_dir).map_err(|e| wipe::failure(&state_dir, &e))?;
     render::answer(common.output, &ResetDone { reset, state_dir }, |_| String::new());
     Ok(())

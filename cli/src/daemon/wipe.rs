@@ -10,8 +10,17 @@ use super::ports::Ports;
 use crate::failure::{Failure, code};
 
 /// Files of ours in a state directory, whole names and beginnings of names.
-const NAMES: [&str; 8] =
-    ["identity", "identity.new", "state", "state.new", "ports", "ports.new", "lock", "meshnet.log"];
+const NAMES: [&str; 9] = [
+    "identity",
+    "identity.new",
+    "state",
+    "state.new",
+    "ports",
+    "ports.new",
+    "lock",
+    "meshnet.log",
+    "meshnet.log.1",
+];
 const BEGINNINGS: [&str; 3] = ["identity.corrupt-", "state.corrupt-", "ports.corrupt-"];
 
 /// Removes the files of a state directory, and the directory if nothing else is in it. One that is not there is fine. True:
@@ -80,7 +89,8 @@ mod tests {
         let state = dir.path().join("meshnet");
         assert!(!wipe(&state).unwrap());
         std::fs::create_dir(&state).unwrap();
-        for name in ["identity", "state", "state.corrupt-1", "ports", "lock", "notes", "state-of-mind"] {
+        let ours = ["identity", "state", "state.corrupt-1", "ports", "lock", "meshnet.log", "meshnet.log.1"];
+        for name in ours.into_iter().chain(["notes", "state-of-mind"]) {
             std::fs::write(state.join(name), "x").unwrap();
         }
         assert!(wipe(&state).unwrap());
