@@ -51,7 +51,9 @@ pub use api::{
     ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, LeaveError, MeshEvent, Output, RequestId,
     VtepView,
 };
-pub use config::{DEFAULT_DATA_PORT, DEFAULT_PORT, MeshConfig, ParseTargetError, Target};
+pub use config::{
+    DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, MeshConfig, ParseTargetError, Target,
+};
 pub use removal::{RemoveError, Removed};
 pub use status::{
     EventStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus, TargetState,

@@ -10,12 +10,10 @@ use super::addresses::candidates;
 use super::quic::BindError;
 use super::store::StoreError;
 use crate::identity::{Identity, IdentityError};
-use crate::mesh::{MeshConfig, MeshError, Target};
+use crate::mesh::{DEFAULT_RECLAIM_AFTER, MeshConfig, MeshError, Target};
 
 /// The range of the network `mesh` unless another one is given: 10.32.0.0/12.
 pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 32, 0, 0), 12);
-/// How long a host is down before its space may be taken, unless told otherwise.
-pub const DEFAULT_RECLAIM_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest packet of the network `mesh` in bytes over an underlay of 1500-byte packets: 50 go to the outer
 /// Ethernet payload's IPv4, UDP and VXLAN headers and the inner Ethernet header (RFC 7348 section 5).
 const MTU_OVER_IPV4: u16 = 1450;

@@ -26,7 +26,7 @@ mod store;
 mod tls;
 
 pub use addresses::underlay_addresses;
-pub use config::{DEFAULT_RANGE, DEFAULT_RECLAIM_AFTER, PeeringConfig, StartError};
+pub use config::{DEFAULT_RANGE, PeeringConfig, StartError};
 pub use peering::Peering;
 pub use quic::BindError;
 pub use screen::PortCounters;

@@ -120,10 +120,10 @@ fn is_majority(part: usize, whole: usize) -> bool {
 }
 
 impl Ipam {
-    /// How long a host is down before its space is taken: the setting of the cluster.
-    pub fn set_reclaim_after(&mut self, now: Instant, after: Duration) {
-        self.absence.after = Some(after);
+    /// How long a host is down before its space is taken: the setting of the cluster. True: it was another one before.
+    pub fn set_reclaim_after(&mut self, now: Instant, after: Duration) -> bool {
         self.absence.counted_at.get_or_insert(now);
+        self.absence.after.replace(after) != Some(after)
     }
 
     /// Counts, says whom this host has missed, and removes those of whom a majority says so.

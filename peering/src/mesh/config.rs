@@ -15,6 +15,9 @@ pub const DEFAULT_PORT: u16 = 6783;
 /// The UDP port of the data plane when none is named (RFC 7348 section 5).
 pub const DEFAULT_DATA_PORT: u16 = 4789;
 
+/// How long a host is down before its space may be taken, when nobody says otherwise.
+pub const DEFAULT_RECLAIM_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Everything a [`Mesh`](super::Mesh) is told once, at its start.
 pub struct MeshConfig {
     /// The keys of this host.

@@ -7,7 +7,9 @@ use engine::types::{Claim, NetworkId, PeerId, PortId, Vni};
 use ipnet::IpNet;
 
 use super::view::NetworkView;
-use super::{DEFAULT_DATA_PORT, EndpointView, HostView, MESH_NETWORK, Mesh, PeerState};
+use super::{
+    DEFAULT_DATA_PORT, DEFAULT_RECLAIM_AFTER, EndpointView, HostView, MESH_NETWORK, Mesh, PeerState,
+};
 use crate::gossip::{Class, Record, Slot, kind};
 use crate::membership::MemberEvent;
 use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
@@ -87,7 +89,8 @@ impl Mesh {
             return self.note("network_unusable", format!("network {}: {error}", network.name));
         }
         if network.network == MESH_NETWORK {
-            self.ipam.set_reclaim_after(self.now, network.reclaim_after);
+            let changed = self.ipam.set_reclaim_after(self.now, network.reclaim_after);
+            self.compare_reclaim_after(network, changed && signer != self.me);
         }
         self.compare_settings(signer, network);
         self.compare_mtu(network);
@@ -102,6 +105,14 @@ impl Mesh {
         if ours && network.range != own && known != Some(network.range) {
             let text = format!("the cluster uses the range {}; {own} is not used", network.range);
             self.note("range_ignored", text);
+        }
+    }
+
+    fn compare_reclaim_after(&mut self, network: &NetworkRecord, news: bool) {
+        let (own, theirs) = (self.config.reclaim_after, network.reclaim_after);
+        if news && own != theirs && own != DEFAULT_RECLAIM_AFTER {
+            let text = format!("the cluster reclaims after {theirs:?}; {own:?} is not used");
+            self.note("reclaim_after_ignored", text);
         }
     }
 
