@@ -29,6 +29,7 @@ mod taken;
 #[cfg(test)]
 mod tests;
 mod units;
+mod unwritten;
 mod world;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -49,8 +50,9 @@ use leaving::Leaving;
 use reclaim::Absence;
 use request::Pending;
 use space::Asking;
-use state::{Network, State};
+use state::{Network, Stage, State};
 use taken::Taken;
+use unwritten::Unwritten;
 
 pub use cluster::Meeting;
 pub use pool::{MAX_UNITS, Pool, PoolError};
@@ -148,6 +150,7 @@ pub struct Ipam {
     wanted: BTreeMap<NetworkId, Instant>,
     /// When claims of other hosts are looked at again; none while there is nothing to look at.
     audit_at: Option<Instant>,
+    unwritten: Unwritten,
     /// Addresses that ports of this host must give up.
     disputes: BTreeMap<Lost, Dispute>,
     /// Records changed: there may be other disputes now.
@@ -188,6 +191,7 @@ impl Ipam {
             claim_timers: BTreeMap::new(),
             wanted: BTreeMap::new(),
             audit_at: None,
+            unwritten: Unwritten::default(),
             disputes: BTreeMap::new(),
             contested: false,
             outputs: VecDeque::new(),
@@ -232,13 +236,18 @@ impl Ipam {
     /// What became of the last [`Self::save`]. After a failure the state is the stored one again, and every
     /// waiting answer that rested on the lost change is a refusal.
     pub fn handle_persisted(&mut self, now: Instant, result: Result<(), String>) {
-        let _ = now;
         if !std::mem::take(&mut self.dirty) {
             return;
         }
         match result {
-            Ok(()) => self.stored = self.state.clone(),
-            Err(reason) => self.roll_back(&reason),
+            Ok(()) => {
+                self.stored = self.state.clone();
+                self.unwritten.written();
+            }
+            Err(reason) => {
+                self.roll_back(&reason);
+                self.unwritten.refused(now);
+            }
         }
     }
 
@@ -262,7 +271,9 @@ impl Ipam {
         self.contested = true;
         self.absence.begin_again();
         self.asking.clear();
-        self.claim_timers.retain(|id, _| self.state.foreign.contains_key(id));
+        // What is held again is told to nobody: a timer for it would never be taken.
+        let told = |id: &u64| self.state.foreign.get(id).is_some_and(|foreign| foreign.stage != Stage::Held);
+        self.claim_timers.retain(|id, _| told(id));
         self.look_again();
     }
 
@@ -282,6 +293,7 @@ impl Ipam {
             .chain(claims)
             .chain(self.wanted.values().copied())
             .chain(self.audit_at)
+            .chain(self.unwritten.next_timeout())
             .chain(self.absence.next_timeout())
             .chain(self.leaving.as_ref().and_then(Leaving::next_timeout))
             .chain(
@@ -301,6 +313,7 @@ impl Ipam {
         }
         self.wanted.retain(|_, until| now < *until);
         self.look_for_absent(now);
+        self.release_again(now);
         self.progress(now);
     }
 

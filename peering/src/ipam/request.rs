@@ -46,6 +46,7 @@ impl Ipam {
     /// Asks for addresses; the answer is [`IpamOutput::Allocated`]. A port that has addresses of the network
     /// and wants none in particular gets those again.
     pub fn allocate(&mut self, now: Instant, request: RequestId, mut what: AllocRequest) {
+        self.unwritten.forget(what.port);
         let known = self.state.networks.contains_key(&what.network);
         if !known || self.pending.len() >= MAX_PENDING {
             let error = AllocError::UnknownNetwork { network: what.network };
@@ -73,30 +74,32 @@ impl Ipam {
 
     /// Frees the addresses of a port of this host, wherever they were allocated.
     pub fn release(&mut self, now: Instant, port: PortId) {
+        self.give_up(port);
+        self.progress(now);
+    }
+
+    pub(super) fn give_up(&mut self, port: PortId) {
         for network in self.state.networks.values_mut() {
             self.dirty |= network.local.release(self.own, port);
         }
         self.release_foreign(|foreign| foreign.port == port);
-        self.progress(now);
+        self.unwritten.add(port);
     }
 
     /// After a start, when the ports that are still wanted are known: frees the addresses of all others.
     pub fn retain(&mut self, now: Instant, ports: &BTreeSet<PortId>) {
-        for network in self.state.networks.values_mut() {
-            let own = network.local.all().filter(|(_, holding)| holding.peer == self.own);
-            let gone: Vec<PortId> =
-                own.map(|(_, holding)| holding.port).filter(|port| !ports.contains(port)).collect();
-            for port in gone {
-                self.dirty |= network.local.release(self.own, port);
-            }
-        }
-        self.release_foreign(|foreign| !ports.contains(&foreign.port));
+        let local = self.state.networks.values().flat_map(|network| network.local.all());
+        let own = local.filter(|(_, holding)| holding.peer == self.own).map(|(_, holding)| holding.port);
+        let foreign = self.state.foreign.values().map(|foreign| foreign.port);
+        let gone: BTreeSet<PortId> = own.chain(foreign).filter(|port| !ports.contains(port)).collect();
+        gone.into_iter().for_each(|port| self.give_up(port));
         self.progress(now);
     }
 
     /// A port that outlived the daemon, or its memory, has these addresses. Where another host owns their
     /// units, it is told so.
     pub fn adopt(&mut self, now: Instant, port: PortId, network: NetworkId, addrs: &[IpAddr], holder: &str) {
+        self.unwritten.forget(port);
         for &addr in addrs {
             if self.has(network, port, addr) || self.foreign_of(network, port, Some(addr)).is_some() {
                 continue;
