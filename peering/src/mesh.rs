@@ -103,6 +103,8 @@ pub struct Mesh {
     seen: BTreeMap<PeerId, SocketAddr>,
     states: BTreeMap<PeerId, PeerState>,
     sweep: Option<Sweep>,
+    /// Since when each host is known that membership never met.
+    strangers: BTreeMap<PeerId, Instant>,
     /// Hosts whose removal the addresses are to be told of, if it still stands by then.
     buried: BTreeSet<PeerId>,
     told_targets: Option<Vec<TargetRecord>>,
@@ -148,6 +150,7 @@ impl Mesh {
             seen: BTreeMap::new(),
             states: BTreeMap::new(),
             sweep: None,
+            strangers: BTreeMap::new(),
             buried: BTreeSet::new(),
             told_targets: None,
             writing_addresses: None,

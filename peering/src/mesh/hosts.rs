@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::types::{Claim, NetworkId, PeerId, PortId, Vni};
 use ipnet::IpNet;
@@ -13,6 +14,9 @@ use super::{
 use crate::gossip::{Class, Record, Slot, kind};
 use crate::membership::MemberEvent;
 use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
+
+/// A host that others tell of is met within this, or is down. The death of a member is known as soon.
+const STRANGER: Duration = Duration::from_secs(8);
 
 impl Mesh {
     /// A record is the newest of its slot from now on.
@@ -233,6 +237,7 @@ impl Mesh {
     /// Suspicion makes no event: it is looked up once a second. Whoever can be reached and is not taken for alive is
     /// knocked at.
     pub(super) fn look_at_members(&mut self) {
+        self.look_for_strangers();
         for (peer, state) in self.membership.states() {
             if !self.store.removed(peer) && self.states.get(&peer) != Some(&state) {
                 self.set_state(peer, state);
@@ -244,6 +249,21 @@ impl Mesh {
                 PeerState::Alive => {}
                 PeerState::Suspect => self.membership.confront(peer),
                 PeerState::Down => self.membership.announce(self.now, peer),
+            }
+        }
+    }
+
+    /// A host that is known by what others tell of it, and is not met in time, is down: else whoever needs an address of
+    /// it would wait for ever.
+    fn look_for_strangers(&mut self) {
+        let now = self.now;
+        self.strangers.retain(|peer, _| !self.states.contains_key(peer) && self.store.host(*peer).is_some());
+        let known = self.store.members().filter(|peer| *peer != self.me);
+        let unmet: Vec<PeerId> = known.filter(|peer| !self.states.contains_key(peer)).collect();
+        for peer in unmet {
+            let since = *self.strangers.entry(peer).or_insert(now);
+            if since + STRANGER <= now {
+                self.set_state(peer, PeerState::Down);
             }
         }
     }
