@@ -28,6 +28,7 @@ pub struct Laws {
     /// Units of hosts that somebody removed, who may not know it and go on: two may give out what is in them, until they
     /// meet.
     taken: BTreeSet<u16>,
+    removed: BTreeSet<PeerId>,
     /// The newest tombstone of each slot that any host but its writer showed.
     deleted: BTreeMap<Slot, Stamp>,
     /// The newest tombstone of each slot that a host showed in one life.
@@ -54,20 +55,26 @@ impl Laws {
         }
     }
 
-    /// Notes what hosts own, and whose space was taken.
+    /// Notes what hosts own, and whose space was taken. A removed host that does not know it may even be given more.
     fn removals(&mut self, world: &World) {
         for mesh in world.hosts.iter().filter_map(|host| host.mesh.as_ref()) {
             for record in mesh.records().filter(|record| !record.deleted()) {
                 if let Body::Removal(removal) = record.body() {
-                    let ranges = self.owned.remove(&removal.peer).unwrap_or_default();
-                    self.taken.extend(ranges.into_iter().flat_map(|(first, last)| first..=last));
+                    self.removed.insert(removal.peer);
                 }
             }
         }
+        self.take();
         self.owned.clear();
         for run in world.hosts.iter().flat_map(Host::units) {
             self.owned.entry(run.owner).or_default().push((run.first, run.last));
         }
+        self.take();
+    }
+
+    fn take(&mut self) {
+        let ranges = self.removed.iter().filter_map(|peer| self.owned.get(peer)).flatten();
+        self.taken.extend(ranges.flat_map(|&(first, last)| first..=last));
     }
 
     fn assert_no_duplicates(&self, world: &World) {
@@ -123,9 +130,11 @@ impl Laws {
             let why = self.unsettled(world).unwrap_or_default();
             panic!("seed {}: {AGREEMENT:?} after the last fault {why}", world.seed);
         }
-        self.forgetful.clear();
-        self.two_clusters = false;
-        self.taken.clear();
+        // A host that is away cannot be told that its containers lost their addresses.
+        if world.running().len() == world.hosts.len() {
+            let (deleted, unsure) = (std::mem::take(&mut self.deleted), std::mem::take(&mut self.unsure));
+            *self = Laws { deleted, unsure, ..Laws::default() };
+        }
         self.look(world);
     }
 
@@ -133,7 +142,7 @@ impl Laws {
         if !world.agree() {
             return Some("the hosts do not agree".to_owned());
         }
-        let duplicates = world.duplicates();
+        let duplicates = world.live_duplicates();
         if !duplicates.is_empty() {
             return Some(format!("addresses have two holders: {duplicates:?}"));
         }

@@ -22,6 +22,9 @@ pub struct Plan {
     /// The first host of a second cluster, which founds apart from the first until somebody connects the two.
     #[serde(default)]
     pub second_cluster: Option<usize>,
+    /// How long a host is away before a majority takes its space; a day when it is not said.
+    #[serde(default)]
+    pub reclaim_after_s: Option<u64>,
     pub hosts: Vec<HostPlan>,
     pub steps: Vec<Step>,
     /// Hosts that are not started again at the end.
@@ -130,6 +133,15 @@ pub enum Step {
         from: usize,
         to: usize,
     },
+    /// A host leaves for good; what starts there later is another one.
+    Reset {
+        host: usize,
+        force: bool,
+    },
+    /// A host is gone for good, and another one gets its name and address.
+    Replace {
+        host: usize,
+    },
 }
 
 /// What a crash takes with it, as it is written down.
@@ -155,6 +167,7 @@ struct Draw {
     rng: StdRng,
     hosts: usize,
     second_cluster: Option<usize>,
+    reclaim_after_s: Option<u64>,
 }
 
 /// One kind of step: how often it is drawn, how probably a schedule has it at all, and how it is drawn.
@@ -202,15 +215,20 @@ const KINDS: &[Kind] = &[
     Kind { weight: 2, enabled: 0.1, forgets: true, draw: |draw| vec![Step::Restore { host: draw.host() }] },
     Kind { weight: 1, enabled: 0.2, forgets: false, draw: Draw::crash_all },
     Kind { weight: 2, enabled: 0.2, forgets: false, draw: Draw::remove },
+    Kind { weight: 2, enabled: 0.15, forgets: false, draw: Draw::reset },
+    Kind { weight: 1, enabled: 0.15, forgets: false, draw: Draw::replace },
+    Kind { weight: 2, enabled: 1.0, forgets: false, draw: Draw::stay_away },
 ];
 
 impl Plan {
     /// Three to nine hosts, and six to thirty steps of kinds that this schedule has.
     pub fn draw(seed: u64) -> Plan {
-        let mut draw = Draw { rng: StdRng::seed_from_u64(seed), hosts: 0, second_cluster: None };
+        let mut draw =
+            Draw { rng: StdRng::seed_from_u64(seed), hosts: 0, second_cluster: None, reclaim_after_s: None };
         // Small worlds show as much as big ones and are faster.
         draw.hosts = *[3, 3, 3, 4, 4, 5, 5, 6, 7, 9].get(draw.pick(10)).expect("ten of them");
         draw.second_cluster = draw.rng.random_bool(0.1).then(|| 1 + draw.pick(draw.hosts - 1));
+        draw.reclaim_after_s = draw.rng.random_bool(0.15).then(|| draw.rng.random_range(12..40));
         // Hosts that forgot their clusters cannot tell them apart.
         let forgetful = draw.second_cluster.is_none();
         let drawn = KINDS.iter().filter(|kind| draw.rng.random_bool(kind.enabled));
@@ -233,6 +251,7 @@ impl Plan {
         }
         Plan {
             second_cluster: draw.second_cluster,
+            reclaim_after_s: draw.reclaim_after_s,
             world: draw.rng.random(),
             range: draw.pick(RANGES.len()),
             latency_ms: draw.rng.random_range(1..40),
@@ -346,6 +365,32 @@ impl Draw {
     fn remove(&mut self) -> Vec<Step> {
         let (at, of) = self.two();
         vec![Step::Remove { at, of }]
+    }
+
+    /// Where hosts that are gone for good keep a majority from deciding, the others would wait for ever.
+    fn reset(&mut self) -> Vec<Step> {
+        let force = self.rng.random() && self.reclaim_after_s.is_none();
+        vec![Step::Reset { host: self.host(), force }]
+    }
+
+    fn replace(&mut self) -> Vec<Step> {
+        if self.reclaim_after_s.is_some() {
+            return Vec::new();
+        }
+        let host = self.host();
+        vec![Step::Replace { host }, Step::Wait { ms: self.below(200).into() }, Step::Restart { host }]
+    }
+
+    /// A host is away for so long that a majority takes its space.
+    fn stay_away(&mut self) -> Vec<Step> {
+        let Some(seconds) = self.reclaim_after_s else { return Vec::new() };
+        let host = self.host();
+        let away = match self.pick(3) {
+            0 => Step::Crash { host, loss: self.fate() },
+            1 => Step::Pause { host, ms: seconds * 1500 },
+            _ => Step::Partition { at: host.max(1) },
+        };
+        vec![away, Step::Wait { ms: seconds * 1000 + self.rng.random_range(0..15_000) }]
     }
 
     fn pause(&mut self) -> Vec<Step> {

@@ -13,8 +13,11 @@ use crate::sim::{Clock, Launch, Link, Loss, World};
 
 /// The laws are looked at so often while nothing is done.
 const LOOK: Duration = Duration::from_millis(500);
-/// Every request is answered so soon after the last fault.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Every request is answered so soon after everybody agrees.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// An address that was claimed for nobody is free again so soon.
+const LEAK: Duration = Duration::from_secs(75);
 
 /// A plan that is being carried out.
 pub struct Run {
@@ -24,6 +27,9 @@ pub struct Run {
     requests: Vec<(usize, RequestId)>,
     stay_down: Vec<usize>,
     second_cluster: Option<usize>,
+    reclaim_after: Duration,
+    /// A host is gone for good without having left: what it had stays its own.
+    somebody_is_gone: bool,
 }
 
 /// Carries a plan out to its end; panics when a law is broken.
@@ -49,6 +55,8 @@ impl Run {
             requests: Vec::new(),
             stay_down: plan.stay_down.clone(),
             second_cluster: plan.second_cluster,
+            reclaim_after: Duration::from_secs(plan.reclaim_after_s.unwrap_or(24 * 3600)),
+            somebody_is_gone: !plan.stay_down.is_empty(),
         };
         for (number, host) in plan.hosts.iter().enumerate() {
             run.launch_host(number, host, range);
@@ -61,7 +69,10 @@ impl Run {
         let skew = Duration::from_secs(u64::from(plan.skew_days) * 86_400);
         self.world.hosts[number].set_clock(Clock::new(self.world.now, skew, plan.drift_ppm));
         self.world.hosts[number].disk_time = Duration::from_millis(plan.disk_ms);
-        self.world.launch(number, Launch { range, ..Launch::targets(&plan.targets) });
+        self.world.launch(
+            number,
+            Launch { range, reclaim_after: self.reclaim_after, ..Launch::targets(&plan.targets) },
+        );
     }
 
     fn wait(&mut self, time: Duration) {
@@ -69,7 +80,32 @@ impl Run {
         while self.world.now < end {
             self.world.run(LOOK.min(end - self.world.now));
             self.laws.look(&self.world);
+            self.bury_who_left();
         }
+    }
+
+    /// Nothing stays of a host that left: what is started there next is another one.
+    fn bury_who_left(&mut self) {
+        for host in 0..self.world.hosts.len() {
+            match self.world.hosts[host].left.take() {
+                Some(Ok(())) => self.replace(host),
+                Some(Err(error)) => {
+                    self.world.note(&format!("{host} does not leave: {error}"));
+                    self.world.hosts[host].leaves = false;
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn replace(&mut self, host: usize) {
+        self.world.note(&format!("replace {host}"));
+        if self.runs(host) {
+            self.world.crash_with(host, Loss::Disk, Duration::ZERO);
+        }
+        let key = self.world.rng.random();
+        self.world.hosts[host].become_another(key);
+        self.somebody_is_gone = true;
     }
 
     fn runs(&self, host: usize) -> bool {
@@ -129,7 +165,10 @@ impl Run {
             Step::RestartAll => (0..self.world.hosts.len()).for_each(|host| self.restart(host)),
             Step::Remove { at, of } if self.hears(at) => self.world.remove(at, of),
             Step::Connect { from, to } if self.hears(from) => self.world.connect(from, to),
-            Step::Remove { .. }
+            Step::Reset { host, force } if self.hears(host) => self.world.reset(host, force),
+            Step::Replace { host } => self.replace(host),
+            Step::Reset { .. }
+            | Step::Remove { .. }
             | Step::Connect { .. }
             | Step::Attach { .. }
             | Step::Detach { .. }
@@ -185,10 +224,13 @@ impl Run {
     /// The last fault is over; what must hold then is looked at.
     fn finish(mut self) {
         self.mend();
-        let stay_down = std::mem::take(&mut self.stay_down);
+        self.await_leavers();
         self.laws.settle(&mut self.world);
-        self.assert_answers(!stay_down.is_empty());
+        self.assert_answers();
         self.laws.settle(&mut self.world);
+        if !self.somebody_is_gone {
+            assert_nothing_leaks(&mut self.world);
+        }
     }
 
     /// Every host runs but those that stay down, every wire and disk works.
@@ -214,6 +256,20 @@ impl Run {
         self.meet();
     }
 
+    /// Whoever was told to leave does, or says why not. Another host starts in its place.
+    fn await_leavers(&mut self) {
+        let leaves =
+            |world: &World, host: usize| world.hosts[host].leaves && world.hosts[host].left.is_none();
+        let all = self.world.hosts.len();
+        let done = |world: &World| (0..all).all(|host| !leaves(world, host));
+        let took = self.world.run_until(PATIENCE, done);
+        assert!(took.is_some(), "seed {}: a host neither leaves nor says why not", self.world.seed);
+        self.bury_who_left();
+        for host in (0..all).filter(|host| !self.stay_down.contains(host)).collect::<Vec<_>>() {
+            self.restart(host);
+        }
+    }
+
     /// Whoever runs is told of the other cluster.
     fn meet(&mut self) {
         let Some(split) = self.second_cluster else { return };
@@ -226,9 +282,9 @@ impl Run {
 
     /// Whoever still waits gets an address or a reason; a crash takes its requests with it. Where a host is away that
     /// the founding needs, or that has all the space, nobody can be helped.
-    fn assert_answers(&mut self, somebody_is_away: bool) {
+    fn assert_answers(&mut self) {
         let owns = |host: &usize| self.world.status(*host).ipam.iter().any(|ipam| ipam.owned > 0);
-        if somebody_is_away && !self.world.running().iter().any(owns) {
+        if self.somebody_is_gone && !self.world.running().iter().any(owns) {
             return;
         }
         let waiting =
@@ -241,5 +297,27 @@ impl Run {
             let open: Vec<_> = asked.iter().filter(|asked| waiting(&self.world, asked)).collect();
             panic!("seed {}: no answer to {open:?}", self.world.seed);
         }
+    }
+}
+
+/// Every address that a host holds is at a container. Claims whose containers nobody shows are looked at now and then.
+fn assert_nothing_leaks(world: &mut World) {
+    let leak = |world: &World| {
+        let mut running = world.running().into_iter();
+        running.find_map(|host| {
+            let status = world.status(host);
+            let ipam = status.ipam.first()?;
+            let own = ipam.owners.iter().find(|owner| owner.peer_id == status.peer_id);
+            let shown = own.map_or(0, |owner| owner.used);
+            (ipam.used != shown).then(|| format!("{host} holds {}, {shown} are at containers", ipam.used))
+        })
+    };
+    let begin = world.now;
+    while leak(world).is_some() && world.now - begin < LEAK {
+        world.run(2 * LOOK);
+    }
+    if let Some(leak) = leak(world) {
+        world.tell_all();
+        panic!("seed {}: {leak}", world.seed);
     }
 }

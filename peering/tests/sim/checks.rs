@@ -58,8 +58,17 @@ impl World {
 
     /// The addresses that more than one container has.
     pub fn duplicates(&self) -> Vec<(IpAddr, Vec<String>)> {
+        self.duplicates_on(|_| true)
+    }
+
+    /// The same, but only of hosts that run.
+    pub fn live_duplicates(&self) -> Vec<(IpAddr, Vec<String>)> {
+        self.duplicates_on(|number| self.hosts[number].mesh.is_some())
+    }
+
+    fn duplicates_on(&self, counts: impl Fn(usize) -> bool) -> Vec<(IpAddr, Vec<String>)> {
         let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
-        for (number, host) in self.hosts.iter().enumerate() {
+        for (number, host) in self.hosts.iter().enumerate().filter(|(number, _)| counts(*number)) {
             for (_, endpoint) in host.ports.values() {
                 for prefix in &endpoint.addresses {
                     let holder = format!("{} on {}", endpoint.name, Self::name(number));

@@ -76,6 +76,8 @@ pub struct Host {
     pub answers: BTreeMap<RequestId, Answer>,
     /// The answer to the last `reset`.
     pub left: Option<Result<(), LeaveError>>,
+    /// It was told to leave in this life.
+    pub leaves: bool,
     pub events: Vec<MeshEvent>,
     asked: BTreeMap<RequestId, AllocRequest>,
     /// The containers that have an interface: they outlive the daemon, and its disk.
@@ -103,6 +105,7 @@ impl Host {
             conns: 0,
             answers: BTreeMap::new(),
             left: None,
+            leaves: false,
             events: Vec::new(),
             asked: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -111,6 +114,14 @@ impl Host {
 
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// Nothing stays of the host but its name and its address.
+    pub fn become_another(&mut self, key: [u8; 32]) {
+        let identity = Identity::generate(key).expect("any seed makes an identity");
+        (self.key, self.peer_id) = (key, identity.peer_id());
+        (self.disk, self.snapshot) = (None, None);
+        self.ports.clear();
     }
 
     /// The secret that makes the host who it is.
@@ -187,6 +198,8 @@ impl Host {
     pub fn crash(&mut self, loss: Loss) {
         self.mesh = None;
         self.paused = false;
+        self.leaves = false;
+        self.left = None;
         self.asked.clear();
         let saving = self.saving.take().filter(|_| loss == Loss::Nothing && !self.disk_fails);
         if let Some((_, bytes)) = saving {

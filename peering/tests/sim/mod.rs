@@ -183,6 +183,7 @@ impl World {
         self.note(&format!("reset {number} force={force}"));
         let now = self.hosts[number].here(self.now);
         self.hosts[number].left = None;
+        self.hosts[number].leaves = true;
         self.hosts[number].mesh.as_mut().expect("it runs").reset(now, force);
         self.pump(number);
         self.rearm(number);
