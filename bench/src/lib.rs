@@ -21,6 +21,7 @@ pub mod cases;
 pub mod chart;
 pub mod column;
 pub mod cpu;
+pub mod crowd;
 pub mod document;
 pub mod echo;
 pub mod frames;

@@ -47,7 +47,9 @@ impl Topology {
 fn converged(hosts: &[Host]) -> Result<()> {
     let mut states = BTreeSet::new();
     for host in hosts {
-        let others: Vec<_> = hosts.iter().map(Host::name).filter(|name| *name != host.name()).collect();
+        let mut others: Vec<_> = hosts.iter().map(Host::name).filter(|name| *name != host.name()).collect();
+        // As the list of peers is sorted: node100 comes before node11.
+        others.sort_unstable();
         let alive = host.live_peers()?;
         ensure!(alive == others, "{} holds {alive:?} to be alive", host.name());
         let status = host.status()?;

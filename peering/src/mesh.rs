@@ -7,12 +7,14 @@
 mod alloc;
 mod api;
 mod budget;
+mod clones;
 mod commands;
 mod config;
 mod disk;
 mod greeting;
 mod hosts;
 mod journal;
+mod members;
 mod outbox;
 mod removal;
 mod report;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use engine::types::{IpPrefix, NetworkId, PeerId, PortId, Vni};
 use ipnet::IpNet;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::gossip::{Record, RecordStore, Slot, kind};
@@ -39,7 +42,8 @@ use crate::membership::Membership;
 use crate::proto::Message;
 use crate::records::{Cause, ClusterId, NetworkRecord, TargetRecord};
 use crate::topology::{Action, Topology};
-use budget::Budget;
+use budget::{Budget, Repairs};
+use clones::Clones;
 use journal::Journal;
 use outbox::Outbox;
 use sweep::Sweep;
@@ -98,6 +102,8 @@ pub struct Mesh {
     outbox: Outbox,
     waiting: Waiting,
     budgets: BTreeMap<ConnId, Budget>,
+    repairs: Repairs,
+    clones: Clones,
     refused: BTreeSet<PeerId>,
     /// Where a peer's end of the last connection was.
     seen: BTreeMap<PeerId, SocketAddr>,
@@ -146,6 +152,8 @@ impl Mesh {
             outbox: Outbox::default(),
             waiting: Waiting::default(),
             budgets: BTreeMap::new(),
+            repairs: Repairs::new(now),
+            clones: Clones::default(),
             refused: BTreeSet::new(),
             seen: BTreeMap::new(),
             states: BTreeMap::new(),
@@ -218,6 +226,10 @@ impl Mesh {
             }
             Some(_) | None => self.topology.handle_closed(now, conn, reason),
         }
+        if clones::is_clone(reason) {
+            self.become_clone(reason);
+        }
+        self.forget_trials_of(conn);
         self.settle();
     }
 
@@ -235,6 +247,7 @@ impl Mesh {
             return;
         }
         self.membership.handle_timeout(now);
+        self.judge_newcomers();
         self.ipam.handle_timeout(now);
         if self.next_tick <= now {
             self.next_tick = now + TICK.mul_f64(self.rng.random_range(0.9..=1.1));
@@ -258,6 +271,7 @@ impl Mesh {
             self.ipam.poll_timeout(),
             self.topology.poll_timeout(),
             self.outbox.poll_timeout(),
+            self.clones.poll_timeout(),
         ];
         timeouts.into_iter().flatten().min()
     }
@@ -324,6 +338,11 @@ impl Mesh {
         (self.store.len(), self.store.bytes())
     }
 
+    /// Signatures that were checked since the start.
+    pub fn signatures_checked(&self) -> u64 {
+        self.store.counters().checked
+    }
+
     /// Messages that could not be read since the start.
     pub fn malformed(&self) -> u64 {
         self.malformed
@@ -368,8 +387,16 @@ impl Mesh {
 
     fn dispatch(&mut self, conn: ConnId, peer: PeerId, message: Message) {
         self.topology.touch(self.now, conn);
+        self.membership.heard(self.now, peer);
         match message {
-            Message::Swim(bytes) => self.membership.handle_datagram(self.now, peer, &bytes),
+            Message::Swim(bytes) => {
+                if Membership::is_answer(&bytes) {
+                    self.refuse_clones_of(conn);
+                }
+                self.membership.handle_datagram(self.now, peer, &bytes);
+            }
+            Message::CloneSeen(seen) => self.handle_clone_seen(seen),
+            Message::Members(members) => self.handle_members(conn, &members),
             Message::Summary(summary) => self.handle_summary(conn, summary),
             Message::Ranges(ranges) => self.handle_ranges(conn, &ranges),
             Message::Digest(digest) => self.handle_digest(conn, &digest),
@@ -384,11 +411,14 @@ impl Mesh {
 
     fn tick(&mut self) {
         self.waiting.expire(self.now);
+        self.cease_to_be_clone();
         self.tell_removals();
         self.look_at_members();
         self.refresh_own_host();
         self.compare_with_anybody();
         self.go_on_sweeping();
+        self.compare_members();
+        self.membership.set_neighbours(self.now, self.topology.partners());
     }
 
     /// Carries what one module decided to the others, until nothing moves.
@@ -404,7 +434,21 @@ impl Mesh {
             self.handle_member(event);
         }
         while let Some((peer, bytes)) = self.membership.poll_datagram() {
-            self.send(peer, &Message::Swim(bytes));
+            self.send_swim(peer, bytes);
+        }
+    }
+
+    /// News go to somebody there is a connection to; only a probe is worth a new one.
+    fn send_swim(&mut self, peer: PeerId, bytes: Vec<u8>) {
+        if self.topology.best(peer).is_some() || Membership::is_worth_a_connection(&bytes) {
+            return self.send(peer, &Message::Swim(bytes));
+        }
+        if Membership::is_news(&bytes) {
+            let other = self.topology.partners().into_iter().choose(&mut self.rng);
+            let redirected = other.and_then(|other| Some((other, self.membership.redirect(&bytes, other)?)));
+            if let Some((other, bytes)) = redirected {
+                self.send(other, &Message::Swim(bytes));
+            }
         }
     }
 
@@ -449,6 +493,7 @@ impl Mesh {
         while let Some(action) = self.topology.poll_action() {
             match action {
                 Action::Dial(dial, target) => self.outbox.push(Output::Dial { dial, target }),
+                Action::Tell(conn) => self.say_hello(conn),
                 Action::Close(conn, reason) => {
                     self.budgets.remove(&conn);
                     self.outbox.push(Output::Close { conn, reason });

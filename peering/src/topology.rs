@@ -16,6 +16,7 @@ use engine::types::PeerId;
 use rand::rngs::StdRng;
 
 use crate::mesh::{ConnId, DialId, DialTarget, Target, TargetState, TargetStatus};
+use crate::proto::Purpose;
 use link::Link;
 use target::Aim;
 
@@ -25,8 +26,20 @@ const SIMULTANEOUS: Duration = Duration::from_secs(3);
 /// A connection that lasted so long was a success: the next failure starts the back-off anew.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
-/// A connection made on demand may be idle for so long.
-const IDLE_AFTER: Duration = Duration::from_secs(30);
+/// What a connection that nobody needs any more is closed with.
+const IDLE: &str = "idle";
+
+/// What a connection over the limit of one side is closed with: there are others to choose.
+const FULL: &str = "full";
+
+/// With fewer connections by choice, all connections serve to spread news.
+const PARTNERS_MIN: usize = 4;
+
+/// The links are looked through at least this often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// In a crowd the neighbours on the ring are looked for so often: while many hosts become known they change.
+const RING: Duration = Duration::from_secs(1);
 
 /// The far end must have greeted by then.
 const GREETING_MAX: Duration = Duration::from_secs(5);
@@ -41,6 +54,8 @@ pub enum Action {
     Dial(DialId, DialTarget),
     /// Close a connection; it is forgotten here already.
     Close(ConnId, String),
+    /// Say hello again: what this side wants the connection for has changed.
+    Tell(ConnId),
 }
 
 /// The connections of this host, and the attempts at more.
@@ -53,7 +68,10 @@ pub struct Topology {
     conns: BTreeMap<ConnId, Conn>,
     dials: BTreeMap<DialId, Dial>,
     dial_count: u64,
-    looked: Instant,
+    /// When the links are looked through again.
+    look_at: Instant,
+    /// When the neighbours on the ring are looked for again.
+    ring_at: Instant,
     actions: VecDeque<Action>,
 }
 
@@ -62,7 +80,9 @@ struct Conn {
     peer: PeerId,
     remote: SocketAddr,
     dialled: bool,
-    on_demand: bool,
+    /// What it is for to this side, and to the other.
+    wish: Purpose,
+    theirs: Purpose,
     since: Instant,
     used: Instant,
     /// The far end's, once it has greeted and both agreed to talk.
@@ -71,7 +91,7 @@ struct Conn {
 
 struct Dial {
     target: DialTarget,
-    on_demand: bool,
+    purpose: Purpose,
 }
 
 impl Topology {
@@ -86,7 +106,8 @@ impl Topology {
             conns: BTreeMap::new(),
             dials: BTreeMap::new(),
             dial_count: 0,
-            looked: now,
+            look_at: now,
+            ring_at: now + RING,
             actions: VecDeque::new(),
         }
     }
@@ -101,9 +122,14 @@ impl Topology {
         remote: SocketAddr,
     ) -> bool {
         let ours = dial.and_then(|dial| self.dials.remove(&dial).map(|made| (dial, made)));
-        let on_demand = ours.as_ref().is_some_and(|(_, made)| made.on_demand);
-        let entry =
-            Conn { peer, remote, dialled: dial.is_some(), on_demand, since: now, used: now, nonce: None };
+        let named = self.targets().any(|(_, answered)| answered == Some(peer));
+        let wish = match &ours {
+            Some((_, made)) => made.purpose,
+            None if named => Purpose::Target,
+            None => Purpose::Demand,
+        };
+        let (dialled, theirs) = (dial.is_some(), Purpose::Demand);
+        let entry = Conn { peer, remote, dialled, wish, theirs, since: now, used: now, nonce: None };
         self.conns.insert(conn, entry);
         if let Some((dial, made)) = ours {
             self.dial_answered(now, dial, &made.target, peer);
@@ -116,10 +142,11 @@ impl Topology {
         true
     }
 
-    /// Both sides of a connection agreed to talk; the far end runs under `nonce`.
-    pub fn handle_greeted(&mut self, now: Instant, conn: ConnId, nonce: u64) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return };
-        entry.nonce = Some(nonce);
+    /// Both sides of a connection agreed to talk; the far end runs under `nonce`, and wants the connection for `theirs`.
+    /// False: there is no room for it; it is closed again.
+    pub fn handle_greeted(&mut self, now: Instant, conn: ConnId, nonce: u64, theirs: Purpose) -> bool {
+        let Some(entry) = self.conns.get_mut(&conn) else { return false };
+        (entry.nonce, entry.theirs) = (Some(nonce), theirs);
         let peer = entry.peer;
         if let Some(link) = self.links.get_mut(&peer) {
             link.reason = None;
@@ -127,6 +154,40 @@ impl Topology {
         self.replace_older_starts(conn, peer, nonce);
         self.judge(peer);
         self.follow_targets(now);
+        self.make_room(conn);
+        self.conns.contains_key(&conn)
+    }
+
+    /// The far end of a connection that stands wants it for something else from now on.
+    pub fn handle_wish(&mut self, conn: ConnId, theirs: Purpose) {
+        if let Some(entry) = self.conns.get_mut(&conn) {
+            entry.theirs = theirs;
+            self.make_room(conn);
+        }
+    }
+
+    /// A connection to an earlier or other start of `peer`, one that does not run under `nonce`.
+    pub fn earlier_start(&self, peer: PeerId, nonce: u64) -> Option<ConnId> {
+        let others =
+            self.conns.iter().filter(|(_, conn)| conn.peer == peer && conn.nonce.is_some_and(|n| n != nonce));
+        others.max_by_key(|(id, conn)| (conn.since, **id)).map(|(id, _)| *id)
+    }
+
+    /// True when some connection has stood for so long.
+    pub fn has_stood(&self, now: Instant, time: Duration) -> bool {
+        self.conns
+            .values()
+            .any(|conn| conn.nonce.is_some() && now.saturating_duration_since(conn.since) >= time)
+    }
+
+    /// What a connection is for: what either side needs it for.
+    pub fn purpose(&self, conn: ConnId) -> Purpose {
+        self.conns.get(&conn).map_or(Purpose::Demand, Conn::purpose)
+    }
+
+    /// What this side wants a connection for.
+    pub fn wish(&self, conn: ConnId) -> Purpose {
+        self.conns.get(&conn).map_or(Purpose::Demand, |conn| conn.wish)
     }
 
     /// This side does not want to talk to the far end of a connection: the reason is shown and told, the next attempt
@@ -165,19 +226,22 @@ impl Topology {
 
     /// Dials what is due, closes what is idle or silent.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.looked = now;
         self.close_silent(now);
-        self.trim(now);
         self.follow_targets(now);
         self.dial_targets(now);
-        self.dial_links(now);
+        if self.look_at <= now {
+            self.look_at = now + LOOK;
+            self.trim(now);
+            self.choose(now);
+        }
     }
 
     /// When [`Self::handle_timeout`] wants to be called; besides, it must be called about each second.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let silent =
             self.conns.values().filter(|conn| conn.nonce.is_none()).map(|conn| conn.since + GREETING_MAX);
-        [self.next_target_try(), self.next_link_try(self.looked), silent.min()].into_iter().flatten().min()
+        let links = self.discovery.then_some(self.look_at).filter(|_| !self.links.is_empty());
+        [self.next_target_try(), links, silent.min()].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -212,6 +276,19 @@ impl Topology {
         peers
     }
 
+    /// The peers to tell news and to compare with: in a crowd those connected by choice, so that a host that everybody
+    /// names as a target is not everybody's partner.
+    pub fn partners(&self) -> Vec<PeerId> {
+        let spread = self.conns.values().filter(|conn| conn.nonce.is_some() && conn.is_chosen());
+        let mut peers: Vec<PeerId> = spread.map(|conn| conn.peer).collect();
+        if peers.len() < PARTNERS_MIN {
+            return self.connected();
+        }
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
     /// How many connections there are to `peer`, agreed upon or not.
     pub fn connection_count(&self, peer: PeerId) -> usize {
         self.conns.values().filter(|conn| conn.peer == peer).count()
@@ -235,10 +312,10 @@ impl Topology {
         all
     }
 
-    fn dial(&mut self, target: DialTarget, on_demand: bool) -> DialId {
+    fn dial(&mut self, target: DialTarget, purpose: Purpose) -> DialId {
         self.dial_count += 1;
         let dial = DialId(self.dial_count);
-        self.dials.insert(dial, Dial { target: target.clone(), on_demand });
+        self.dials.insert(dial, Dial { target: target.clone(), purpose });
         self.actions.push_back(Action::Dial(dial, target));
         dial
     }
@@ -322,6 +399,15 @@ impl Topology {
 }
 
 impl Conn {
+    fn purpose(&self) -> Purpose {
+        self.wish.max(self.theirs)
+    }
+
+    /// One side at least chose it.
+    fn is_chosen(&self) -> bool {
+        self.wish == Purpose::Chosen || self.theirs == Purpose::Chosen
+    }
+
     fn is_ready_to(&self, peer: PeerId) -> bool {
         self.peer == peer && self.nonce.is_some()
     }

@@ -18,8 +18,8 @@ use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{
-    Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Message,
-    Release, Run, SpaceAnswer, SpaceRequest, Summary, UnitTable,
+    Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, CloneSeen, Confirm, Confirmed, Hello,
+    Member, Members, Message, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
 };
 use peering::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
@@ -77,7 +77,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         cedes: true,
         boot_nonce: u64::MAX,
         nickname: "node01".to_owned(),
+        purpose: Purpose::Chosen,
     };
+    let member = Member { peer: PeerId([1; 16]), bump: 3 << 16, denials: 2, state: 1 };
+    let members = Members { hash: u64::MAX, told: Told::All, members: vec![member] };
     let claim =
         |result| Message::ClaimAnswer(ClaimAnswer { id: 5, network: NETWORK, port: PortId([6; 8]), result });
     let request = ClaimRequest {
@@ -122,6 +125,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message-15-released-v1", Message::Released(Release { network: NETWORK, id: 5 })),
         ("message-19-leave-v1", Message::Leave),
         ("message-18-absent-v1", Message::Absent(Absent { peers: vec![PeerId([1; 16]), PeerId([2; 16])] })),
+        (
+            "message-21-clone-seen-v1",
+            Message::CloneSeen(CloneSeen { addr: "192.0.2.7:6783".parse().unwrap() }),
+        ),
+        ("message-20-members-v1", Message::Members(members)),
         ("message-16-swim-v1", Message::Swim(vec![1, 2, 3])),
         (
             "message-17-ranges-v1",

@@ -286,6 +286,9 @@ fn refused(error: &AllocError) -> Failure {
         AllocError::OwnerDown { .. } => "choose another address, or bring that host back",
         AllocError::StoreFailed { .. } => "make room in the state directory",
         AllocError::UnknownNetwork { .. } => "the network `mesh` always exists",
+        AllocError::Clone { .. } => {
+            "stop one of the two, or give this one an empty state directory, and with it a key of its own"
+        }
         AllocError::Stopping => "start it again with `meshnet launch`",
     };
     Failure::new(error.code(), error.to_string()).hint(hint)

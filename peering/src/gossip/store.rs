@@ -42,6 +42,8 @@ pub enum Merge {
 /// What was refused or not understood since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
+    /// Signatures looked at: what a record costs most.
+    pub checked: u64,
     /// Records refused for their form.
     pub malformed: u64,
     /// Records refused for their signature.
@@ -184,6 +186,7 @@ impl RecordStore {
             Some(held) if held.stamp() > record.stamp() => return Merge::Older(held),
             _ => {}
         }
+        self.counters.checked += 1;
         if !record.verify() {
             return self.refuse(RecordError::Signature);
         }

@@ -95,6 +95,12 @@ pub enum AllocError {
         /// Its id.
         network: NetworkId,
     },
+    /// Another host with the key of this one was there before.
+    #[error("this host is a clone: {other}")]
+    Clone {
+        /// What the host that refused this one said of the other.
+        other: String,
+    },
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,
@@ -112,6 +118,7 @@ impl AllocError {
             AllocError::OwnerDown { .. } => "address_owner_down",
             AllocError::StoreFailed { .. } => "store_failed",
             AllocError::UnknownNetwork { .. } => "unknown_network",
+            AllocError::Clone { .. } => "clone",
             AllocError::Stopping => "stopping",
         }
     }

@@ -53,3 +53,34 @@ impl Budget {
         }
     }
 }
+
+/// Comparisons per second that this host takes part in at most, and so many at once: a host that a thousand others
+/// connect to at the same time leaves most of them to each other.
+const REPAIRS: u32 = 40;
+
+/// A bucket of comparisons for all peers together.
+pub(super) struct Repairs {
+    left: u32,
+    filled: Instant,
+}
+
+impl Repairs {
+    pub(super) fn new(now: Instant) -> Self {
+        Repairs { left: REPAIRS, filled: now }
+    }
+
+    /// False: not now; the peer tries elsewhere.
+    pub(super) fn pay(&mut self, now: Instant) -> bool {
+        let period = Duration::from_secs(1) / REPAIRS;
+        while self.left < REPAIRS && self.filled + period <= now {
+            self.left += 1;
+            self.filled += period;
+        }
+        if self.left == REPAIRS {
+            self.filled = now;
+        }
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}

@@ -30,7 +30,10 @@ impl Mesh {
 
     /// Asks for addresses; the answer is [`Output::Allocated`], as soon as there is one.
     pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
-        if self.begin(now) {
+        if let Some(other) = self.clones.oneself() {
+            let result = Err(AllocError::Clone { other: other.to_owned() });
+            self.outbox.push(Output::Allocated { request, result });
+        } else if self.begin(now) {
             self.ipam.allocate(now, request, what);
             self.settle();
         } else {

@@ -2,9 +2,10 @@
 
 use engine::types::PeerId;
 
-use super::{ConnId, Mesh, Output};
+use super::clones::is_clone;
+use super::{ConnId, Mesh, Output, PeerState};
 use crate::ipam::Meeting;
-use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message};
+use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message, Purpose, Told};
 use crate::records::ClusterId;
 
 /// How the reason begins when two releases do not understand each other.
@@ -15,7 +16,7 @@ const MAX_REMEMBERED: usize = 8192;
 
 /// True for words with which a host closes a connection it will not want a moment later either.
 pub(super) fn is_refusal(reason: &str) -> bool {
-    reason.starts_with(NO_VERSION)
+    reason.starts_with(NO_VERSION) || is_clone(reason)
 }
 
 impl Mesh {
@@ -27,6 +28,7 @@ impl Mesh {
             cedes: self.ipam.cedes(),
             boot_nonce: self.config.boot_nonce,
             nickname: self.config.nickname.clone(),
+            purpose: self.topology.wish(conn),
         };
         self.outbox.push(Output::Transmit { conn, bytes: Message::Hello(hello).encode() });
     }
@@ -62,8 +64,10 @@ impl Mesh {
                 }
             }
         }
-        if !ready {
-            self.welcome(conn, peer, hello.boot_nonce);
+        if ready {
+            self.topology.handle_wish(conn, hello.purpose);
+        } else if self.is_the_only_one(conn, peer, hello) {
+            self.welcome(conn, peer, hello);
         }
     }
 
@@ -94,20 +98,33 @@ impl Mesh {
         }
     }
 
-    fn welcome(&mut self, conn: ConnId, peer: PeerId, nonce: u64) {
-        self.topology.handle_greeted(self.now, conn, nonce);
+    pub(super) fn welcome(&mut self, conn: ConnId, peer: PeerId, hello: &Hello) {
+        let stays = self.topology.handle_greeted(self.now, conn, hello.boot_nonce, hello.purpose);
         self.refused.remove(&peer);
-        let Some((_, remote, _)) = self.topology.far_end(conn) else { return };
+        let Some((_, remote, _)) = self.topology.far_end(conn).filter(|_| stays) else { return };
         if self.seen.len() >= MAX_REMEMBERED {
             self.seen.clear();
         }
         self.seen.insert(peer, remote);
         self.refresh_own_host();
-        self.introduce(conn);
-        self.membership.announce(self.now, peer);
+        self.begin_exchange(conn, peer);
         self.flush_waiting(peer);
         if let Some(host) = self.store.host(peer).cloned() {
             self.apply_host(peer, &host);
+        }
+    }
+
+    /// What two hosts tell each other first. A connection for a single probe between hosts that know each other has
+    /// nothing but that.
+    pub(super) fn begin_exchange(&mut self, conn: ConnId, peer: PeerId) {
+        let lasts = self.topology.purpose(conn) != Purpose::Demand;
+        let up = self.membership.state(peer) != PeerState::Down && self.store.host(peer).is_some();
+        if (lasts || !up) && self.clones.oneself().is_none() {
+            self.introduce(conn, peer);
+            self.membership.announce(self.now, peer);
+            if self.me < peer {
+                self.tell_members(conn, Told::Hash);
+            }
         }
     }
 }

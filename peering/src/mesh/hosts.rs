@@ -229,8 +229,24 @@ impl Mesh {
 
     fn set_state(&mut self, peer: PeerId, state: PeerState) {
         self.topology.set_down(self.now, peer, state == PeerState::Down);
-        if self.states.insert(peer, state) != Some(state) {
+        let before = self.states.insert(peer, state);
+        if before != Some(state) {
             self.ipam.set_state(self.now, peer, state);
+            self.note_doubt(peer, before, state);
+        }
+    }
+
+    /// A host that is known does not answer, or does so again. Its death is told with its endpoints.
+    fn note_doubt(&mut self, peer: PeerId, before: Option<PeerState>, state: PeerState) {
+        let Some(name) = self.store.host(peer).map(|host| host.nickname.clone()) else { return };
+        match (before, state) {
+            (Some(PeerState::Alive), PeerState::Suspect) => {
+                self.note("host_suspect", format!("host {name} does not answer"));
+            }
+            (Some(PeerState::Suspect | PeerState::Down), PeerState::Alive) => {
+                self.note("host_up", format!("host {name} is alive"));
+            }
+            _ => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use engine::types::PeerId;
 
-use super::{Mesh, MeshStatus, PeerState, PeerStatus};
+use super::{EventStatus, Mesh, MeshStatus, PeerState, PeerStatus};
 use crate::gossip::{Record, StateHash, state_hash};
 use crate::proto::UnitTable;
 
@@ -39,6 +39,16 @@ impl Mesh {
     /// Who owns which units, as this host has it on disk.
     pub fn unit_tables(&self) -> Vec<UnitTable> {
         self.ipam.unit_tables()
+    }
+
+    /// How many other hosts are alive or suspect.
+    pub fn alive(&self) -> usize {
+        self.membership.alive_count()
+    }
+
+    /// The last things worth telling, oldest first.
+    pub fn events(&self) -> impl Iterator<Item = EventStatus> + '_ {
+        self.journal.status(self.now).into_iter()
     }
 
     fn peer_status(&self) -> Vec<PeerStatus> {

@@ -17,18 +17,25 @@ const FANOUT: usize = 6;
 /// What one record of a range costs that has to be looked at, in bytes.
 const WALKED: usize = 32;
 
+/// So many other hosts are named to whoever connects: enough to go on by itself when everybody comes at once.
+const ACQUAINTANCES: usize = 8;
+
 impl Mesh {
-    /// The first things a new connection carries: who this host is, and what it holds.
-    pub(super) fn introduce(&mut self, conn: ConnId) {
-        let own = Slot::of(crate::gossip::Class::Owner, kind::HOST, self.me, &[]);
-        let host: Vec<Arc<Record>> = self.store.get(own).cloned().into_iter().collect();
-        self.transmit_all(conn, Message::push(&host));
+    /// The first things a new connection carries: who this host is, whom else it knows that the peer may want to know,
+    /// and what it holds.
+    pub(super) fn introduce(&mut self, conn: ConnId, peer: PeerId) {
+        let mut hosts = self.topology.acquaintances(peer, ACQUAINTANCES);
+        hosts.push(self.me);
+        let record =
+            |peer| self.store.get(Slot::of(crate::gossip::Class::Owner, kind::HOST, peer, &[])).cloned();
+        let records: Vec<Arc<Record>> = hosts.into_iter().filter_map(record).collect();
+        self.transmit_all(conn, Message::push(&records));
         self.summarise(conn);
     }
 
     /// Starts a round of repair with a random partner.
     pub(super) fn compare_with_anybody(&mut self) {
-        let partner = self.topology.connected().into_iter().choose(&mut self.rng);
+        let partner = self.topology.partners().into_iter().choose(&mut self.rng);
         if let Some(conn) = partner.and_then(|peer| self.topology.best(peer)) {
             self.summarise(conn);
         }
@@ -36,10 +43,13 @@ impl Mesh {
 
     pub(super) fn handle_summary(&mut self, conn: ConnId, theirs: Summary) {
         let ours = self.summary();
-        if ours.records != theirs.records && self.pay_walk(conn) {
+        if ours == theirs || !self.pay_repair(conn) {
+            return;
+        }
+        if ours.records != theirs.records {
             self.tell(conn, vec![self.store.step(Range::ALL)]);
         }
-        if ours.units != theirs.units && self.pay_walk(conn) {
+        if ours.units != theirs.units {
             let tables = self.ipam.unit_tables();
             self.transmit_all(conn, tables.into_iter().map(Message::Units).collect());
         }
@@ -168,7 +178,7 @@ impl Mesh {
         if news.is_empty() {
             return;
         }
-        let peers = self.topology.connected().into_iter().filter(|peer| Some(*peer) != except);
+        let peers = self.topology.partners().into_iter().filter(|peer| Some(*peer) != except);
         let messages: Vec<Vec<u8>> = Message::push(news).iter().map(Message::encode).collect();
         for peer in peers.sample(&mut self.rng, FANOUT) {
             let Some(conn) = self.topology.best(peer) else { continue };
@@ -181,7 +191,7 @@ impl Mesh {
     /// Facts about units, to the same partners as records.
     pub(super) fn push_units(&mut self, message: &Message) {
         let bytes = message.encode();
-        for peer in self.topology.connected().into_iter().sample(&mut self.rng, FANOUT) {
+        for peer in self.topology.partners().into_iter().sample(&mut self.rng, FANOUT) {
             if let Some(conn) = self.topology.best(peer) {
                 self.outbox.push_repairable(conn, bytes.clone());
             }
@@ -195,6 +205,11 @@ impl Mesh {
 
     fn summary(&self) -> Summary {
         Summary { records: self.store.full_hash(), units: self.ipam.units_hash() }
+    }
+
+    /// Pays for a comparison, out of what this peer may ask and of what all may ask together.
+    pub(super) fn pay_repair(&mut self, conn: ConnId) -> bool {
+        self.repairs.pay(self.now) && self.pay_walk(conn)
     }
 
     pub(super) fn pay_walk(&mut self, conn: ConnId) -> bool {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::identity::Identity;
-use crate::proto::{Hello, MAX_VERSION, MIN_VERSION};
+use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
 
 struct Bench {
     now: Instant,
@@ -81,7 +81,15 @@ impl Bench {
 
 fn hello(min_version: u16, max_version: u16) -> Message {
     let nickname = "node02\u{1b}[31m".to_owned();
-    Message::Hello(Hello { min_version, max_version, cluster: None, cedes: false, boot_nonce: 5, nickname })
+    Message::Hello(Hello {
+        min_version,
+        max_version,
+        cluster: None,
+        cedes: false,
+        boot_nonce: 5,
+        nickname,
+        purpose: Purpose::Target,
+    })
 }
 
 #[test]
@@ -133,6 +141,140 @@ fn nothing_is_heard_before_the_greeting_and_garbage_ends_nothing() {
     assert_eq!(bench.mesh.malformed(), 8);
     bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
     assert_eq!(bench.mesh.status(bench.now).connections[0].state, TargetState::Established);
+}
+
+/// A peer that is connected and answers questions, known to membership by what it says of itself.
+fn acquainted(bench: &mut Bench) -> (ConnId, Membership) {
+    let old = bench.establish(1, None);
+    bench.hear(old, &hello(MIN_VERSION, MAX_VERSION));
+    let mut peer = Membership::new(PeerId([9; 16]), 5, StdRng::from_seed([9; 32]));
+    peer.announce(bench.now, bench.mesh.peer_id());
+    converse(bench, old, &mut peer);
+    assert_eq!(bench.mesh.membership.state(PeerId([9; 16])), PeerState::Alive);
+    (old, peer)
+}
+
+/// What membership says goes to and fro until nothing more is said; anything else is handed back.
+fn converse(bench: &mut Bench, conn: ConnId, peer: &mut Membership) -> Vec<Output> {
+    let mut rest = Vec::new();
+    for _ in 0..8 {
+        while let Some((_, bytes)) = peer.poll_datagram() {
+            bench.hear(conn, &Message::Swim(bytes));
+        }
+        for output in bench.outputs() {
+            match &output {
+                Output::Datagram { conn: to, bytes } if *to == conn => {
+                    if let Ok(Message::Swim(bytes)) = Message::decode(bytes) {
+                        peer.handle_datagram(bench.now, bench.mesh.peer_id(), &bytes);
+                    }
+                }
+                _ => rest.push(output),
+            }
+        }
+    }
+    rest
+}
+
+fn another_start() -> Message {
+    let Message::Hello(hello) = hello(MIN_VERSION, MAX_VERSION) else { panic!("it is a hello") };
+    Message::Hello(Hello { boot_nonce: 6, ..hello })
+}
+
+fn kinds(bench: &Bench) -> Vec<String> {
+    bench.mesh.status(bench.now).events.into_iter().map(|event| event.kind).collect()
+}
+
+#[test]
+fn a_clone_of_a_peer_that_answers_is_refused_and_the_peer_told() {
+    let mut bench = Bench::new(&[], None);
+    let (old, mut peer) = acquainted(&mut bench);
+    let new = bench.establish(2, None);
+    bench.hear(new, &another_start());
+    let said = converse(&mut bench, old, &mut peer);
+    let refusal = said.iter().find_map(|output| match output {
+        Output::Close { conn, reason } if *conn == new => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(refusal.as_deref(), Some("clone: this identity is in use by the host at 192.0.2.2:6783"));
+    let told = |output: &Output| match output {
+        Output::Transmit { conn, bytes } if *conn == old => Message::decode(bytes).ok(),
+        _ => None,
+    };
+    assert!(said.iter().filter_map(told).any(|message| matches!(message, Message::CloneSeen(_))));
+    assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(old));
+    assert_eq!(kinds(&bench).iter().filter(|kind| *kind == "clone_seen").count(), 1);
+}
+
+#[test]
+fn a_restarted_peer_whose_old_connection_is_silent_is_taken_in() {
+    for closed in [false, true] {
+        let mut bench = Bench::new(&[], None);
+        let (old, _) = acquainted(&mut bench);
+        let new = bench.establish(2, None);
+        bench.hear(new, &another_start());
+        assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(old));
+        if closed {
+            bench.mesh.handle_closed(bench.now, old, "reset");
+        } else {
+            for _ in 0..11 {
+                bench.now += Duration::from_millis(100);
+                bench.outputs();
+            }
+        }
+        assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(new), "closed {closed}");
+        assert!(!kinds(&bench).contains(&"clone_seen".to_owned()));
+    }
+}
+
+#[test]
+fn a_clone_gives_no_addresses_until_the_other_is_gone() {
+    let mut bench = Bench::new(&["node02"], None);
+    let dial = bench.dial();
+    let conn = bench.establish(1, Some(dial));
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    bench.mesh.handle_closed(bench.now, conn, "clone: this identity is in use by the host at 192.0.2.7:6783");
+    assert!(kinds(&bench).contains(&"clone_seen".to_owned()));
+    let attach = |bench: &mut Bench, number| {
+        let wanted = AllocRequest {
+            port: engine::types::PortId([1; 8]),
+            network: MESH_NETWORK,
+            holder: "web".to_owned(),
+            wanted: Vec::new(),
+        };
+        bench.mesh.allocate(bench.now, RequestId(number), wanted);
+        bench.outputs().into_iter().find_map(|output| match output {
+            Output::Allocated { result: Err(error), .. } => Some(error),
+            _ => None,
+        })
+    };
+    let refusal = attach(&mut bench, 1).unwrap();
+    assert_eq!(refusal.code(), "clone");
+    assert!(refusal.to_string().contains("192.0.2.7:6783"), "{refusal}");
+    bench.now += Duration::from_secs(31);
+    let dial = bench.dial();
+    let conn = bench.establish(2, Some(dial));
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    for _ in 0..5 {
+        bench.now += Duration::from_secs(1);
+        bench.outputs();
+    }
+    assert!(kinds(&bench).contains(&"clone_gone".to_owned()), "{:?}", kinds(&bench));
+    assert_eq!(attach(&mut bench, 2).map(|error| error.code()), None);
+}
+
+#[test]
+fn a_host_that_is_established_does_not_believe_that_it_is_a_clone() {
+    let mut bench = Bench::new(&[], None);
+    let stands = bench.establish(1, None);
+    bench.hear(stands, &hello(MIN_VERSION, MAX_VERSION));
+    bench.now += Duration::from_secs(4);
+    bench.outputs();
+    let conn = ConnId(2);
+    bench.mesh.handle_established(bench.now, conn, PeerId([8; 16]), None, "192.0.2.3:6783".parse().unwrap());
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    bench.mesh.handle_closed(bench.now, conn, "clone: this identity is in use by the host at 192.0.2.7:6783");
+    assert!(bench.mesh.clones.oneself().is_none());
+    assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(stands));
 }
 
 #[test]

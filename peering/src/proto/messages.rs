@@ -1,6 +1,6 @@
 //! The bodies of the messages.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use engine::types::{NetworkId, PeerId, PortId};
 use ipnet::IpNet;
@@ -27,6 +27,62 @@ pub struct Hello {
     pub boot_nonce: u64,
     /// The sender's name for people.
     pub nickname: String,
+    /// What the sender wants the connection for.
+    pub purpose: Purpose,
+}
+
+/// The receiver's key is in use by another host too, which was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloneSeen {
+    /// Where that one was seen.
+    pub addr: SocketAddr,
+}
+
+/// What a side wants a connection for, the least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Something had to be said to that host, once; or nothing, since the other side dialled.
+    Demand,
+    /// It is one of the few that hold the cluster together.
+    Chosen,
+    /// People named the host.
+    Target,
+}
+
+/// Who is alive, as the sender knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Members {
+    /// A hash of the hosts that are alive; equal ones end the comparison.
+    pub hash: u64,
+    /// What the receiver is to do about a difference.
+    pub told: Told,
+    /// All members, unless only the hash is told.
+    pub members: Vec<Member>,
+}
+
+/// How far a comparison of members came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Told {
+    /// Only the hash: the receiver answers with all it knows.
+    Hash,
+    /// All that is known: a receiver that knows more answers alike.
+    All,
+    /// The same as the last word.
+    Last,
+}
+
+/// One host as membership knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// The host.
+    #[serde(with = "plain")]
+    pub peer: PeerId,
+    /// How often it began anew.
+    pub bump: u64,
+    /// How often it denied a suspicion since.
+    pub denials: u16,
+    /// 0 alive, 1 suspect, 2 down; others are not used.
+    pub state: u8,
 }
 
 /// Hashes of everything that is compared in a round of repair, tombstones included.
@@ -225,6 +281,12 @@ pub struct Absent {
 impl Hello {
     pub(super) fn within_limits(&self) -> bool {
         self.nickname.len() <= MAX_NAME
+    }
+}
+
+impl Members {
+    pub(super) fn within_limits(&self) -> bool {
+        self.members.len() <= MAX_CLOSURE
     }
 }
 

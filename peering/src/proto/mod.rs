@@ -8,8 +8,8 @@ pub mod envelope;
 mod messages;
 
 pub use messages::{
-    Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, Confirm, Confirmed, Hello, Release, Run,
-    SpaceAnswer, SpaceRequest, Summary, UnitTable,
+    Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, CloneSeen, Confirm, Confirmed, Hello,
+    Member, Members, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
 };
 
 use std::sync::Arc;
@@ -56,6 +56,8 @@ mod kind {
     pub(super) const RANGES: u16 = 17;
     pub(super) const ABSENT: u16 = 18;
     pub(super) const LEAVE: u16 = 19;
+    pub(super) const MEMBERS: u16 = 20;
+    pub(super) const CLONE_SEEN: u16 = 21;
     pub(super) const CONFIRM: u16 = 24;
     pub(super) const CONFIRMED: u16 = 25;
 }
@@ -105,6 +107,10 @@ pub enum Message {
     Absent(Absent),
     /// The sender leaves for good: the receiver takes its units and writes its removal.
     Leave,
+    /// Another host with the receiver's key was refused.
+    CloneSeen(CloneSeen),
+    /// Who is alive: repairs what the membership protocol told too few.
+    Members(Members),
     /// A message of a later release: ignored.
     Unknown {
         /// Its kind.
@@ -156,6 +162,8 @@ impl Message {
             Message::Swim(bytes) => envelope::seal(kind::SWIM, VERSION, bytes),
             Message::Absent(body) => write(kind::ABSENT, body),
             Message::Leave => envelope::seal(kind::LEAVE, VERSION, &[]),
+            Message::Members(body) => write(kind::MEMBERS, body),
+            Message::CloneSeen(body) => write(kind::CLONE_SEEN, body),
             Message::Unknown { kind, version } => envelope::seal(*kind, *version, &[]),
         }
     }
@@ -200,6 +208,8 @@ impl Message {
             kind::ABSENT => Message::Absent(read(kind, body)?),
             kind::LEAVE if body.is_empty() => Message::Leave,
             kind::LEAVE => return Err(DecodeError::Body(kind)),
+            kind::MEMBERS => Message::Members(read(kind, body)?),
+            kind::CLONE_SEEN => Message::CloneSeen(read(kind, body)?),
             _ => return Ok(Message::Unknown { kind, version }),
         };
         if message.within_limits() { Ok(message) } else { Err(DecodeError::Limit(kind)) }
@@ -229,6 +239,7 @@ impl Message {
             Message::ClaimAnswer(answer) => answer.within_limits(),
             Message::Swim(bytes) => bytes.len() <= MAX_SWIM,
             Message::Absent(absent) => absent.peers.len() <= MAX_CLOSURE,
+            Message::Members(members) => members.within_limits(),
             _ => true,
         }
     }

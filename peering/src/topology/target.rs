@@ -8,6 +8,7 @@ use engine::types::PeerId;
 use super::backoff::{Backoff, REFUSED};
 use super::{SETTLED_AFTER, Topology};
 use crate::mesh::{DialId, DialTarget, Target, TargetState, TargetStatus};
+use crate::proto::Purpose;
 
 /// What became of a target so far.
 #[derive(Debug)]
@@ -136,7 +137,7 @@ impl Topology {
         let due: Vec<Target> =
             self.targets.iter().filter(|(_, aim)| aim.is_due(now)).map(|(t, _)| t.clone()).collect();
         for target in due {
-            let dial = self.dial(DialTarget::Named(target.clone()), false);
+            let dial = self.dial(DialTarget::Named(target.clone()), Purpose::Target);
             let resolved = target.host.parse::<std::net::IpAddr>().is_ok();
             if let Some(aim) = self.targets.get_mut(&target) {
                 aim.phase = Phase::Dialling { dial, resolved };

@@ -44,6 +44,26 @@ impl Host {
         conn
     }
 
+    /// So many hosts are known, all of them up.
+    fn crowd(&mut self, hosts: u8) {
+        for n in 1..=hosts {
+            self.topology.set_peer(self.now, peer(n), vec![address()]);
+        }
+    }
+
+    /// Every dial is answered by the host that is meant, until there are no more.
+    fn settle(&mut self) {
+        for _ in 0..50 {
+            self.wait(Duration::from_millis(100));
+            while let Some(action) = self.topology.poll_action() {
+                if let Action::Dial(dial, DialTarget::Addr { peer, .. }) = action {
+                    let conn = self.establish(peer.0[0], Some(dial));
+                    self.topology.handle_greeted(self.now, conn, 77, Purpose::Demand);
+                }
+            }
+        }
+    }
+
     fn state(&self) -> (TargetState, Option<String>) {
         let status = self.topology.target_status(self.now).remove(0);
         (status.state, status.reason)
@@ -52,6 +72,10 @@ impl Host {
 
 fn peer(n: u8) -> PeerId {
     PeerId([n; 16])
+}
+
+fn address() -> SocketAddr {
+    "10.0.0.9:6783".parse().unwrap()
 }
 
 #[test]
@@ -87,9 +111,9 @@ fn the_lower_id_keeps_its_own_of_two_simultaneous_dials() {
     let dial = low.dials()[0];
     let own = low.establish(2, Some(dial));
     let theirs = low.establish(2, None);
-    low.topology.handle_greeted(low.now, own, 77);
+    low.topology.handle_greeted(low.now, own, 77, Purpose::Demand);
     assert!(low.closes().is_empty());
-    low.topology.handle_greeted(low.now, theirs, 77);
+    low.topology.handle_greeted(low.now, theirs, 77, Purpose::Demand);
     assert_eq!(low.closes(), [(theirs, "duplicate".to_owned())]);
     assert_eq!(low.topology.best(peer(2)), Some(own));
 
@@ -97,8 +121,8 @@ fn the_lower_id_keeps_its_own_of_two_simultaneous_dials() {
     let dial = high.dials()[0];
     let own = high.establish(2, Some(dial));
     let theirs = high.establish(2, None);
-    high.topology.handle_greeted(high.now, own, 77);
-    high.topology.handle_greeted(high.now, theirs, 77);
+    high.topology.handle_greeted(high.now, own, 77, Purpose::Demand);
+    high.topology.handle_greeted(high.now, theirs, 77, Purpose::Demand);
     assert!(high.closes().is_empty(), "the lower id judges");
     high.topology.handle_closed(high.now, own, "duplicate");
     assert_eq!(high.state(), (TargetState::Established, None));
@@ -109,10 +133,10 @@ fn a_later_dial_replaces_a_connection_that_is_dead_for_the_other_side() {
     let mut host = Host::new(1, &["node02"]);
     let dial = host.dials()[0];
     let old = host.establish(2, Some(dial));
-    host.topology.handle_greeted(host.now, old, 77);
+    host.topology.handle_greeted(host.now, old, 77, Purpose::Demand);
     host.wait(Duration::from_secs(60));
     let new = host.establish(2, None);
-    host.topology.handle_greeted(host.now, new, 77);
+    host.topology.handle_greeted(host.now, new, 77, Purpose::Demand);
     assert_eq!(host.closes(), [(old, "duplicate".to_owned())]);
 }
 
@@ -122,9 +146,9 @@ fn a_new_boot_nonce_replaces_at_once_whoever_judges() {
         let mut host = Host::new(me, &["node02"]);
         let dial = host.dials()[0];
         let old = host.establish(2, Some(dial));
-        host.topology.handle_greeted(host.now, old, 77);
+        host.topology.handle_greeted(host.now, old, 77, Purpose::Demand);
         let new = host.establish(2, None);
-        host.topology.handle_greeted(host.now, new, 78);
+        host.topology.handle_greeted(host.now, new, 78, Purpose::Demand);
         assert_eq!(host.closes(), [(old, "replaced".to_owned())]);
         assert_eq!(host.topology.connected(), [peer(2)]);
     }
@@ -144,22 +168,64 @@ fn a_refused_peer_is_tried_again_after_a_while() {
 }
 
 #[test]
-fn known_hosts_are_dialled_up_to_the_limit() {
+fn a_few_hosts_are_all_dialled_in_turns() {
     let mut host = Host::new(1, &[]);
-    let addr: SocketAddr = "10.0.0.9:6783".parse().unwrap();
-    for n in 2..=5 {
-        host.topology.set_peer(host.now, peer(n), vec![addr]);
+    for n in 2..=15 {
+        host.topology.set_peer(host.now, peer(n), vec![address()]);
     }
     host.wait(Duration::ZERO);
-    assert_eq!(host.dials().len(), 4);
-    for n in 6..=200 {
-        host.topology.set_peer(host.now, peer(n), vec![addr]);
-    }
-    host.wait(Duration::ZERO);
-    assert_eq!(host.dials().len() + 4, Topology::chosen_limit(200) / 2);
-    host.topology.want(host.now, peer(200));
-    host.topology.want(host.now, peer(200));
+    let first = host.dials();
+    assert!(first.len() < 14, "not all at once: {}", first.len());
+    first.into_iter().for_each(|dial| host.topology.handle_dial_failed(host.now, dial, "no answer"));
+    host.settle();
+    assert_eq!(host.topology.connected().len(), 14);
+}
+
+#[test]
+fn in_a_crowd_a_host_chooses_some_and_the_next_ones_on_the_ring() {
+    let mut host = Host::new(100, &[]);
+    host.crowd(200);
+    host.settle();
+    let connected = host.topology.connected();
+    let wanted = Topology::chosen_limit(200) / 2 + 2;
+    assert!((wanted..=wanted + 2).contains(&connected.len()), "{connected:?}");
+    assert!(connected.contains(&peer(101)) && connected.contains(&peer(102)), "{connected:?}");
+    host.topology.want(host.now, peer(55));
+    host.topology.want(host.now, peer(55));
     assert!(host.dials().len() <= 1);
+}
+
+#[test]
+fn who_comes_when_there_is_no_room_is_sent_elsewhere_but_neighbours_are_let_in() {
+    let mut host = Host::new(100, &[]);
+    host.crowd(200);
+    host.settle();
+    let limit = Topology::chosen_limit(200);
+    for n in 1..=60 {
+        let conn = host.establish(n, None);
+        host.topology.handle_greeted(host.now, conn, 77, Purpose::Chosen);
+        assert!(host.topology.connected().len() <= limit);
+    }
+    assert_eq!(host.topology.connected().len(), limit);
+    assert!(host.closes().iter().all(|(_, reason)| reason == FULL));
+    let neighbour = host.establish(99, None);
+    assert!(host.topology.handle_greeted(host.now, neighbour, 77, Purpose::Chosen));
+    assert_eq!(host.closes().len(), 1);
+    let named = host.establish(61, None);
+    assert!(host.topology.handle_greeted(host.now, named, 77, Purpose::Target), "a target is on top");
+    assert_eq!(host.topology.connected().len(), limit + 1);
+}
+
+#[test]
+fn a_peer_without_room_is_not_pressed_and_shows_no_failure() {
+    let mut host = Host::new(100, &[]);
+    host.crowd(200);
+    host.wait(Duration::from_secs(1));
+    let dial = host.dials()[0];
+    let conn = host.establish(101, Some(dial));
+    host.topology.handle_greeted(host.now, conn, 77, Purpose::Demand);
+    host.topology.handle_closed(host.now, conn, FULL);
+    assert!(host.topology.connection_status(host.now).iter().all(|status| status.reason.is_none()));
 }
 
 #[test]
@@ -174,26 +240,20 @@ fn a_peer_cannot_pile_up_connections_or_stay_silent() {
 }
 
 #[test]
-fn what_was_chosen_before_the_crowd_came_is_trimmed() {
+fn what_was_made_for_one_message_goes_when_nobody_needs_it() {
     let mut host = Host::new(1, &["node02"]);
     let dial = host.dials()[0];
     let aimed = host.establish(2, Some(dial));
-    host.topology.handle_greeted(host.now, aimed, 77);
-    let addr: SocketAddr = "10.0.0.9:6783".parse().unwrap();
-    for n in 3..=60 {
-        host.topology.set_peer(host.now, peer(n), vec![addr]);
-        let dial = {
-            host.topology.want(host.now, peer(n));
-            host.dials()[0]
-        };
-        let conn = host.establish(n, Some(dial));
-        host.topology.handle_greeted(host.now, conn, 77);
+    host.topology.handle_greeted(host.now, aimed, 77, Purpose::Demand);
+    host.crowd(200);
+    host.settle();
+    let settled = host.topology.connected();
+    for n in (150..=160).filter(|n| !settled.contains(&peer(*n))) {
+        let conn = host.establish(n, None);
+        host.topology.handle_greeted(host.now, conn, 77, Purpose::Demand);
     }
-    for _ in 0..3 {
-        host.wait(Duration::from_secs(31));
-        while let Some(dial) = host.dials().pop() {
-            host.topology.handle_dial_failed(host.now, dial, "no answer");
-        }
-    }
-    assert_eq!(host.topology.connected(), [peer(2)], "the target stays; what nobody needs goes");
+    host.wait(Duration::from_secs(11));
+    host.wait(Duration::from_secs(1));
+    assert_eq!(host.topology.connected(), settled, "the target and the chosen ones stay");
+    assert!(settled.contains(&peer(2)));
 }
