@@ -45,6 +45,7 @@ use crate::topology::{Action, Topology};
 use budget::{Budget, Repairs};
 use clones::Clones;
 use journal::Journal;
+use members::Rest;
 use outbox::Outbox;
 use sweep::Sweep;
 use view::{NetworkView, View};
@@ -103,6 +104,7 @@ pub struct Mesh {
     waiting: Waiting,
     budgets: BTreeMap<ConnId, Budget>,
     repairs: Repairs,
+    rest: Rest,
     clones: Clones,
     refused: BTreeSet<PeerId>,
     /// Where a peer's end of the last connection was.
@@ -153,6 +155,7 @@ impl Mesh {
             waiting: Waiting::default(),
             budgets: BTreeMap::new(),
             repairs: Repairs::new(now),
+            rest: Rest::default(),
             clones: Clones::default(),
             refused: BTreeSet::new(),
             seen: BTreeMap::new(),

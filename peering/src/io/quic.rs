@@ -28,7 +28,8 @@ use super::tls::{Credentials, ServerCheck, peer_of};
 use crate::identity::Identity;
 
 /// Silence after which a packet is sent to keep a connection and the NAT entries on its way.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Twice within [`IDLE_TIMEOUT_MS`], and each is sent again until it is acknowledged.
+const KEEP_ALIVE: Duration = Duration::from_millis(4_500);
 /// Silence after which a connection is dead.
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 /// Bytes that a peer may send ahead of what was read: state comes in bursts, and hosts have many peers.

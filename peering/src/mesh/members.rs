@@ -5,9 +5,32 @@ use rand::seq::IteratorRandom;
 use super::{ConnId, Mesh};
 use crate::proto::{Members, Message, Told};
 
+/// For so many ticks after a change members are compared at every one, later at each of this many.
+const RESTLESS: u32 = 10;
+const AT_REST: u32 = 4;
+
+/// Since when nothing has changed.
+#[derive(Default)]
+pub(super) struct Rest {
+    hash: u64,
+    ticks: u32,
+}
+
+impl Rest {
+    /// Counts a tick. True: members are to be compared.
+    fn is_due(&mut self, hash: u64) -> bool {
+        self.ticks = if hash == self.hash { self.ticks.saturating_add(1) } else { 0 };
+        self.hash = hash;
+        self.ticks < RESTLESS || self.ticks.is_multiple_of(AT_REST)
+    }
+}
+
 impl Mesh {
-    /// Starts a comparison with a random partner.
+    /// Starts a comparison with a random partner, now and then.
     pub(super) fn compare_members(&mut self) {
+        if !self.rest.is_due(self.membership.hash()) {
+            return;
+        }
         let partner = self.topology.partners().into_iter().choose(&mut self.rng);
         if let Some(conn) = partner.and_then(|peer| self.topology.best(peer)) {
             self.tell_members(conn, Told::Hash);
@@ -32,5 +55,19 @@ impl Mesh {
         let members = if told == Told::Hash { Vec::new() } else { self.membership.members() };
         let message = Message::Members(Members { hash: self.membership.hash(), told, members });
         self.outbox.push_repairable(conn, message.encode());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_compared_often_after_a_change_and_seldom_at_rest() {
+        let mut rest = Rest::default();
+        let due = |rest: &mut Rest, hash: u64, ticks: usize| (0..ticks).filter(|_| rest.is_due(hash)).count();
+        assert_eq!(due(&mut rest, 1, 10), 10);
+        assert_eq!(due(&mut rest, 1, 40), 10);
+        assert_eq!(due(&mut rest, 2, 10), 10);
     }
 }
