@@ -24,7 +24,7 @@ pub const MAX_DATAGRAM: usize = 1100;
 
 /// A suspicion that was not refuted for so long is death. With the one or two seconds until somebody probes a host, the
 /// second until the probe has failed, and the news, a death is known everywhere in less than ten seconds.
-const SUSPICION_MAX: Duration = Duration::from_secs(4);
+const SUSPICION_MAX: Duration = Duration::from_secs(3);
 
 /// Timers that run later than this show that this host is short of time, and may be wrong about others.
 const LATE: Duration = Duration::from_millis(250);
