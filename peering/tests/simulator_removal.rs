@@ -114,7 +114,7 @@ fn a_host_cut_off_is_removed_and_learns_it_when_the_wire_is_mended() {
         let mut world = cluster(seed, 5);
         world.partition(&[0, 1, 2], &[3, 4]);
         wait_until_down(&mut world, 0, 3);
-        wait_until_down(&mut world, 0, 4);
+        wait_until_down(&mut world, 1, 4);
         wait_until_down(&mut world, 3, 0);
         // Each side removes of the other.
         assert_eq!(world.remove_peer(0, "host3", false), Ok(true));
