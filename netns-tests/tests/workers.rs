@@ -128,8 +128,7 @@ fn send(to: SocketAddr) -> Result<()> {
             // A full buffer here loses a datagram, and reorders none.
             let _ = socket.send(&datagram);
         }
-        // What is sent without a rest must fit the ring of the device, whatever the workers are doing.
-        if number.is_multiple_of(2) {
+        if number.is_multiple_of(4) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -317,6 +317,7 @@ impl Membership {
         if self.left {
             return;
         }
+        self.outlive(now, members);
         let known: BTreeMap<[u8; 16], (u64, u16, State)> = self
             .foca
             .iter_membership_state()
@@ -343,6 +344,17 @@ impl Membership {
         let news: Vec<_> = news.collect();
         let _refused = self.foca.apply_many(news.into_iter(), false, &mut self.runtime);
         self.absorb(now);
+    }
+
+    /// A start of this host that it does not remember, since its disk is lost, is known elsewhere: the next one is above
+    /// it, or nobody would hear this host.
+    fn outlive(&mut self, now: Instant, members: &[proto::Member]) {
+        let own = self.foca.identity().clone();
+        let starts = members.iter().filter(|member| member.peer.0 == own.peer).map(|member| member.bump);
+        if let Some(last) = starts.max().filter(|last| *last > own.bump) {
+            self.raise(now, last.saturating_add(1));
+            self.events.push_back(MemberEvent::Rejoined(self.foca.identity().bump));
+        }
     }
 
     /// How often the usual time this host waits before it judges others.
@@ -598,6 +610,21 @@ mod tests {
             pair.run(Duration::from_secs(1));
         }
         assert_eq!(pair.states(), [PeerState::Alive; 2]);
+    }
+
+    #[test]
+    fn a_host_outlives_a_start_that_it_does_not_remember() {
+        let mut pair = Pair::new();
+        let forgotten = proto::Member { peer: PeerId([2; 16]), bump: 70_000, denials: 0, state: 2 };
+        pair.hosts[0].1.merge(pair.now, &[forgotten]);
+        pair.hosts[1].1.announce(pair.now, PeerId([1; 16]));
+        pair.run(Duration::from_secs(1));
+        assert_eq!(pair.states()[0], PeerState::Down, "the earlier start counts");
+        let known = pair.hosts[0].1.members();
+        pair.hosts[1].1.merge(pair.now, &known);
+        pair.hosts[1].1.announce(pair.now, PeerId([1; 16]));
+        pair.run(Duration::from_secs(1));
+        assert_eq!(pair.states()[0], PeerState::Alive);
     }
 
     #[test]

@@ -11,7 +11,7 @@ const HOSTS: u8 = 5;
 /// How often they die unless the environment says otherwise.
 const ROUNDS: u32 = 3;
 /// How long the hosts may take to agree again, on a busy machine.
-const AGREEMENT: Duration = Duration::from_secs(20);
+const AGREEMENT: Duration = Duration::from_secs(15);
 /// The kill comes so much later in each round than in the one before, so that it meets an attachment everywhere on
 /// its way: one takes a tenth of a second or two.
 const STEP: Duration = Duration::from_millis(17);

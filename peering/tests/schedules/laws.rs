@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use engine::types::{PeerId, PortId};
-use peering::gossip::{Slot, Stamp};
+use peering::gossip::{Record, Slot, Stamp};
 use peering::ipam::Pool;
 use peering::mesh::EndpointView;
 use peering::records::Body;
@@ -17,6 +18,9 @@ use crate::sim::{AGREEMENT, Host, World};
 /// Why a host may end a connection. A dispute about state is no reason.
 const REASONS: [&str; 8] =
     ["self", "stopped", "idle", "replaced", "duplicate", "too many connections", "no greeting", "no answer"];
+
+/// What a host hears is on its disk so soon, and twice the time that the disk takes.
+const LAZY: Duration = Duration::from_millis(1100);
 
 /// What was seen so far, as far as the laws need it.
 #[derive(Default)]
@@ -28,11 +32,13 @@ pub struct Laws {
     /// Units of hosts that somebody removed, who may not know it and go on: two may give out what is in them, until they
     /// meet.
     taken: BTreeSet<u16>,
+    /// Addresses that such a host has at containers: those that it claimed are in the units of others.
+    taken_addrs: BTreeSet<IpAddr>,
     removed: BTreeSet<PeerId>,
-    /// The newest tombstone of each slot that any host but its writer showed.
+    /// The newest tombstone of each slot that any host but its writer wrote to its disk.
     deleted: BTreeMap<Slot, Stamp>,
-    /// The newest tombstone of each slot that a host showed in one life.
-    seen: BTreeMap<(usize, u64, Slot), Stamp>,
+    /// The newest tombstone of each slot that a host showed in one life, and since when its disk could take it.
+    seen: BTreeMap<(usize, u64, Slot), (Stamp, Instant)>,
     /// Hosts that do not know what they promised: their disk is lost, or an older one came back.
     forgetful: BTreeSet<usize>,
     /// The containers whose hosts forgot that they answered for them.
@@ -64,6 +70,8 @@ impl Laws {
                 }
             }
         }
+        let removed = world.hosts.iter().filter(|host| self.removed.contains(&host.peer_id()));
+        self.taken_addrs.extend(removed.flat_map(told).flat_map(|(_, addrs)| addrs));
         self.take();
         self.owned.clear();
         for run in world.hosts.iter().flat_map(Host::units) {
@@ -80,7 +88,10 @@ impl Laws {
     fn assert_no_duplicates(&self, world: &World) {
         let mut duplicates = world.duplicates();
         let pool = Pool::new(world.hosts[0].launch.range.parse().expect("a range")).expect("a pool");
-        let taken = |addr: &IpAddr| pool.unit_of(*addr).is_some_and(|unit| self.taken.contains(&unit));
+        let taken = |addr: &IpAddr| {
+            self.taken_addrs.contains(addr)
+                || pool.unit_of(*addr).is_some_and(|unit| self.taken.contains(&unit))
+        };
         duplicates.retain(|(addr, _)| !taken(addr));
         assert!(duplicates.is_empty(), "seed {}: addresses have two holders: {duplicates:?}", world.seed);
     }
@@ -106,19 +117,30 @@ impl Laws {
         for (number, host) in world.hosts.iter().enumerate() {
             let Some(mesh) = &host.mesh else { continue };
             for record in mesh.records() {
-                let (slot, stamp) = (record.slot(), record.stamp());
-                let seen = self.seen.get(&(number, host.life, slot));
                 if record.deleted() {
-                    self.seen.insert((number, host.life, slot), stamp);
-                    if record.signer() != mesh.peer_id() {
-                        let newest = self.deleted.entry(slot).or_insert(stamp);
-                        *newest = stamp.max(*newest);
-                    }
+                    self.deletion(world, number, record);
                 } else {
-                    let again = seen.is_some_and(|deleted| stamp < *deleted);
+                    let seen = self.seen.get(&(number, host.life, record.slot()));
+                    let again = seen.is_some_and(|(deleted, _)| record.stamp() < *deleted);
                     assert!(!again, "seed {}: {record:?} is live again at {number}", world.seed);
                 }
             }
+        }
+    }
+
+    /// What a host heard from another and did not write yet may be forgotten by everybody: the host crashes, and the
+    /// writer stays away.
+    fn deletion(&mut self, world: &World, number: usize, record: &Record) {
+        let host = &world.hosts[number];
+        let (slot, stamp) = (record.slot(), record.stamp());
+        let seen = self.seen.entry((number, host.life, slot)).or_insert((stamp, world.now));
+        if seen.0 != stamp || host.disk_fails {
+            *seen = (stamp, world.now);
+        }
+        let written = world.now - seen.1 >= LAZY + 2 * host.disk_time;
+        if written && record.signer() != host.peer_id() {
+            let newest = self.deleted.entry(slot).or_insert(stamp);
+            *newest = stamp.max(*newest);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::sim::{Clock, Launch, Link, Loss, World};
 /// The laws are looked at so often while nothing is done.
 const LOOK: Duration = Duration::from_millis(500);
 /// Every request is answered so soon after everybody agrees.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An address that was claimed for nobody is free again so soon.
 const LEAK: Duration = Duration::from_secs(75);
@@ -163,7 +163,11 @@ impl Run {
                 running.into_iter().for_each(|host| self.crash(host, loss.into()));
             }
             Step::RestartAll => (0..self.world.hosts.len()).for_each(|host| self.restart(host)),
-            Step::Remove { at, of } if self.hears(at) => self.world.remove(at, of),
+            Step::Remove { at, of } if self.hears(at) => {
+                // What the removed one has at this moment is what is taken.
+                self.laws.look(&self.world);
+                self.world.remove(at, of);
+            }
             Step::Connect { from, to } if self.hears(from) => self.world.connect(from, to),
             Step::Reset { host, force } if self.hears(host) => self.world.reset(host, force),
             Step::Replace { host } => self.replace(host),

@@ -159,7 +159,12 @@ impl World {
                 self.wires.close(number, conn);
             }
             Output::Dial { dial, target } => self.dial(number, dial, target),
-            Output::Left { result } => self.hosts[number].left = Some(result),
+            // Whoever asks again is answered with the one who asked first.
+            Output::Left { result } => {
+                if self.hosts[number].left != Some(Ok(())) {
+                    self.hosts[number].left = Some(result);
+                }
+            }
             Output::Allocated { request, result } => {
                 self.note(&format!("answer {request:?} on {number}: {result:?}"));
                 self.hosts[number].answered(self.now, request, result);

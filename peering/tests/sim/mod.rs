@@ -178,8 +178,11 @@ impl World {
         self.pump(number);
     }
 
-    /// Has a host leave for good; the answer is its `left`.
+    /// Has a host leave for good; the answer is its `left`. One that has left hears no more of it.
     pub fn reset(&mut self, number: usize, force: bool) {
+        if self.hosts[number].left == Some(Ok(())) {
+            return;
+        }
         self.note(&format!("reset {number} force={force}"));
         let now = self.hosts[number].here(self.now);
         self.hosts[number].left = None;
