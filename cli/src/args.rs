@@ -140,6 +140,9 @@ pub(crate) struct LaunchArgs {
     /// Largest packet of the overlay in bytes, decided by the founding host [default: 1450]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=65_000))]
     pub(crate) mtu: Option<u16>,
+    /// The group that may use the daemon, beside root: the socket is given to it
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
     /// Serve counters to Prometheus, as ADDR:PORT over HTTP [default: not at all]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics_addr: Option<SocketAddr>,

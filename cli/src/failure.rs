@@ -74,6 +74,8 @@ pub(crate) mod code {
     pub(crate) const NOBODY_TAKES_SPACE: &str = "nobody_takes_space";
     /// The caller is not root, or may not open the socket.
     pub(crate) const NOT_PERMITTED: &str = "not_permitted";
+    /// The group of `--group` is not there.
+    pub(crate) const UNKNOWN_GROUP: &str = "unknown_group";
     /// /dev/net/tun cannot be opened.
     pub(crate) const NO_TUN: &str = "no_tun";
     /// Somebody else has a port that is needed.
@@ -84,6 +86,8 @@ pub(crate) mod code {
     pub(crate) const RANGE_UNUSABLE: &str = "range_unusable";
     /// Another process uses the state directory.
     pub(crate) const STATE_DIR_IN_USE: &str = "state_dir_in_use";
+    /// Others may write in the run directory.
+    pub(crate) const RUN_DIR_OPEN: &str = "run_dir_open";
     /// The state directory cannot be used.
     pub(crate) const STATE_DIR_UNUSABLE: &str = "state_dir_unusable";
     /// The daemon could not start for another reason.

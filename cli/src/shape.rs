@@ -417,6 +417,20 @@ pub(crate) struct Process {
     pub(crate) resident_kib: Option<u64>,
     pub(crate) threads: Option<u64>,
     pub(crate) descriptors: Option<u64>,
+    pub(crate) privileges: Privileges,
+}
+
+/// What the threads of the daemon may do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Privileges {
+    /// What any of them has in any set but the bounding one, as `CAP_NET_ADMIN`.
+    pub(crate) capabilities: Vec<String>,
+    /// What could be had by executing a program, were it not for `no_new_privs`.
+    pub(crate) bounding: Vec<String>,
+    /// No program that is executed gives more.
+    pub(crate) no_new_privs: bool,
+    /// A crash leaves an image of the memory, and others may look into it.
+    pub(crate) dumpable: bool,
 }
 
 /// A line of the forwarding table.

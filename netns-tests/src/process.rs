@@ -118,6 +118,14 @@ impl Tool {
         self
     }
 
+    /// Has another program run it, whose words come first: `setpriv` or a shell.
+    pub fn through(mut self, words: &[&str]) -> Self {
+        let mut words = words.iter().map(|word| (*word).to_owned());
+        let program = std::mem::replace(&mut self.program, words.next().unwrap_or_default());
+        self.args.splice(0..0, words.chain([program]));
+        self
+    }
+
     /// Kills it, and fails, after this time.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;

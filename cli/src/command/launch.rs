@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+
+use nix::fcntl::OFlag;
 
 use super::runtime;
 use crate::args::{Common, LaunchArgs};
@@ -42,8 +45,9 @@ fn foreground(common: &Common, args: LaunchArgs) -> Result<ExitCode, Failure> {
     };
     let log = log::start(args.log_level, args.log_format);
     let done = options(common, args, log).and_then(|options| {
+        let group = daemon::privileges::give_up(&options.launch)?;
         let runtime = runtime()?;
-        let done = runtime.block_on(daemon::run(options, &mut launcher));
+        let done = runtime.block_on(daemon::run(options, group, &mut launcher));
         // The data plane and the tasks end with the process.
         runtime.shutdown_background();
         done
@@ -111,7 +115,8 @@ fn append_to(path: &Path) -> io::Result<File> {
         // On a full disk the old one goes on.
         let _ = std::fs::rename(path, path.with_extension("log.1"));
     }
-    OpenOptions::new().create(true).append(true).open(path)
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {

@@ -1,7 +1,7 @@
 //! What can be asked of the daemon: HTTP/1.1 and JSON on the socket in the run directory.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine::capture::MAX_SNAPLEN;
+use nix::unistd::Gid;
 use peering::mesh::{MESH_NETWORK, RemoveError, Removed, Target};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -33,11 +34,13 @@ const MODE: u32 = 0o660;
 type Answer<T> = Result<Json<T>, Failure>;
 type Asked = State<Arc<Daemon>>;
 
-/// Opens the socket in `run_dir`, in place of one that a dead daemon left there. The lock must be held.
-pub(super) fn bind(run_dir: &std::path::Path) -> io::Result<UnixListener> {
+/// Opens the socket in `run_dir`, in place of one that a dead daemon left there. The lock must be held, and the umask
+/// keep everybody else out meanwhile.
+pub(super) fn bind(run_dir: &std::path::Path, group: Option<Gid>) -> io::Result<UnixListener> {
     let path = run_dir.join(SOCKET);
     remove(run_dir)?;
     let listener = UnixListener::bind(&path)?;
+    chown(&path, None, group.map(Gid::as_raw))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE))?;
     Ok(listener)
 }

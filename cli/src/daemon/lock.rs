@@ -1,18 +1,22 @@
 //! One daemon per run directory: a lock file that says who holds it, and waiting for that process to end.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Gid;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Name of the lock in the run directory.
 const LOCK: &str = "lock";
+/// Whoever may open the file may lock it, and so keep a daemon from starting.
+const MODE: u32 = 0o640;
 /// How often a lock that changes hands is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -92,7 +96,7 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
 /// The lock, held. Its file says by whom.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
     path: PathBuf,
     previous: Option<Holder>,
 }
@@ -102,8 +106,7 @@ impl Lock {
     pub(crate) fn take(run_dir: &Path) -> io::Result<Result<Lock, Option<Holder>>> {
         let path = run_dir.join(LOCK);
         loop {
-            let mut file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let mut file = open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Err(read_holder(&mut file))),
@@ -112,7 +115,8 @@ impl Lock {
             if is_current(&file, &path)? {
                 let previous = read_holder(&mut file);
                 write_holder(&mut file)?;
-                return Ok(Ok(Lock { _file: file, path, previous }));
+                file.set_permissions(Permissions::from_mode(MODE))?;
+                return Ok(Ok(Lock { file, path, previous }));
             }
         }
     }
@@ -166,10 +170,22 @@ impl Lock {
         }
     }
 
+    /// Lets the members of a group see who holds it, and whether.
+    pub(crate) fn give_to(&self, group: Option<Gid>) -> io::Result<()> {
+        fchown(&self.file, None, group.map(Gid::as_raw))
+    }
+
     /// Gives the lock back: the file goes first, so that nobody locks one that is about to vanish unseen.
     pub(crate) fn release(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
+}
+
+/// A name that somebody made lead elsewhere is not followed.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(MODE);
+    options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
 }
 
 /// True when `path` still leads to `file`: its last holder may have removed it between our open and our lock.

@@ -18,6 +18,7 @@ mod follow;
 pub(crate) mod lock;
 mod metrics;
 mod ports;
+pub(crate) mod privileges;
 mod range;
 mod readdress;
 pub(crate) mod ready;

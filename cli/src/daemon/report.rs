@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use engine::tables::{Entry, Place};
 
-use super::Daemon;
+use super::{Daemon, privileges};
 use crate::failure::Failure;
 use crate::kernel;
 use crate::shape::{DaemonReport, Forwarding, Process, Reported};
@@ -43,6 +43,7 @@ impl Daemon {
             resident_kib: value("VmRSS:"),
             threads: value("Threads:"),
             descriptors: fs::read_dir("/proc/self/fd").ok().map(|all| all.count() as u64),
+            privileges: privileges::held(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! From nothing to ready, and back to nothing.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use engine::io::engine::{self as data_plane, Engine, EngineConfig};
 use engine::io::netns::Netns;
 use engine::io::socket::SocketError;
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, geteuid};
 use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,7 +52,13 @@ pub(crate) struct Options {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(crate) async fn run(options: Options, launcher: &mut Launcher) -> Result<(), Failure> {
+///
+/// Members of `group` may use it, beside root.
+pub(crate) async fn run(
+    options: Options,
+    group: Option<Gid>,
+    launcher: &mut Launcher,
+) -> Result<(), Failure> {
     check_host()?;
     let run_dir = options.run_dir.clone();
     if run_dir == options.launch.state_dir {
@@ -58,9 +66,11 @@ pub(crate) async fn run(options: Options, launcher: &mut Launcher) -> Result<(),
             .hint("both hold a lock: give each its own"));
     }
     make_dir(&run_dir, RUN_DIR_MODE)?;
+    check_run_dir(&run_dir)?;
     let lock = take_lock(&run_dir).await?;
+    lock.give_to(group).map_err(|e| unusable_lock(&run_dir, &e))?;
     let signals = Signals::new().map_err(Failure::internal)?;
-    let result = serve(options, launcher, signals).await;
+    let result = serve(options, group, launcher, signals).await;
     // Nothing of this is worth failing for: the process ends, and the next daemon takes over what is left.
     let _ = api::remove(&run_dir);
     let _ = lock.release();
@@ -79,20 +89,47 @@ pub(crate) fn check_host() -> Result<(), Failure> {
     })
 }
 
-/// Makes a directory, with those above it, if it is not there.
+/// Makes a directory, with those above it, if it is not there; whatever the umask is.
 pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<(), Failure> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
-    made.map_err(|e| {
+    make_all(dir, mode).map_err(|e| {
         Failure::new(code::START_FAILED, format!("{} cannot be made: {e}", dir.display()))
             .hint("choose other places with --run-dir and --state-dir")
     })
 }
 
+fn make_all(dir: &Path, mode: u32) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_all(parent, mode)?;
+    }
+    match std::fs::DirBuilder::new().mode(mode).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made.and_then(|()| std::fs::set_permissions(dir, Permissions::from_mode(mode))),
+    }
+}
+
+/// Whoever may write in the run directory may put another socket in place of ours, or lead us to another file.
+fn check_run_dir(dir: &Path) -> Result<(), Failure> {
+    let meta = std::fs::metadata(dir).map_err(Failure::internal)?;
+    if meta.uid() == geteuid().as_raw() && meta.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let (mode, owner) = (meta.mode() & 0o777, meta.uid());
+    let message =
+        format!("others may write in the run directory {} (mode {mode:03o}, owner {owner})", dir.display());
+    Err(Failure::new(code::RUN_DIR_OPEN, message)
+        .hint("`chown root` and `chmod 755` it, or choose another with --run-dir"))
+}
+
+fn unusable_lock(run_dir: &Path, error: &io::Error) -> Failure {
+    Failure::new(code::START_FAILED, format!("{}: {error}", run_dir.join("lock").display()))
+}
+
 /// Takes the lock, over from a daemon that died or is about to end.
 async fn take_lock(run_dir: &Path) -> Result<Lock, Failure> {
-    let unusable =
-        |e: io::Error| Failure::new(code::START_FAILED, format!("{}: {e}", run_dir.join("lock").display()));
+    let unusable = |e: io::Error| unusable_lock(run_dir, &e);
     if let Ok(lock) = Lock::take_within(run_dir, Duration::ZERO).await.map_err(unusable)? {
         return Ok(lock);
     }
@@ -116,14 +153,19 @@ fn running(run_dir: &Path, pid: Option<u32>) -> Failure {
     .hint("add peers with `meshnet connect PEER`, or end it with `meshnet stop`")
 }
 
-async fn serve(options: Options, launcher: &mut Launcher, signals: Signals) -> Result<(), Failure> {
+async fn serve(
+    options: Options,
+    group: Option<Gid>,
+    launcher: &mut Launcher,
+    signals: Signals,
+) -> Result<(), Failure> {
     let metrics = match options.launch.metrics_addr {
         Some(addr) => Some(metrics::bind(addr).await?),
         None => None,
     };
     let daemon = begin(options.launch, options.log).await?;
     tokio::select! {
-        done = live(&daemon, &options.run_dir, metrics, launcher, signals) => done,
+        done = live(&daemon, (&options.run_dir, group), metrics, launcher, signals) => done,
         crash = daemon.peering.crashed() => Err(crashed(&crash)),
     }
 }
@@ -131,14 +173,14 @@ async fn serve(options: Options, launcher: &mut Launcher, signals: Signals) -> R
 /// From the ports of the last daemon to the farewell.
 async fn live(
     daemon: &Arc<Daemon>,
-    run_dir: &Path,
+    (run_dir, group): (&Path, Option<Gid>),
     metrics: Option<TcpListener>,
     launcher: &mut Launcher,
     mut signals: Signals,
 ) -> Result<(), Failure> {
     reattach::reattach(daemon).await?;
     let warnings = daemon.check_range_at_launch().await?;
-    let listener = listen(run_dir)?;
+    let listener = listen(run_dir, group)?;
     tokio::spawn(api::serve(Arc::clone(daemon), listener));
     if let Some(metrics) = metrics {
         tokio::spawn(metrics::serve(Arc::clone(daemon), metrics));
@@ -219,8 +261,8 @@ fn crashed(crash: &str) -> Failure {
         .hint("start it again with `meshnet launch`, and report what the log says")
 }
 
-fn listen(run_dir: &Path) -> Result<UnixListener, Failure> {
-    api::bind(run_dir).map_err(|e| {
+fn listen(run_dir: &Path, group: Option<Gid>) -> Result<UnixListener, Failure> {
+    api::bind(run_dir, group).map_err(|e| {
         Failure::new(code::START_FAILED, format!("the socket in {} cannot be made: {e}", run_dir.display()))
             .hint("choose another place with --run-dir")
     })

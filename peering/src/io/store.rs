@@ -9,11 +9,12 @@ mod lock;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub use file::{Contents, StateFile};
 use lock::DirLock;
+use nix::unistd::geteuid;
 
 use crate::mesh::Mesh;
 use crate::records::ClusterId;
@@ -102,12 +103,13 @@ impl Store {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
         let mut warnings = Vec::new();
-        let mode = fs::metadata(dir).map_err(failed("read", dir))?.permissions().mode();
-        if mode & 0o022 != 0 {
+        let meta = fs::metadata(dir).map_err(failed("read", dir))?;
+        let (mode, owner) = (meta.permissions().mode() & 0o777, meta.uid());
+        if mode & 0o022 != 0 || owner != geteuid().as_raw() {
             let message = format!(
-                "others may write in the state directory {} (mode {:03o}): `chmod 700` it",
-                dir.display(),
-                mode & 0o777
+                "others may write in the state directory {} (mode {mode:03o}, owner {owner}): `chown root` and \
+                 `chmod 700` it",
+                dir.display()
             );
             warnings.push(("state_dir_open", message));
         }

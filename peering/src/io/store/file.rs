@@ -95,7 +95,12 @@ impl StateFile {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // What somebody else may have put there, with another mode or leading elsewhere, is not written to.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = file.write_all(&header(FORMAT, bytes)).and_then(|()| file.write_all(bytes));
     if let Err(error) = written.and_then(|()| file.sync_all()) {
         // What was half written would keep the room that is missing.
