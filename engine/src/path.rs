@@ -21,8 +21,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const HURRY: Duration = Duration::from_millis(100);
 /// How many probes are sent in a hurry.
 const HURRIED: u32 = 5;
-/// Pause between rounds while the path is up, and the longest while it is down.
+/// Shortest pause between rounds while the path is up, and the longest while it is down.
 const REST: Duration = Duration::from_secs(10);
+/// With many peers the pause is so long for each of them: what a host sends at rest does not grow with them.
+const PACE: Duration = Duration::from_millis(500);
 /// Rounds without an answer after which a candidate counts as silent.
 const MISSES: u32 = 4;
 /// Rounds after which a silent peer is asked no more often than one that answers.
@@ -187,11 +189,12 @@ impl Paths {
     }
 
     fn run_round(&mut self, now: Instant, id: PeerId) {
+        let rest = self.rest();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let hurried = peer.rounds < HURRIED;
         if !hurried && !peer.rested && peer.is_answered() {
             peer.rested = true;
-            peer.next_round = now + REST;
+            peer.next_round = now + rest;
             return;
         }
         peer.rested = false;
@@ -207,7 +210,12 @@ impl Paths {
             }
         }
         peer.rounds = peer.rounds.saturating_add(1);
-        peer.next_round = now + peer.pause(hurried);
+        peer.next_round = now + peer.pause(hurried, rest);
+    }
+
+    fn rest(&self) -> Duration {
+        let peers = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        REST.max(PACE.saturating_mul(peers))
     }
 
     /// Tells what changed for a peer since the last event.
@@ -260,10 +268,10 @@ impl Peer {
         up.peek().is_some() && up.all(|c| c.answered >= c.passed)
     }
 
-    fn pause(&self, hurried: bool) -> Duration {
+    fn pause(&self, hurried: bool, rest: Duration) -> Duration {
         match self.candidates.iter().any(|c| c.passed > 0) {
             _ if hurried => HURRY,
-            false if self.rounds >= PATIENT => REST,
+            false if self.rounds >= PATIENT => rest,
             _ => RETRY,
         }
     }

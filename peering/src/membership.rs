@@ -37,7 +37,7 @@ const DOUBT_MAX: u32 = 7 * DOUBT_STEP;
 /// A host at random is probed so often; neighbours, to which there is a connection anyway, are watched more closely.
 const PROBE_PERIOD: Duration = Duration::from_secs(2);
 
-/// A neighbour that is silent for so long after a first question, and the second one at half of it, is suspected.
+/// A neighbour that is silent for so long after a first question, and was asked again at half of it, is suspected.
 const WATCH_ANSWER: Duration = Duration::from_secs(1);
 
 /// Timers that run later than this show that this host itself stood still: the time does not count against others.
@@ -172,6 +172,12 @@ impl Membership {
     /// The peers to which there are connections that stay: they are looked after more closely than others.
     pub fn set_neighbours(&mut self, now: Instant, neighbours: Vec<PeerId>) {
         self.watch.set_neighbours(now, neighbours);
+    }
+
+    /// Somebody is suspected or dead, here or in what others tell: the neighbours are looked after now.
+    pub fn hurry(&mut self, now: Instant) {
+        self.watch.hurry(now);
+        self.watch_neighbours(now);
     }
 
     /// The next datagram, and whom it is for.

@@ -128,3 +128,30 @@ fn a_path_that_carries_full_packets_is_better_than_one_before_it_that_does_not()
     world.run(60 * second());
     assert_eq!(world.here.path(PEER), Some(addr(3)));
 }
+
+/// The probes that go out within a minute of rest.
+fn probes_in_a_minute(peers: u8) -> usize {
+    let mut world = World::new(&[addr(2)]);
+    for other in 1..peers {
+        world.here.set_peer(world.now, PeerId([other; 16]), &[addr(100 + other)]);
+    }
+    let mut sent = 0;
+    let begin = world.now + Duration::from_secs(120);
+    while world.now < begin + Duration::from_secs(60) {
+        world.now += Duration::from_millis(100);
+        world.here.handle_timeout(world.now);
+        while let Some(probe) = world.here.poll_transmit() {
+            sent += usize::from(world.now > begin);
+            world.carry(&probe);
+        }
+    }
+    sent
+}
+
+#[test]
+fn many_peers_cost_at_rest_no_more_than_a_few() {
+    let (few, some, many) = (probes_in_a_minute(2), probes_in_a_minute(20), probes_in_a_minute(100));
+    assert!(few > 10, "{few} probes to two peers");
+    assert!(some > 5 * few, "{some} probes to twenty peers");
+    assert!(many < some + some / 4, "{many} probes to a hundred peers, {some} to twenty");
+}

@@ -12,6 +12,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A host from which something came this recently is not dead, whoever suspects it.
 const HEARD: Duration = Duration::from_secs(2);
 
+/// A death seldom comes alone: when one is near, all neighbours are asked at once, but not more often than this.
+const HURRY: Duration = Duration::from_secs(5);
+
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
@@ -28,11 +31,15 @@ pub(super) struct Watch {
     heard: BTreeMap<PeerId, Instant>,
     asked: BTreeMap<PeerId, Asked>,
     next: Option<Instant>,
+    /// To be asked before it is their turn.
+    urgent: Vec<PeerId>,
+    hurried: Option<Instant>,
 }
 
+/// A question without an answer: when it is overdue, and whether it is the second one.
 #[derive(Clone, Copy)]
 struct Asked {
-    first: Instant,
+    until: Instant,
     again: bool,
 }
 
@@ -44,6 +51,7 @@ impl Watch {
             neighbours.into_iter().filter(|peer| !self.neighbours.contains(peer)).collect();
         self.neighbours.extend(new);
         self.asked.retain(|peer, _| self.neighbours.contains(peer));
+        self.urgent.retain(|peer| self.neighbours.contains(peer));
         self.heard.retain(|_, at| now.saturating_duration_since(*at) <= HEARD);
         self.next = (!self.neighbours.is_empty()).then(|| self.next.unwrap_or(now + PERIOD));
     }
@@ -59,34 +67,52 @@ impl Watch {
         self.heard.get(&peer).is_some_and(|at| now.saturating_duration_since(*at) <= HEARD)
     }
 
-    /// When [`Self::poll`] has something to do.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.next
+    /// Somebody is suspected, or dead.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if self.hurried.is_none_or(|last| now.saturating_duration_since(last) >= HURRY) {
+            self.hurried = Some(now);
+            self.urgent = self.neighbours.iter().copied().filter(|peer| !self.spares(now, *peer)).collect();
+        }
     }
 
-    /// What is to be done now, if anything; `patience` is how long an answer may take.
+    /// When [`Self::poll`] has something to do.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.asked.values().map(|asked| asked.until).chain(self.next).min()
+    }
+
+    /// What is to be done now, if anything; `patience` is how long two questions may go without an answer.
     pub(super) fn poll(&mut self, now: Instant, patience: Duration) -> Option<Step> {
-        self.next.filter(|next| *next <= now)?;
-        let late = |asked: &Asked, part: u32| now.saturating_duration_since(asked.first) >= patience / part;
-        if let Some(peer) =
-            self.asked.iter().find(|(_, asked)| asked.again && late(asked, 1)).map(|(peer, _)| *peer)
-        {
-            self.asked.remove(&peer);
-            return Some(Step::Suspect(peer));
+        let next = self.next?;
+        let until = now + patience / 2;
+        if let Some((&peer, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.until <= now) {
+            if asked.again {
+                self.asked.remove(&peer);
+                return Some(Step::Suspect(peer));
+            }
+            *asked = Asked { until, again: true };
+            return Some(Step::Ask(peer));
         }
-        let slow = self.asked.iter_mut().find(|(_, asked)| !asked.again && late(asked, 2));
-        if let Some((peer, asked)) = slow {
-            asked.again = true;
-            return Some(Step::Ask(*peer));
+        while let Some(peer) = self.urgent.pop() {
+            if self.ask(peer, until) {
+                return Some(Step::Ask(peer));
+            }
+        }
+        if next > now {
+            return None;
         }
         self.next = Some(now + PERIOD);
         let peer = self.neighbours.pop_front()?;
         self.neighbours.push_back(peer);
+        self.ask(peer, until).then_some(Step::Ask(peer))
+    }
+
+    /// False for a peer that was asked already.
+    fn ask(&mut self, peer: PeerId, until: Instant) -> bool {
         let fresh = !self.asked.contains_key(&peer);
         if fresh {
-            self.asked.insert(peer, Asked { first: now, again: false });
+            self.asked.insert(peer, Asked { until, again: false });
         }
-        fresh.then_some(Step::Ask(peer))
+        fresh
     }
 }
 
@@ -130,5 +156,25 @@ mod tests {
         assert!(!watch.spares(now, TWO));
         watch.set_neighbours(now, Vec::new());
         assert_eq!(watch.next(), None);
+    }
+
+    #[test]
+    fn in_a_hurry_all_are_asked_at_once_but_not_over_and_over() {
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let mut now = Instant::now();
+        let mut watch = Watch::default();
+        let many: Vec<PeerId> = (1..=20).map(|n| PeerId([n; 16])).collect();
+        watch.set_neighbours(now, many.clone());
+        watch.hurry(now);
+        let asked = |steps: &[Step]| steps.iter().filter(|step| matches!(step, Step::Ask(_))).count();
+        let steps = run(&mut watch, &mut now, Duration::from_millis(100), &many);
+        assert_eq!(asked(&steps), many.len());
+        watch.hurry(now);
+        let steps = run(&mut watch, &mut now, Duration::from_secs(3), &many);
+        assert!(asked(&steps) <= 3, "{steps:?}");
+        now += HURRY;
+        watch.hurry(now);
+        let steps = run(&mut watch, &mut now, Duration::from_millis(1100), &many[1..]);
+        assert_eq!(steps.iter().filter(|step| matches!(step, Step::Suspect(_))).count(), 1, "{steps:?}");
     }
 }

@@ -254,11 +254,14 @@ impl Mesh {
     /// knocked at.
     pub(super) fn look_at_members(&mut self) {
         self.look_for_strangers();
-        for (peer, state) in self.membership.states() {
-            if !self.store.removed(peer) && self.states.get(&peer) != Some(&state) {
-                self.set_state(peer, state);
-            }
+        let states = self.membership.states().into_iter();
+        let changed: Vec<(PeerId, PeerState)> = states
+            .filter(|(peer, state)| !self.store.removed(*peer) && self.states.get(peer) != Some(state))
+            .collect();
+        if changed.iter().any(|(_, state)| *state == PeerState::Suspect) {
+            self.membership.hurry(self.now);
         }
+        changed.into_iter().for_each(|(peer, state)| self.set_state(peer, state));
         for peer in self.topology.connected() {
             match self.membership.state(peer) {
                 _ if self.store.removed(peer) => {}
