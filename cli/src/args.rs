@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// External VXLAN endpoints: kernel, Open vSwitch, hardware
     #[command(subcommand)]
     Vtep(VtepCommand),
+    /// The secret that closes a cluster
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Show how this host and the cluster are, or wait until they are
     Status(StatusArgs),
     /// Print everything that helps to find a fault, as one JSON document; no key and no secret is in it
@@ -124,6 +127,10 @@ pub(crate) struct LaunchArgs {
     /// The address other hosts are told for the data port alone
     #[arg(long, value_name = "ADDR")]
     pub(crate) data_addr: Option<IpAddr>,
+    /// The file with the secret that all hosts of the cluster have; MESHNET_SECRET may hold the secret itself [default: the
+    /// cluster is open]
+    #[arg(long, value_name = "FILE", env = "MESHNET_SECRET_FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
     /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR", value_parser = range)]
     pub(crate) ipalloc_range: Option<Ipv4Net>,
@@ -276,6 +283,16 @@ pub(crate) struct CaptureArgs {
     /// Keep at most so many bytes of each frame
     #[arg(long, value_name = "BYTES", default_value_t = 65_600, value_parser = clap::value_parser!(u32).range(14..=65_600))]
     pub(crate) snaplen: u32,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum SecretCommand {
+    /// Make a secret, for all hosts of a cluster
+    Generate {
+        /// Write it to this file, which must not exist [default: to standard output]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]

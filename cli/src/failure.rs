@@ -130,6 +130,14 @@ pub(crate) mod code {
     pub(crate) const NO_SUCH_CAPTURE: &str = "no_such_capture";
     /// A file could not be written.
     pub(crate) const WRITE_FAILED: &str = "write_failed";
+    /// The secret is missing, unreadable or no secret.
+    pub(crate) const SECRET_UNUSABLE: &str = "secret_unusable";
+    /// Others than the daemon's user may know the secret.
+    pub(crate) const SECRET_OPEN: &str = "secret_open";
+    /// The file for a new secret exists.
+    pub(crate) const SECRET_EXISTS: &str = "secret_exists";
+    /// The operating system gives no random numbers.
+    pub(crate) const NO_RANDOM_NUMBERS: &str = "no_random_numbers";
     /// The demo could not be shown.
     pub(crate) const DEMO_FAILED: &str = "demo_failed";
     /// A bug or a broken host.

@@ -12,6 +12,7 @@ mod http;
 mod kernel;
 mod log;
 mod render;
+mod secret;
 mod shape;
 
 use std::ffi::OsStr;

@@ -137,6 +137,15 @@ pub(crate) struct Hello {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Answer to `secret generate`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Generated {
+    /// Where it is, if it was written to a file.
+    pub(crate) file: Option<PathBuf>,
+    /// The secret, if it was not.
+    pub(crate) secret: Option<String>,
+}
+
 /// Answer to `version`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Versions {
@@ -178,8 +187,10 @@ pub(crate) struct Status {
     pub(crate) cluster_id: Option<String>,
     /// Equal on hosts with equal state.
     pub(crate) state_hash: String,
-    /// `off` or `on`.
+    /// Of what containers send each other: `off` or `on`.
     pub(crate) encryption: String,
+    /// True without a secret: whoever reaches the control port may join.
+    pub(crate) open: bool,
     pub(crate) ready: bool,
     pub(crate) peers: Vec<Peer>,
     pub(crate) connections: Vec<TargetStatus>,
@@ -205,12 +216,14 @@ pub(crate) struct Warning {
 }
 
 /// What came in on the port of the control plane.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ControlPort {
     /// Datagrams.
     pub(crate) received: u64,
     /// Those that are no packet of a connection of this host: garbage, scans, leftovers.
     pub(crate) foreign: u64,
+    /// Hosts that were not let in, here or there, by reason.
+    pub(crate) refused: BTreeMap<String, u64>,
 }
 
 /// Another host.

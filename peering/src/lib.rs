@@ -12,4 +12,5 @@ pub mod mesh;
 mod plain;
 pub mod proto;
 pub mod records;
+pub mod secret;
 pub mod topology;

@@ -16,6 +16,7 @@ mod hosts;
 mod journal;
 mod members;
 mod outbox;
+mod refusals;
 mod removal;
 mod report;
 mod spread;
@@ -47,6 +48,7 @@ use clones::Clones;
 use journal::Journal;
 use members::Rest;
 use outbox::Outbox;
+use refusals::Refusals;
 use sweep::Sweep;
 use view::{NetworkView, View};
 use waiting::Waiting;
@@ -107,6 +109,7 @@ pub struct Mesh {
     rest: Rest,
     clones: Clones,
     refused: BTreeSet<PeerId>,
+    refusals: Refusals,
     /// Where a peer's end of the last connection was.
     seen: BTreeMap<PeerId, SocketAddr>,
     states: BTreeMap<PeerId, PeerState>,
@@ -158,6 +161,7 @@ impl Mesh {
             rest: Rest::default(),
             clones: Clones::default(),
             refused: BTreeSet::new(),
+            refusals: Refusals::default(),
             seen: BTreeMap::new(),
             states: BTreeMap::new(),
             sweep: None,

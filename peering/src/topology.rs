@@ -224,6 +224,18 @@ impl Topology {
         }
     }
 
+    /// An attempt reached `peer`, and one side did not let the other in: that may change as soon as people change it.
+    pub fn handle_dial_refused(&mut self, now: Instant, dial: DialId, peer: PeerId, reason: &str) {
+        let Some(made) = self.dials.remove(&dial) else { return };
+        match made.target {
+            DialTarget::Named(target) => self.target_refused(now, &target, peer, reason),
+            DialTarget::Addr { peer, .. } => {
+                self.link_failed(now, peer, reason);
+                self.links.entry(peer).and_modify(|link| link.refused = true);
+            }
+        }
+    }
+
     /// Dials what is due, closes what is idle or silent.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.close_silent(now);

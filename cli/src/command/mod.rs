@@ -16,6 +16,7 @@ mod ps;
 mod report;
 mod reset;
 mod rmpeer;
+mod secret;
 mod status;
 mod stop;
 mod version;
@@ -35,6 +36,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => {
             let done = demo::run(&args, cli.common.output == Format::Json);
             done.map_err(|e| Failure::new(code::DEMO_FAILED, format!("{e:#}")))
+        }
+        Command::Secret(command) => {
+            secret::run(cli.common.output, command)?;
+            Ok(ExitCode::SUCCESS)
         }
         command => {
             runtime()?.block_on(ask(&cli.common, command))?;
@@ -60,7 +65,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Stop => stop::run(&client, common).await,
         Command::Reset(args) => reset::run(&client, common, &args).await,
         Command::Version => version::run(&client, format).await,
-        Command::Launch(_) | Command::Demo(_) => Ok(()),
+        Command::Launch(_) | Command::Demo(_) | Command::Secret(_) => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use engine::io::netns::Netns;
 use engine::io::socket::SocketError;
 use nix::unistd::{Gid, geteuid};
 use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
+use peering::secret::{Admission, Secret};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,6 +25,7 @@ use crate::args::LaunchArgs;
 use crate::client::Client;
 use crate::failure::{Failure, code};
 use crate::log::Tail;
+use crate::secret;
 use crate::shape::Hello;
 
 /// Keys are kept there: it is the owner's alone.
@@ -209,11 +211,12 @@ async fn live(
 
 /// Starts both planes and wires them. The data plane first: a host that cannot carry frames shall not show itself.
 async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
+    let secret = secret::load(launch.secret_file.as_deref())?;
     make_dir(&launch.state_dir, STATE_DIR_MODE)?;
     let own = Netns::current().map_err(Failure::internal)?.id();
     let nickname = launch.nickname.clone().unwrap_or_else(host_name);
     let (engine, engine_events) = Engine::start(&engine_config(&launch)).map_err(|e| engine_failure(&e))?;
-    let started = Peering::start(peering_config(&launch, &nickname)).await;
+    let started = Peering::start(peering_config(&launch, &nickname, secret)).await;
     let (peering, mesh_events) = started.map_err(|e| peering_failure(&e))?;
     // The control plane holds the lock of the directory: from here on nobody else writes there.
     let (ports, lost) = Ports::load(&launch.state_dir).map_err(|e| peering_failure(&e.into()))?;
@@ -301,7 +304,7 @@ fn engine_config(args: &LaunchArgs) -> EngineConfig {
     }
 }
 
-fn peering_config(args: &LaunchArgs, nickname: &str) -> PeeringConfig {
+fn peering_config(args: &LaunchArgs, nickname: &str, secret: Option<Secret>) -> PeeringConfig {
     PeeringConfig {
         state_dir: args.state_dir.clone(),
         nickname: nickname.to_owned(),
@@ -317,6 +320,7 @@ fn peering_config(args: &LaunchArgs, nickname: &str) -> PeeringConfig {
         found: args.found,
         mtu: args.mtu,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        admission: Admission::new(secret),
     }
 }
 

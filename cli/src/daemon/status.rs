@@ -75,6 +75,7 @@ impl Daemon {
             cluster_id: mesh.cluster_id,
             state_hash: mesh.state_hash,
             encryption: "off".to_owned(),
+            open: self.peering.is_open(),
             ready: self.is_ready(),
             peers: mesh.peers.into_iter().map(|peer| self.peer(peer)).collect(),
             connections: mesh.connections,
@@ -82,7 +83,11 @@ impl Daemon {
             ipam: mesh.ipam,
             dns: None,
             dataplane,
-            control_port: ControlPort { received: control.received, foreign: control.foreign },
+            control_port: ControlPort {
+                received: control.received,
+                foreign: control.foreign,
+                refused: mesh.refused,
+            },
             warnings: self.warnings(),
             events,
         }

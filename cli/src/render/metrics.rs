@@ -45,6 +45,10 @@ fn host(out: &mut Exposition, status: &Status) {
     out.sample(&[], status.control_port.received);
     out.counter("meshnet_control_foreign_total", "Of these, no packets of a connection of this host.");
     out.sample(&[], status.control_port.foreign);
+    out.counter("meshnet_control_refused_total", "Hosts that were not let in, here or there.");
+    for (reason, count) in &status.control_port.refused {
+        out.sample(&[("reason", reason)], *count);
+    }
 }
 
 /// One number of a worker for one way.
@@ -255,6 +259,7 @@ mod tests {
             r#"meshnet_drops_total{reason="unknown_source"} 2"#.to_owned(),
             "meshnet_segments_difference -1".to_owned(),
             "meshnet_control_foreign_total 1".to_owned(),
+            r#"meshnet_control_refused_total{reason="wrong_secret"} 3"#.to_owned(),
         ] {
             assert!(text.lines().any(|l| l == line), "{line:?} in {text}");
         }

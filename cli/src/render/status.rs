@@ -50,22 +50,31 @@ impl Block {
 
 fn host(status: &Status) -> String {
     let cluster = status.cluster_id.as_deref().unwrap_or("none yet");
-    let encryption = match status.encryption.as_str() {
-        "off" => "off (the cluster is open: anyone who can reach port 6783 may join)".to_owned(),
-        other => other.to_owned(),
+    let access = match status.open {
+        true => "open: there is no secret, and anyone who can reach the control port may join",
+        false => "closed: hosts join with the secret alone",
     };
-    let ControlPort { received, foreign } = status.control_port;
+    let encryption = match status.encryption.as_str() {
+        "off" => "off (what containers send each other travels in clear)",
+        other => other,
+    };
+    let ControlPort { received, foreign, refused } = &status.control_port;
+    let refused: u64 = refused.values().sum();
     Block::default()
         .line("Version", &status.version)
         .line("Host", format!("{} ({})", status.peer_id, status.nickname))
         .line("Cluster", cluster)
         .line("State", &status.state_hash)
+        .line("Access", access)
         .line("Encryption", encryption)
         .line("Ready", if status.ready { "yes" } else { "no" })
         .line("Targets", counted(status.targets.iter().map(|t| target_state(t.state))))
         .line("Connections", counted(status.connections.iter().map(|c| target_state(c.state))))
         .line("Peers", peer_count(&status.peers))
-        .line("Control port", format!("{received} datagrams, {foreign} of them foreign"))
+        .line(
+            "Control port",
+            format!("{received} datagrams, {foreign} of them foreign; {refused} hosts refused"),
+        )
         .done()
 }
 

@@ -11,6 +11,7 @@ use super::quic::BindError;
 use super::store::StoreError;
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::{DEFAULT_RECLAIM_AFTER, MeshConfig, MeshError, Target};
+use crate::secret::Admission;
 
 /// The range of the network `mesh` unless another one is given: 10.32.0.0/12.
 pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 32, 0, 0), 12);
@@ -21,7 +22,7 @@ const MTU_OVER_IPV4: u16 = 1450;
 const MTU_OVER_IPV6: u16 = 1430;
 
 /// What a host is started with.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct PeeringConfig {
     /// Where the identity and the state are kept.
     pub state_dir: PathBuf,
@@ -51,6 +52,8 @@ pub struct PeeringConfig {
     pub mtu: Option<u16>,
     /// The version of the program, shown to the other hosts.
     pub version: String,
+    /// Who is let in.
+    pub admission: Admission,
 }
 
 /// The control plane cannot start.

@@ -15,12 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::admission::{self, Denied, Streams};
 use super::frames::Frame;
 use super::link::{self, Link};
 use super::quic::{Quic, peer};
 use super::reason;
 use super::tls::ServerCheck;
 use crate::mesh::{ConnId, DialId, DialTarget, Target};
+use crate::secret::{Admission, Refusal, Role};
 
 /// How long one address may take to answer.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -30,9 +32,9 @@ const LOOKUP: Duration = Duration::from_secs(5);
 const HEAD_START: Duration = Duration::from_millis(250);
 /// More addresses than any host has: what a name server says is not trusted to be short.
 const ADDRESSES_MAX: usize = 16;
-/// How long a host that dials us may take for the handshake.
+/// How long a host that dials us may take for the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes under way before a dialler must first show that it receives at its address.
+/// Handshakes under way, the proof of the secret included, before a dialler must first show that it receives at its address.
 const HANDSHAKES_TRUSTED: usize = 32;
 /// Handshakes under way, and connections, before others are refused.
 const HANDSHAKES_MAX: usize = 256;
@@ -51,12 +53,16 @@ pub(super) enum WireEvent {
     Resolved { dial: DialId },
     /// A dial came to nothing.
     DialFailed { dial: DialId, reason: String },
+    /// One side did not let the other in: no connection came about.
+    Refused { peer: PeerId, dial: Option<DialId>, remote: SocketAddr, refusal: Refusal },
 }
 
 /// Makes connections and reads them; what happens is told through one channel.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     quic: Quic,
+    me: PeerId,
+    admission: Arc<Admission>,
     inbox: mpsc::Sender<WireEvent>,
     next: Arc<AtomicU64>,
     handshakes: Arc<AtomicUsize>,
@@ -64,9 +70,11 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(quic: Quic, inbox: mpsc::Sender<WireEvent>) -> Self {
+    pub(super) fn new(quic: Quic, me: PeerId, admission: Admission, inbox: mpsc::Sender<WireEvent>) -> Self {
         Connector {
             quic,
+            me,
+            admission: Arc::new(admission),
             inbox,
             next: Arc::default(),
             handshakes: Arc::default(),
@@ -74,12 +82,37 @@ impl Connector {
         }
     }
 
-    /// Dials, and follows the connection to its end. The answer is `Established` or `DialFailed` with the same number.
+    /// Dials, and follows the connection to its end. The answer is `Established`, `Refused` or `DialFailed` with the same
+    /// number.
     pub(super) async fn dial(self, dial: DialId, target: DialTarget) {
         match self.reach(dial, target).await {
-            Ok(connection) => self.serve(connection, Some(dial)).await,
+            Ok(connection) => {
+                if let Some((peer, streams)) = self.let_in(&connection, Some(dial)).await {
+                    self.serve(connection, peer, streams, Some(dial)).await;
+                }
+            }
             Err(reason) => self.tell(WireEvent::DialFailed { dial, reason }).await,
         }
+    }
+
+    /// Lets the far end in, or tells that nothing came of it.
+    async fn let_in(&self, connection: &Connection, dial: Option<DialId>) -> Option<(PeerId, Streams)> {
+        let role = if dial.is_some() { Role::Dialler } else { Role::Acceptor };
+        let peer = peer(connection)?;
+        let denied = match admission::admit(connection, &self.admission, role, (self.me, peer)).await {
+            Ok(streams) => return Some((peer, streams)),
+            Err(denied) => denied,
+        };
+        match (denied, dial) {
+            (Denied::Refused(refusal), _) => {
+                let remote = canonical(connection.remote_address());
+                self.tell(WireEvent::Refused { peer, dial, remote, refusal }).await;
+            }
+            (Denied::Lost(reason), Some(dial)) => self.tell(WireEvent::DialFailed { dial, reason }).await,
+            // As with a handshake that fails: it is the dialler's to report.
+            (Denied::Lost(_), None) => {}
+        }
+        None
     }
 
     async fn reach(&self, dial: DialId, target: DialTarget) -> Result<Connection, String> {
@@ -120,22 +153,25 @@ impl Connector {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         let shaken =
             timeout(HANDSHAKE, async { incoming.accept().map_err(|_| ())?.await.map_err(|_| ()) }).await;
-        self.handshakes.fetch_sub(1, Ordering::Relaxed);
         // A handshake that fails is the dialler's to report: nothing is known about who it was.
-        if let Ok(Ok(connection)) = shaken {
-            self.serve(connection, None).await;
+        let admitted = match shaken {
+            Ok(Ok(connection)) => self.let_in(&connection, None).await.map(|admitted| (connection, admitted)),
+            Ok(Err(())) | Err(_) => None,
+        };
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
+        if let Some((connection, (peer, streams))) = admitted {
+            self.serve(connection, peer, streams, None).await;
         }
     }
 
     /// Follows a connection from its first to its last event.
-    async fn serve(self, connection: Connection, dial: Option<DialId>) {
-        let Some(peer) = peer(&connection) else { return };
+    async fn serve(self, connection: Connection, peer: PeerId, streams: Streams, dial: Option<DialId>) {
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
         let remote = canonical(connection.remote_address());
         self.connections.fetch_add(1, Ordering::Relaxed);
-        let link = Link::new(connection.clone());
+        let link = Link::new(connection.clone(), streams.send);
         self.tell(WireEvent::Established { conn, peer, dial, remote, link }).await;
-        let reason = link::read(&connection, conn, &self.inbox).await;
+        let reason = link::read(&connection, streams.receive, conn, &self.inbox).await;
         self.connections.fetch_sub(1, Ordering::Relaxed);
         self.tell(WireEvent::Closed { conn, reason }).await;
     }

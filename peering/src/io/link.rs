@@ -38,12 +38,12 @@ pub(super) struct Link {
 pub(super) struct Overflow;
 
 impl Link {
-    /// Takes over the sending side of an established connection.
-    pub(super) fn new(connection: Connection) -> Self {
+    /// Takes over the sending side of a connection whose far end was let in.
+    pub(super) fn new(connection: Connection, stream: SendStream) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (done, flushed) = oneshot::channel();
         let queued = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(write(connection.clone(), waiting, queued.clone(), done));
+        tokio::spawn(write(stream, waiting, queued.clone(), done));
         Link { connection, queue, queued, flushed }
     }
 
@@ -98,22 +98,21 @@ impl Link {
 const CLOSED: VarInt = VarInt::from_u32(0);
 
 async fn write(
-    connection: Connection,
+    mut stream: SendStream,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     queued: Arc<AtomicUsize>,
     done: oneshot::Sender<()>,
 ) {
-    if write_all(&connection, &mut queue, &queued).await.is_ok() {
+    if write_all(&mut stream, &mut queue, &queued).await.is_ok() {
         let _ = done.send(());
     }
 }
 
 async fn write_all(
-    connection: &Connection,
+    stream: &mut SendStream,
     queue: &mut mpsc::UnboundedReceiver<Bytes>,
     queued: &AtomicUsize,
 ) -> Result<(), WriteError> {
-    let mut stream: SendStream = connection.open_uni().await?;
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, 64).await > 0 {
         let size: usize = batch.iter().map(Bytes::len).sum();
@@ -127,9 +126,13 @@ async fn write_all(
 }
 
 /// Reads a connection to its end and returns why it ended. While the reader of `inbox` is behind, the peer waits too.
-pub(super) async fn read(connection: &Connection, conn: ConnId, inbox: &mpsc::Sender<WireEvent>) -> String {
+pub(super) async fn read(
+    connection: &Connection,
+    mut stream: RecvStream,
+    conn: ConnId,
+    inbox: &mpsc::Sender<WireEvent>,
+) -> String {
     let mut decoder = Decoder::default();
-    let mut stream = None;
     let mut datagrams = true;
     loop {
         tokio::select! {
@@ -163,18 +166,8 @@ fn cut_off(connection: &Connection, reason: &str) -> String {
     reason.to_owned()
 }
 
-/// The next bytes of the one stream that the peer opens; `None` at its end. May be dropped at any time.
-async fn next_chunk(
-    connection: &Connection,
-    stream: &mut Option<RecvStream>,
-) -> Result<Option<Bytes>, String> {
-    let stream = match stream {
-        Some(stream) => stream,
-        None => {
-            let accepted = connection.accept_uni().await.map_err(|error| reason::connection(&error))?;
-            stream.insert(accepted)
-        }
-    };
+/// The next bytes of the one stream that the peer opened; `None` at its end. May be dropped at any time.
+async fn next_chunk(connection: &Connection, stream: &mut RecvStream) -> Result<Option<Bytes>, String> {
     match stream.read_chunk(CHUNK_MAX, true).await {
         Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
         Err(ReadError::ConnectionLost(error)) => Err(reason::connection(&error)),

@@ -12,6 +12,7 @@
 )]
 
 mod addresses;
+mod admission;
 mod config;
 mod connector;
 mod frames;

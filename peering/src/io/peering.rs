@@ -31,6 +31,7 @@ pub struct Peering {
     counts: Arc<Counts>,
     peer_id: PeerId,
     local_addr: SocketAddr,
+    open: bool,
     crash: watch::Receiver<Option<String>>,
 }
 
@@ -55,19 +56,26 @@ impl Peering {
         let (events, told) = mpsc::unbounded_channel();
         let (commands, orders) = mpsc::unbounded_channel();
         let (counts, peer_id) = (quic.counts(), identity.peer_id());
-        let task = tokio::spawn(Runtime::new(mesh, opened.store, quic, orders, events).run());
+        let open = config.admission.is_open();
+        let gate = (quic, config.admission.clone());
+        let task = tokio::spawn(Runtime::new(mesh, opened.store, gate, orders, events).run());
         let (crashed, crash) = watch::channel(None);
         tokio::spawn(async move {
             if let Err(error) = task.await {
                 crashed.send_replace(Some(error.to_string()));
             }
         });
-        Ok((Peering { commands, requests: Arc::default(), counts, peer_id, local_addr, crash }, told))
+        Ok((Peering { commands, requests: Arc::default(), counts, peer_id, local_addr, open, crash }, told))
     }
 
     /// Who this host is.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// True when there is no secret, and whoever reaches the port may join.
+    pub fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Where peering listens.
@@ -286,6 +294,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::secret::Admission;
 
     #[tokio::test]
     async fn a_crash_is_told_and_ends_no_asker_with_a_panic() {
@@ -305,6 +314,7 @@ mod tests {
             found: false,
             mtu: None,
             version: "1".to_owned(),
+            admission: Admission::default(),
         };
         let (peering, _events) = Peering::start(config).await.unwrap();
         let soon = Duration::from_secs(5);

@@ -33,7 +33,9 @@ const KEEP_ALIVE: Duration = Duration::from_millis(4_500);
 /// Silence after which a connection is dead.
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 /// Bytes that a peer may send ahead of what was read: state comes in bursts, and hosts have many peers.
-const RECEIVE_WINDOW: u32 = 1 << 20;
+pub(super) const RECEIVE_WINDOW: u32 = 1 << 20;
+/// The same until the peer has shown that it may join: its proof fits, and a crowd of strangers fills no memory.
+const STRANGERS_WINDOW: u32 = 1024;
 /// Bytes of datagrams kept for a reader, and for the network.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
 /// What the other hosts are told at the end.
@@ -236,7 +238,7 @@ fn transport() -> TransportConfig {
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
     config.max_concurrent_uni_streams(VarInt::from_u32(1));
     config.stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW));
-    config.receive_window(VarInt::from_u32(RECEIVE_WINDOW));
+    config.receive_window(VarInt::from_u32(STRANGERS_WINDOW));
     config.send_window(u64::from(RECEIVE_WINDOW));
     config.datagram_receive_buffer_size(Some(DATAGRAM_BUFFER));
     config.datagram_send_buffer_size(DATAGRAM_BUFFER);

@@ -19,6 +19,7 @@ use super::link::{Link, Overflow};
 use super::quic::{Quic, STOPPED};
 use super::store::Store;
 use crate::mesh::{AllocError, AllocRequest, ConnId, LeaveError, Mesh, MeshEvent, Output, RequestId};
+use crate::secret::Admission;
 
 /// Events taken in one wake-up.
 const EVENTS_PER_WAKE: usize = 64;
@@ -78,15 +79,15 @@ impl Runtime {
     pub(super) fn new(
         mesh: Mesh,
         store: Store,
-        quic: Quic,
+        (quic, admission): (Quic, Admission),
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<MeshEvent>,
     ) -> Self {
         let (tell, inbox) = mpsc::channel(INBOX);
         Runtime {
-            mesh,
             store: Arc::new(store),
-            connector: Connector::new(quic.clone(), tell),
+            connector: Connector::new(quic.clone(), mesh.peer_id(), admission, tell),
+            mesh,
             quic,
             links: BTreeMap::new(),
             dialled: JoinSet::new(),
@@ -189,6 +190,9 @@ impl Runtime {
                 self.mesh.handle_established(now, conn, peer, dial, remote);
             }
             WireEvent::Resolved { dial } => self.mesh.handle_resolved(dial),
+            WireEvent::Refused { peer, dial, remote, refusal } => {
+                self.mesh.handle_refused(now, peer, dial, remote, refusal);
+            }
             WireEvent::DialFailed { dial, reason } => self.mesh.handle_dial_failed(now, dial, &reason),
             WireEvent::Frame { conn, .. } if !self.links.contains_key(&conn) => {}
             WireEvent::Frame { conn, frame: Frame::Message(bytes) } => {

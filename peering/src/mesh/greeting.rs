@@ -101,6 +101,7 @@ impl Mesh {
     pub(super) fn welcome(&mut self, conn: ConnId, peer: PeerId, hello: &Hello) {
         let stays = self.topology.handle_greeted(self.now, conn, hello.boot_nonce, hello.purpose);
         self.refused.remove(&peer);
+        self.refusals.forget(peer);
         let Some((_, remote, _)) = self.topology.far_end(conn).filter(|_| stays) else { return };
         if self.seen.len() >= MAX_REMEMBERED {
             self.seen.clear();

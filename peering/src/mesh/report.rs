@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use engine::types::PeerId;
 
-use super::{EventStatus, Mesh, MeshStatus, PeerState, PeerStatus};
+use super::{EventStatus, Mesh, MeshStatus, PeerState, PeerStatus, TargetStatus};
 use crate::gossip::{Record, StateHash, state_hash};
 use crate::proto::UnitTable;
 
@@ -20,7 +20,8 @@ impl Mesh {
             state_hash: self.state_hash().to_string(),
             peers: self.peer_status(),
             targets: self.topology.target_status(now),
-            connections: self.topology.connection_status(now),
+            connections: self.connection_status(now),
+            refused: self.refusals.counts(),
             ipam: self.ipam.status(now),
             events: self.journal.status(now),
         }
@@ -49,6 +50,16 @@ impl Mesh {
     /// The last things worth telling, oldest first.
     pub fn events(&self) -> impl Iterator<Item = EventStatus> + '_ {
         self.journal.status(self.now).into_iter()
+    }
+
+    /// The connections, the attempts at others, and those who tried and were not let in.
+    fn connection_status(&self, now: Instant) -> Vec<TargetStatus> {
+        let mut all = self.topology.connection_status(now);
+        let tried = |peer: &PeerId| all.iter().any(|status| status.peer_id == Some(peer.to_string()));
+        let visitors: Vec<_> = self.refusals.status(now).filter(|(peer, _)| !tried(peer)).collect();
+        all.extend(visitors.into_iter().map(|(_, status)| status));
+        all.sort_by(|a, b| (&a.target, &a.peer_id).cmp(&(&b.target, &b.peer_id)));
+        all
     }
 
     fn peer_status(&self) -> Vec<PeerStatus> {

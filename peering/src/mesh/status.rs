@@ -1,5 +1,6 @@
 //! What `status` shows of the control plane. Field names are part of the command line's promise.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct MeshStatus {
     pub targets: Vec<TargetStatus>,
     /// The connections, and the attempts at them.
     pub connections: Vec<TargetStatus>,
+    /// How often hosts were not let in, here or there, by reason.
+    pub refused: BTreeMap<String, u64>,
     /// The address space of each network.
     pub ipam: Vec<IpamStatus>,
     /// The last things worth telling, oldest first.

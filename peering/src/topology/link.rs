@@ -45,6 +45,18 @@ pub(super) struct Link {
     next_try: Instant,
     pub(super) dial: Option<DialId>,
     pub(super) reason: Option<String>,
+    /// The last attempt ended because one side did not let the other in.
+    pub(super) refused: bool,
+}
+
+impl Link {
+    fn state(&self) -> TargetState {
+        match (self.dial, self.refused) {
+            (Some(_), _) => TargetState::Connecting,
+            (None, true) => TargetState::Refused,
+            (None, false) => TargetState::Waiting,
+        }
+    }
 }
 
 impl Topology {
@@ -65,7 +77,8 @@ impl Topology {
                 let next_try = now + self.courtesy(peer);
                 self.look_at = self.look_at.min(next_try);
                 let (backoff, down) = (Backoff::default(), false);
-                self.links.insert(peer, Link { addrs, down, backoff, next_try, dial: None, reason: None });
+                let link = Link { addrs, down, backoff, next_try, dial: None, reason: None, refused: false };
+                self.links.insert(peer, link);
             }
         }
     }
@@ -280,6 +293,7 @@ impl Topology {
             link.dial = None;
             link.next_try = now + link.backoff.next(&mut self.rng);
             link.reason = Some(reason.to_owned());
+            link.refused = false;
             self.look_at = self.look_at.min(link.next_try);
         }
     }
@@ -340,7 +354,7 @@ impl Topology {
             .map(|(peer, link)| TargetStatus {
                 target: link.addrs.first().map(ToString::to_string).unwrap_or_default(),
                 peer_id: Some(peer.to_string()),
-                state: if link.dial.is_some() { TargetState::Connecting } else { TargetState::Waiting },
+                state: link.state(),
                 reason: link.reason.clone(),
                 next_try_s: (link.dial.is_none() && self.discovery)
                     .then(|| link.next_try.saturating_duration_since(now).as_secs_f64()),

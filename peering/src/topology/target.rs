@@ -98,6 +98,16 @@ impl Topology {
         aim.reason = Some(reason.to_owned());
     }
 
+    /// Whoever answered there did not let this host in, or was not let in.
+    pub(super) fn target_refused(&mut self, now: Instant, target: &Target, peer: PeerId, reason: &str) {
+        self.target_failed(now, target, reason);
+        let Some(aim) = self.targets.get_mut(target) else { return };
+        aim.peer = Some(peer);
+        if let Phase::Waiting { refused, .. } = &mut aim.phase {
+            *refused = true;
+        }
+    }
+
     /// Every target at which `peer` answered waits long.
     pub(super) fn targets_refused(&mut self, now: Instant, peer: PeerId, reason: &str) {
         for aim in self.targets.values_mut().filter(|aim| aim.peer == Some(peer)) {

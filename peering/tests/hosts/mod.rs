@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use engine::types::{MacAddr, PeerId, PortId};
 use peering::io::{Peering, PeeringConfig};
 use peering::mesh::{AllocRequest, Endpoint, MESH_NETWORK, MeshEvent, MeshStatus, PeerState, Target};
+use peering::secret::Admission;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
@@ -85,6 +86,7 @@ pub(crate) fn config(dir: &Path, index: u8, port: u16, targets: Vec<Target>) -> 
         found: false,
         mtu: None,
         version: "test".to_owned(),
+        admission: Admission::default(),
     }
 }
 

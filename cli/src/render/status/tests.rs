@@ -83,7 +83,12 @@ pub(crate) fn example() -> Status {
             offloads: vec![Offload { name: "uso".into(), granted: false, reason: Some("EINVAL".into()) }],
             unclaimed: vec![Unclaimed { port: "02".repeat(8), ifname: "mesh0".into(), netns: 4_026_532_000 }],
         },
-        control_port: ControlPort { received: 9, foreign: 1 },
+        control_port: ControlPort {
+            received: 9,
+            foreign: 1,
+            refused: [("wrong_secret".to_owned(), 3)].into(),
+        },
+        open: true,
         warnings: vec![],
         events: vec![EventStatus {
             kind: "founded".into(),
@@ -101,12 +106,13 @@ fn the_overview_is_one_block_per_service() {
            Host: {} (node01)
         Cluster: c1
           State: 5a
-     Encryption: off (the cluster is open: anyone who can reach port 6783 may join)
+         Access: open: there is no secret, and anyone who can reach the control port may join
+     Encryption: off (what containers send each other travels in clear)
           Ready: yes
         Targets: 2 (1 established, 1 waiting)
     Connections: 1 (1 established)
           Peers: 2 (1 alive, 1 down)
-   Control port: 9 datagrams, 1 of them foreign
+   Control port: 9 datagrams, 1 of them foreign; 3 hosts refused
 
         Service: ipam
         Network: mesh
@@ -168,7 +174,7 @@ fn tables_show_what_there_is() {
 fn the_json_has_the_fields_that_were_promised() {
     let json = serde_json::to_value(example()).unwrap();
     let fields = "version peer_id nickname cluster_id state_hash encryption ready peers connections targets ipam dns \
-        dataplane events";
+        dataplane events open";
     for field in fields.split_whitespace() {
         assert!(json.get(field).is_some(), "{field}");
     }

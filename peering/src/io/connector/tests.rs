@@ -2,10 +2,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::identity::Identity;
 use crate::io::tls::Credentials;
+use crate::secret::Secret;
 
 /// A host without a mesh.
 struct Host {
@@ -29,11 +31,21 @@ impl Host {
     }
 
     fn at(seed: u8, alpn: &[u8], listen: Option<IpAddr>, port: u16) -> Self {
+        Self::open_to(Admission::default(), seed, (alpn, listen, port))
+    }
+
+    /// Lets in whoever has this secret.
+    fn guarded(seed: u8, secret: u8) -> Self {
+        let secret = Secret::new(Zeroizing::new(vec![secret; 32])).unwrap();
+        Self::open_to(Admission::new(Some(secret)), seed, (b"meshnet", Some(Ipv4Addr::LOCALHOST.into()), 0))
+    }
+
+    fn open_to(admission: Admission, seed: u8, (alpn, listen, port): (&[u8], Option<IpAddr>, u16)) -> Self {
         let identity = Arc::new(Identity::generate([seed; 32]).unwrap());
         let credentials = Credentials::new(identity.clone()).with_alpn(alpn);
         let quic = Quic::bind(credentials, &identity, listen, port).unwrap();
         let (tell, inbox) = mpsc::channel(16);
-        let connector = Connector::new(quic.clone(), tell);
+        let connector = Connector::new(quic.clone(), identity.peer_id(), admission, tell);
         tokio::spawn(connector.clone().accept());
         Host { identity, quic, connector, inbox }
     }
@@ -126,6 +138,91 @@ async fn both_sides_prove_who_they_are_and_talk_until_one_says_why_not() {
     }
     assert_eq!(b.closed().await, "enough[31m");
     assert_eq!(a.closed().await, "closed by this host");
+}
+
+#[tokio::test]
+async fn hosts_with_one_secret_talk() {
+    let (mut a, mut b) = (Host::guarded(1, 7), Host::guarded(2, 7));
+    a.dial(DialId(1), b.target());
+    let (link, back) = (a.established().await.3, b.established().await.3);
+    let long = vec![0x5a; crate::proto::MAX_MESSAGE];
+    link.send(Bytes::copy_from_slice(&long)).unwrap();
+    back.send(Bytes::from_static(b"two")).unwrap();
+    assert!(b.frame().await == message(&long));
+    assert_eq!(a.frame().await, message(b"two"));
+}
+
+#[tokio::test]
+async fn hosts_without_a_common_secret_hear_nothing_of_each_other_and_why() {
+    use Refusal::{NoSecretHere, NoSecretThere, WrongSecret};
+    type Made = fn(u8) -> Host;
+    let cases: [(Made, Made, Refusal, Refusal); 3] = [
+        (|seed| Host::guarded(seed, 7), |seed| Host::guarded(seed, 8), WrongSecret, WrongSecret),
+        (Host::new, |seed| Host::guarded(seed, 8), NoSecretHere, NoSecretThere),
+        (|seed| Host::guarded(seed, 7), Host::new, NoSecretThere, NoSecretHere),
+    ];
+    for (dialler, acceptor, ours, theirs) in cases {
+        let (mut a, mut b) = (dialler(1), acceptor(2));
+        a.dial(DialId(1), b.target());
+        match a.next().await {
+            WireEvent::Refused { peer, dial: Some(DialId(1)), refusal, .. } => {
+                assert_eq!((peer, refusal), (b.identity.peer_id(), ours));
+            }
+            other => panic!("{other:?}"),
+        }
+        match b.next().await {
+            WireEvent::Refused { peer, dial: None, refusal, .. } => {
+                assert_eq!((peer, refusal), (a.identity.peer_id(), theirs));
+            }
+            other => panic!("{other:?}"),
+        }
+        for host in [&mut a, &mut b] {
+            assert!(timeout(Duration::from_millis(200), host.inbox.recv()).await.is_err(), "something else");
+        }
+    }
+}
+
+/// A stranger that speaks TLS, and then says something, or nothing.
+async fn stranger(host: &Host, said: &[u8]) -> (Connection, Option<quinn::SendStream>) {
+    let identity = Arc::new(Identity::generate([9; 32]).unwrap());
+    let quic = Quic::bind(Credentials::new(identity.clone()), &identity, Some(Ipv4Addr::LOCALHOST.into()), 0)
+        .unwrap();
+    let check = Arc::new(ServerCheck::new(None, Arc::default()));
+    let connection = quic.connect(host.addr(), check).unwrap().await.unwrap();
+    if said.is_empty() {
+        return (connection, None);
+    }
+    let mut stream = connection.open_uni().await.unwrap();
+    // What is too much waits for room, and never gets it.
+    let _ = timeout(Duration::from_millis(300), stream.write_all(said)).await;
+    (connection, Some(stream))
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_a_number_and_nothing_else() {
+    let host = Host::guarded(1, 7);
+    for (said, code) in [(vec![0; 32], 1), (vec![1; 32], 2), (vec![1; 1 << 20], 2)] {
+        let (connection, _stream) = stranger(&host, &said).await;
+        let stream = timeout(Duration::from_secs(2), connection.accept_uni()).await.expect("an end");
+        let Err(quinn::ConnectionError::ApplicationClosed(close)) = stream else { panic!("{stream:?}") };
+        assert_eq!((close.error_code.into_inner(), &close.reason[..]), (code, &b""[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_says_nothing_is_dropped_in_time() {
+    let host = Host::guarded(1, 7);
+    for said in [&b""[..], &[1; 31]] {
+        let start = Instant::now();
+        let (connection, _stream) = stranger(&host, said).await;
+        assert!(
+            timeout(Duration::from_secs(1), connection.accept_uni()).await.is_err(),
+            "it was told something"
+        );
+        let end = timeout(Duration::from_secs(8), connection.closed()).await;
+        assert!(end.is_ok() && start.elapsed() < Duration::from_secs(7), "{end:?} {:?}", start.elapsed());
+        assert_eq!(host.connector.handshakes.load(Ordering::Relaxed), 0);
+    }
 }
 
 #[tokio::test]
@@ -307,6 +404,7 @@ async fn an_over_long_message_ends_the_connection() {
     let check = Arc::new(ServerCheck::new(None, Arc::default()));
     let raw = a.quic.connect(b.addr(), check).unwrap().await.unwrap();
     let mut stream = raw.open_uni().await.unwrap();
+    stream.write_all(&[0; 32]).await.unwrap();
     stream.write_all(&0x7fff_ffff_u32.to_le_bytes()).await.unwrap();
     let _back = b.established().await.3;
     assert_eq!(b.closed().await, "a message of 2147483647 bytes is longer than allowed");

@@ -1,0 +1,23 @@
+//! `meshnet secret`: what closes a cluster.
+
+use crate::args::{Format, SecretCommand};
+use crate::failure::Failure;
+use crate::render;
+use crate::secret;
+use crate::shape::Generated;
+
+pub(super) fn run(format: Format, command: SecretCommand) -> Result<(), Failure> {
+    let SecretCommand::Generate { file } = command;
+    let made = secret::generate()?;
+    let secret = match &file {
+        Some(file) => {
+            secret::write(&made, file)?;
+            None
+        }
+        None => Some(made.text().to_string()),
+    };
+    render::answer(format, &Generated { file, secret }, |done| {
+        done.secret.as_ref().map_or_else(String::new, |secret| format!("{secret}\n"))
+    });
+    Ok(())
+}

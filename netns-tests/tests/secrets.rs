@@ -1,0 +1,176 @@
+//! A secret closes a cluster: who has it joins, who has not is refused on both sides, knows why, and learns nothing.
+
+use std::path::PathBuf;
+
+use netns_tests::{Host, Result, Topology, Value, anyhow, ensure, pause, secs, wait_for};
+
+/// Makes a secret for a host, in a file of its own.
+fn secret(host: &Host, name: &str) -> Result<String> {
+    let path = host.directory().join(name).display().to_string();
+    ensure!(host.run(&["secret", "generate", "--file", &path])?.is_empty(), "it prints something");
+    Ok(path)
+}
+
+/// Gives a host the secret of another one.
+fn share(from: &str, host: &Host) -> Result<String> {
+    let path: PathBuf = host.directory().join("shared");
+    std::fs::copy(from, &path)?;
+    Ok(path.display().to_string())
+}
+
+/// The state and the reason that `status` shows for what leads to this address, and whether a next try is timed.
+fn shown(host: &Host, list: &str, address: &str) -> Result<(String, String, bool)> {
+    let status = host.status()?;
+    let rows = status.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let row = rows.iter().find(|row| text(row, "target").starts_with(address));
+    let row = row.ok_or_else(|| anyhow!("{list} of {} has nothing at {address}: {rows:?}", host.name()))?;
+    Ok((text(row, "state"), text(row, "reason"), row.get("next_try_s").is_some_and(Value::is_number)))
+}
+
+fn refused(host: &Host, reason: &str) -> u64 {
+    let count = host.status().ok().and_then(|status| {
+        status.pointer(&format!("/control_port/refused/{reason}")).and_then(Value::as_u64)
+    });
+    count.unwrap_or(0)
+}
+
+/// Everything that a host knows, as text.
+fn everything(host: &Host) -> Result<String> {
+    Ok(host.run(&["report"])? + &host.run(&["status"])? + &host.run(&["status", "peers"])?)
+}
+
+/// Two hosts do not let each other in: both say why, the dialler tries again, later and later, and neither knows the other.
+fn do_not_meet(net: &Topology, here: &str, there: &str) -> Result<()> {
+    let (first, second) = (net.host(0), net.host(1));
+    let (to_first, to_second) = (first.address().to_string(), second.address().to_string());
+    wait_for("both count the refusal", secs(5), || refused(second, here) > 1 && refused(first, there) > 1)?;
+    let word = |name: &str| if name == "wrong_secret" { "wrong secret" } else { "no secret" };
+    wait_for("the dialler waits for its next try", secs(5), || {
+        shown(second, "targets", &to_first)
+            .is_ok_and(|(state, reason, timed)| state == "refused" && reason.starts_with(word(here)) && timed)
+    })?;
+    let (state, reason, _) = shown(first, "connections", &to_second)?;
+    ensure!(state == "refused" && reason.starts_with(word(there)), "node01 shows {state}: {reason}");
+    for (host, other) in [(first, "harbour"), (second, "lighthouse")] {
+        let known = everything(host)?;
+        ensure!(!known.contains(other), "{} knows the name {other}: {known}", host.name());
+        ensure!(host.live_peers()?.is_empty() && host.ps()?.len() <= 1, "{} knows a host", host.name());
+    }
+    // Pauses grow: in three seconds there are few more tries.
+    let before = refused(second, here);
+    pause(secs(3));
+    let more = refused(second, here) - before;
+    ensure!((1..=6).contains(&more), "{more} tries in three seconds");
+    Ok(())
+}
+
+#[test]
+fn hosts_with_one_secret_join() -> Result<()> {
+    let net = Topology::new("one secret")?.hosts(3)?;
+    let file = secret(net.host(0), "secret")?;
+    let text = std::fs::read_to_string(&file)?;
+    net.host(0).launch(&["--secret-file", &file])?;
+    net.host(1).launch(&["node01", "--secret-file", &share(&file, net.host(1))?])?;
+    // The third has it from its environment.
+    net.host(2).set_environment("MESHNET_SECRET", text.trim());
+    net.host(2).launch(&["node02"])?;
+    let (web, db, cache) =
+        (net.host(0).attach("web")?, net.host(1).attach("db")?, net.host(2).attach("cache")?);
+    web.ping(&db)?;
+    cache.ping(&web)?;
+    net.wait_converged(secs(10))?;
+    for host in net.all() {
+        let status = host.status()?;
+        ensure!(status.get("open") == Some(&Value::Bool(false)), "{status}");
+        ensure!(host.run(&["status"])?.contains("Access: closed"), "status does not say so");
+        ensure!(!everything(host)?.contains(text.trim()), "{} shows the secret", host.name());
+        let pid = host.daemon_pid().ok_or_else(|| anyhow!("no daemon"))?;
+        let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+        ensure!(!words.contains(text.trim()), "the secret is among the arguments");
+        for directory in [host.state_dir(), host.run_dir(), host.directory().to_owned()] {
+            for log in std::fs::read_dir(directory)?.flatten().map(|entry| entry.path()) {
+                let is_log = log.extension().is_some_and(|end| end == "log");
+                ensure!(!is_log || !std::fs::read_to_string(&log)?.contains(text.trim()), "{log:?} has it");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn another_secret_is_refused_until_it_is_the_right_one() -> Result<()> {
+    let net = Topology::new("another secret")?.hosts(2)?;
+    let (first, second) = (net.host(0), net.host(1));
+    let file = secret(first, "secret")?;
+    first.launch(&["--secret-file", &file, "--nickname", "lighthouse"])?;
+    let web = first.attach("web")?;
+    second.launch(&["node01", "--nickname", "harbour", "--secret-file", &secret(second, "other")?])?;
+    do_not_meet(&net, "wrong_secret", "wrong_secret")?;
+    second.stop()?;
+    second.launch(&["node01", "--nickname", "harbour", "--secret-file", &share(&file, second)?])?;
+    first.wait("peers=1", secs(5))?;
+    second.attach("db")?.ping(&web)?;
+    let connections =
+        first.status()?.get("connections").and_then(Value::as_array).cloned().unwrap_or_default();
+    let all_stand = connections.iter().all(|it| it.get("state").is_some_and(|state| state == "established"));
+    ensure!(all_stand, "the refusal is still shown: {connections:?}");
+    Ok(())
+}
+
+#[test]
+fn a_host_without_the_secret_is_refused_and_so_is_one_with_a_secret_by_an_open_cluster() -> Result<()> {
+    for (closed, here, there) in
+        [(0, "no_secret_here", "no_secret_there"), (1, "no_secret_there", "no_secret_here")]
+    {
+        let net = Topology::new("no secret")?.hosts(2)?;
+        let file = secret(net.host(closed), "secret")?;
+        let options = |host: usize| if host == closed { vec!["--secret-file", &file] } else { vec![] };
+        net.host(0).launch(&[&options(0)[..], &["--nickname", "lighthouse"]].concat())?;
+        net.host(1).launch(&[&options(1)[..], &["node01", "--nickname", "harbour"]].concat())?;
+        do_not_meet(&net, here, there)?;
+        let open = net.host(1 - closed);
+        ensure!(open.run(&["status"])?.contains("Access: open"), "an open cluster does not say so");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_secret_that_is_none_fails_the_launch() -> Result<()> {
+    let net = Topology::new("bad secrets")?.hosts(2)?;
+    let host = net.host(0);
+    let file = secret(host, "secret")?;
+    let fails = |code: &str| -> Result<()> {
+        let object = host.launch_command(&["--secret-file", &file, "-o", "json"])?.outcome()?;
+        ensure!(host.daemon_pid().is_none(), "a daemon runs");
+        // The daemon's words go to a log; what counts is the code, and that nothing runs.
+        let error = object.fails_with(1)?;
+        ensure!(error.contains(&format!("\"{code}\"")), "not {code}: {error}");
+        Ok(())
+    };
+    host.tool("chmod").args(["640", &file]).run()?;
+    fails("secret_open")?;
+    host.tool("chmod").args(["600", &file]).run()?;
+    host.tool("chown").args(["1", &file]).run()?;
+    fails("secret_open")?;
+    host.tool("chown").args(["0", &file]).run()?;
+    std::fs::write(&file, "5c".repeat(31))?;
+    fails("secret_unusable")?;
+    ensure!(host.meshnet(&["secret", "generate", "--file", &file])?.fails_with(1)?.contains("exists"));
+    ensure!(std::fs::read_to_string(&file)? == "5c".repeat(31), "the file was written over");
+    let printed = host.run(&["secret", "generate"])?;
+    std::fs::write(&file, &printed)?;
+    host.set_environment("MESHNET_SECRET", printed.trim());
+    fails("secret_unusable")
+}
+
+#[test]
+fn systemd_hands_the_secret_over() -> Result<()> {
+    let net = Topology::new("a credential")?.hosts(2)?;
+    let host = net.host(0);
+    secret(host, "meshnet-secret")?;
+    host.set_environment("CREDENTIALS_DIRECTORY", &host.directory().display().to_string());
+    host.launch(&[])?;
+    ensure!(host.status()?.get("open") == Some(&Value::Bool(false)), "the credential was not taken");
+    Ok(())
+}
