@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use netns_tests::{Context, Host, Result, Stopwatch, Topology, Value, ensure, json, pause, secs, wait_until};
+use netns_tests::{
+    Context, Host, NeighbourRoom, Result, Stopwatch, Topology, Value, ensure, json, pause, secs, wait_until,
+};
 
 /// Daemons, unless the environment says otherwise.
 const HOSTS: u8 = 10;
@@ -21,6 +23,7 @@ fn a_crowd_finds_itself_rests_and_knows_its_dead() -> Result<()> {
     let hosts: u8 = from_environment("MESHNET_CROWD")?.unwrap_or(HOSTS);
     let rest = secs(from_environment("MESHNET_CROWD_REST_S")?.unwrap_or(REST_S));
     let limit = secs(20.0 + f64::from(hosts));
+    let _room = NeighbourRoom::for_hosts(hosts)?;
     let net = Topology::new("a crowd of daemons")?.hosts(hosts)?;
 
     let clock = Stopwatch::start();
