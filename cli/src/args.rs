@@ -131,6 +131,12 @@ pub(crate) struct LaunchArgs {
     /// cluster is open]
     #[arg(long, value_name = "FILE", env = "MESHNET_SECRET_FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// Whether what containers send other hosts is to be sealed; `auto`: when there is a secret
+    #[arg(long, value_name = "WISH", default_value = "auto", hide = true)]
+    pub(crate) encryption: Wish,
+    /// The one cipher to seal with [default: the fastest that both hosts have]
+    #[arg(long, value_name = "CIPHER", default_value = "auto", hide = true)]
+    pub(crate) cipher: Cipher,
     /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR", value_parser = range)]
     pub(crate) ipalloc_range: Option<Ipv4Net>,
@@ -171,6 +177,26 @@ pub(crate) struct LaunchArgs {
     /// Set in the daemon by the `launch` that waits for it: standard input is the way back
     #[arg(long, hide = true, env = "MESHNET_DETACHED", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub(crate) detached: bool,
+}
+
+/// Whether frames are to be sealed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wish {
+    /// When there is a secret.
+    Auto,
+    On,
+    Off,
+}
+
+/// What frames are sealed with.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cipher {
+    /// By the processors of both hosts.
+    Auto,
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    #[value(name = "chacha20-poly1305")]
+    Chacha20Poly1305,
 }
 
 /// The least severe events that are logged.

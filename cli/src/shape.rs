@@ -191,6 +191,9 @@ pub(crate) struct Status {
     pub(crate) encryption: String,
     /// True without a secret: whoever reaches the control port may join.
     pub(crate) open: bool,
+    /// What this host brings to sealed sessions.
+    pub(crate) sealing: Sealing,
+    pub(crate) networks: Vec<NetworkStatus>,
     pub(crate) ready: bool,
     pub(crate) peers: Vec<Peer>,
     pub(crate) connections: Vec<TargetStatus>,
@@ -204,6 +207,33 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) warnings: Vec<Warning>,
     pub(crate) events: Vec<EventStatus>,
+}
+
+/// What a host brings to sealed sessions.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sealing {
+    /// What its people wish: `auto`, `on` or `off`.
+    pub(crate) encryption: String,
+    /// What it can seal with, best first.
+    pub(crate) suites: Vec<String>,
+    /// Its public key.
+    pub(crate) noise_key: String,
+    /// The name of the secret, which tells nothing about it; null without one.
+    pub(crate) secret: Option<String>,
+    /// How often this host began anew.
+    pub(crate) start: u64,
+}
+
+/// The settings of a network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct NetworkStatus {
+    pub(crate) network: String,
+    pub(crate) network_id: String,
+    pub(crate) vni: u32,
+    /// Its largest packet, in bytes.
+    pub(crate) mtu: u16,
+    /// Its frames are to be sealed between hosts.
+    pub(crate) encrypted: bool,
 }
 
 /// Something that should not be so.
@@ -237,6 +267,9 @@ pub(crate) struct Peer {
     pub(crate) path: Option<Path>,
     /// Why there is no path.
     pub(crate) reason: Option<String>,
+    /// What it and this host agreed on: `plain`, `sealed`, `differ` or `no_suite`; null while it is down.
+    #[serde(default)]
+    pub(crate) agreement: Option<String>,
 }
 
 /// How frames reach another host.

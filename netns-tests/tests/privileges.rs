@@ -184,7 +184,7 @@ fn what_lies_in_the_way_is_not_written_to() -> Result<()> {
     host.stop()?;
     let precious = net.directory().join("precious");
     fs::write(&precious, "precious")?;
-    for name in ["state.new", "ports.new", "identity.new"] {
+    for name in ["state.new", "ports.new", "identity.new", "noise.new"] {
         symlink(&precious, host.state_dir().join(name))?;
     }
     host.launch(&[])?;

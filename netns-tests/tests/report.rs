@@ -53,12 +53,15 @@ fn is_behind(report: &Value, container: &Attached, place: &str) -> Result<()> {
     Ok(())
 }
 
-/// No eight bytes of the identity in a row, in any case of hexadecimal digits or as a list of numbers.
+/// No eight bytes of the secret keys in a row, in any case of hexadecimal digits or as a list of numbers.
 fn tells_no_key(host: &Host, text: &str) -> Result<()> {
-    let identity = std::fs::read(host.state_dir().join("identity"))?;
+    let (identity, noise) =
+        (std::fs::read(host.state_dir().join("identity"))?, std::fs::read(host.state_dir().join("noise"))?);
     let compact: String = text.to_lowercase().split_whitespace().collect();
     // The first bytes are the header of every file of the directory.
-    for bytes in identity.get(24..).unwrap_or_default().windows(8) {
+    let secrets = [&identity, &noise].map(|file| file.get(24..).unwrap_or_default());
+    ensure!(secrets.iter().all(|secret| secret.len() >= 32), "a key is shorter than a key");
+    for bytes in secrets.iter().flat_map(|secret| secret.windows(8)) {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let numbers = bytes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         ensure!(

@@ -71,7 +71,9 @@ fn reset_without_anybody_to_take_the_space_needs_force() -> Result<()> {
     ensure!(web.namespace().ports()?.len() == 1, "a refusal changes nothing");
     net.host(0).run(&["reset", "--force", "--state-dir", &directory])?;
     ensure!(web.namespace().ports()?.is_empty(), "an interface stays in the container");
-    ensure!(!net.host(0).state_dir().join("identity").exists(), "the keys stay");
+    for key in ["identity", "noise"] {
+        ensure!(!net.host(0).state_dir().join(key).exists(), "the keys stay");
+    }
     Ok(())
 }
 

@@ -174,3 +174,75 @@ fn systemd_hands_the_secret_over() -> Result<()> {
     ensure!(host.status()?.get("open") == Some(&Value::Bool(false)), "the credential was not taken");
     Ok(())
 }
+
+/// What `status` says of the other host and of the network.
+fn agreed(host: &Host) -> Result<(Option<String>, Option<bool>, Option<u64>)> {
+    let status = host.status()?;
+    let agreement = status.pointer("/peers/0/agreement").and_then(Value::as_str).map(str::to_owned);
+    let encrypted = status.pointer("/networks/0/encrypted").and_then(Value::as_bool);
+    // The data plane seals nothing, and nobody is told that it does.
+    ensure!(status.get("encryption").is_some_and(|it| it == "off"), "{status}");
+    let kind = status.pointer("/peers/0/path/kind");
+    ensure!(kind.is_none_or(|kind| kind == "plain"), "{kind:?}");
+    Ok((agreement, encrypted, status.pointer("/networks/0/mtu").and_then(Value::as_u64)))
+}
+
+fn told(host: &Host, kind: &str) -> bool {
+    let events =
+        host.status().ok().and_then(|status| status.get("events").and_then(Value::as_array).cloned());
+    events.is_some_and(|events| events.iter().any(|event| event.get("kind").is_some_and(|it| it == kind)))
+}
+
+#[test]
+fn hosts_agree_on_sealing_or_are_told() -> Result<()> {
+    let net = Topology::new("agreement")?.hosts(2)?;
+    let (first, second) = (net.host(0), net.host(1));
+    let file = secret(first, "secret")?;
+    let other = share(&file, second)?;
+    first.launch(&["--secret-file", &file])?;
+    second.launch(&["node01", "--secret-file", &other, "--cipher", "chacha20-poly1305"])?;
+    let web = first.attach("web")?;
+    let link = web.namespace().ip("-oneline link show dev mesh0")?;
+    ensure!(link.contains("mtu 1418"), "{link}");
+    net.wait_converged(secs(5))?;
+    for host in net.all() {
+        let agreed = agreed(host)?;
+        ensure!(agreed == (Some("sealed".to_owned()), Some(true), Some(1418)), "{}: {agreed:?}", host.name());
+        ensure!(!told(host, "encryption_differs"), "{} differs from nobody", host.name());
+    }
+    let name = |host: &Host| host.status().map(|status| status.pointer("/sealing/secret").cloned());
+    ensure!(
+        name(first)? == name(second)? && name(first)?.is_some_and(|name| name.is_string()),
+        "other names"
+    );
+
+    second.stop()?;
+    second.launch(&["node01", "--secret-file", &other, "--encryption", "off"])?;
+    for host in net.all() {
+        wait_for("they are told that they differ", secs(5), || told(host, "encryption_differs"))?;
+        ensure!(agreed(host)?.0.as_deref() == Some("differ"), "{:?}", agreed(host)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_open_cluster_agrees_on_plain_frames_and_a_wish_for_more_is_answered_with_a_warning() -> Result<()> {
+    let net = Topology::new("plain")?.hosts(2)?;
+    let key = |host: &Host| host.status().map(|status| status.pointer("/sealing/noise_key").cloned());
+    net.host(0).launch(&[])?;
+    net.host(1).launch(&["node01"])?;
+    net.host(0).attach("web")?;
+    net.wait_converged(secs(5))?;
+    for host in net.all() {
+        let agreed = agreed(host)?;
+        ensure!(agreed == (Some("plain".to_owned()), Some(false), Some(1450)), "{}: {agreed:?}", host.name());
+    }
+    let (before, ours) = (key(net.host(1))?, key(net.host(0))?);
+    ensure!(before != ours && before.is_some(), "two hosts have one key: {before:?}");
+    net.host(1).stop()?;
+    net.host(1).launch(&["node01", "--encryption", "on"])?;
+    ensure!(key(net.host(1))? == before, "the key did not outlive the daemon");
+    let warnings = net.host(1).status()?.get("warnings").cloned().unwrap_or_default();
+    ensure!(warnings.to_string().contains("not_sealed"), "{warnings}");
+    Ok(())
+}

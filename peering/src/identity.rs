@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 pub const PUBLIC_KEY_LEN: usize = 32;
 /// Bytes of a signature (RFC 8032 section 5.1.6).
 pub const SIGNATURE_LEN: usize = 64;
-/// Bytes of a stored identity: the Ed25519 seed, then the X25519 secret.
-pub const SECRET_LEN: usize = 64;
+/// Bytes of each of the two secret keys: an Ed25519 seed (RFC 8032) and an X25519 key (RFC 7748).
+pub const SECRET_LEN: usize = 32;
 
 /// The stored secret is no identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IdentityError {
     /// It has not [`SECRET_LEN`] bytes.
-    #[error("an identity has {SECRET_LEN} bytes, not {0}")]
+    #[error("a secret key has {SECRET_LEN} bytes, not {0}")]
     Length(usize),
     /// The library refused the key.
     #[error("the key is not usable")]
@@ -31,7 +31,8 @@ pub enum IdentityError {
 
 /// The keys of this host. The secrets are wiped when it is dropped, and never printed.
 pub struct Identity {
-    secret: Zeroizing<[u8; SECRET_LEN]>,
+    seed: Zeroizing<[u8; SECRET_LEN]>,
+    noise: Zeroizing<[u8; SECRET_LEN]>,
     key: Ed25519KeyPair,
     public: [u8; PUBLIC_KEY_LEN],
     noise_public: [u8; PUBLIC_KEY_LEN],
@@ -42,30 +43,27 @@ impl Identity {
     /// A new identity from 32 bytes of a good source of randomness; the same seed gives the same keys.
     pub fn generate(seed: [u8; 32]) -> Result<Self, IdentityError> {
         let seed = Zeroizing::new(seed);
-        let mut secret = Zeroizing::new([0; SECRET_LEN]);
-        let (sign, noise) = secret.split_at_mut(32);
-        expand(b"meshnet identity key", &seed, sign);
-        expand(b"meshnet noise key", &seed, noise);
-        Self::from_secret(&*secret)
+        let (mut sign, mut noise) = (Zeroizing::new([0; SECRET_LEN]), Zeroizing::new([0; SECRET_LEN]));
+        expand(b"meshnet identity key", &seed, &mut sign[..]);
+        expand(b"meshnet noise key", &seed, &mut noise[..]);
+        Self::from_secrets(&sign[..], &noise[..])
     }
 
-    /// The identity that [`Self::secret`] gave out.
+    /// The identity of which [`Self::secret`] and [`Self::noise_secret_key`] were kept.
     ///
     /// # Errors
-    /// The length is wrong, or the library refuses the key.
-    pub fn from_secret(secret: &[u8]) -> Result<Self, IdentityError> {
-        let secret: [u8; SECRET_LEN] = secret.try_into().map_err(|_| IdentityError::Length(secret.len()))?;
-        let secret = Zeroizing::new(secret);
-        let (seed, noise) = secret.split_at(32);
-        let key = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| IdentityError::Key)?;
+    /// A length is wrong, or the library refuses a key.
+    pub fn from_secrets(seed: &[u8], noise: &[u8]) -> Result<Self, IdentityError> {
+        let (seed, noise) = (secret(seed)?, secret(noise)?);
+        let key = Ed25519KeyPair::from_seed_unchecked(&seed[..]).map_err(|_| IdentityError::Key)?;
         let public = key.public_key().as_ref().try_into().map_err(|_| IdentityError::Key)?;
-        let noise_public = noise_public(noise)?;
-        Ok(Identity { key, public, noise_public, peer_id: peer_id_of(&public), secret })
+        let noise_public = noise_public(&noise[..])?;
+        Ok(Identity { key, public, noise_public, peer_id: peer_id_of(&public), seed, noise })
     }
 
     /// What must be kept to be this host again. Goes to a file with mode 0600 and nowhere else.
     pub fn secret(&self) -> &Zeroizing<[u8; SECRET_LEN]> {
-        &self.secret
+        &self.seed
     }
 
     /// The Ed25519 key as PKCS#8 (RFC 8410), for the QUIC certificate.
@@ -92,11 +90,9 @@ impl Identity {
         &self.noise_public
     }
 
-    /// The X25519 secret key, for the handshakes of the data plane.
-    pub fn noise_secret_key(&self) -> Zeroizing<[u8; 32]> {
-        let mut key = Zeroizing::new([0; 32]);
-        key.copy_from_slice(&self.secret[32..]);
-        key
+    /// The X25519 secret key, for the handshakes of the data plane. Goes to a file of its own, with mode 0600.
+    pub fn noise_secret_key(&self) -> &Zeroizing<[u8; SECRET_LEN]> {
+        &self.noise
     }
 
     /// Signs bytes. The caller separates the domains: what is signed begins with words of its own.
@@ -125,6 +121,15 @@ pub fn peer_id_of(public_key: &[u8; PUBLIC_KEY_LEN]) -> PeerId {
     PeerId(id)
 }
 
+fn secret(bytes: &[u8]) -> Result<Zeroizing<[u8; SECRET_LEN]>, IdentityError> {
+    let mut secret = Zeroizing::new([0; SECRET_LEN]);
+    if bytes.len() != SECRET_LEN {
+        return Err(IdentityError::Length(bytes.len()));
+    }
+    secret.copy_from_slice(bytes);
+    Ok(secret)
+}
+
 fn expand(label: &[u8], seed: &[u8; 32], out: &mut [u8]) {
     out.copy_from_slice(&Blake2s256::new().chain_update(label).chain_update(seed).finalize());
 }
@@ -142,7 +147,7 @@ mod tests {
     #[test]
     fn an_identity_survives_its_store_and_signs_for_its_id() {
         let first = Identity::generate([7; 32]).unwrap();
-        let again = Identity::from_secret(&first.secret()[..]).unwrap();
+        let again = Identity::from_secrets(&first.secret()[..], &first.noise_secret_key()[..]).unwrap();
         assert_eq!(first.peer_id(), again.peer_id());
         assert_eq!(first.noise_public_key(), again.noise_public_key());
         assert_eq!(peer_id_of(first.public_key()), first.peer_id());
@@ -157,7 +162,7 @@ mod tests {
     fn the_two_keys_are_apart_and_no_secret_is_printed() {
         let identity = Identity::generate([7; 32]).unwrap();
         assert_ne!(identity.public_key(), identity.noise_public_key());
-        assert_ne!(identity.secret()[..32], identity.secret()[32..]);
+        assert_ne!(identity.secret(), identity.noise_secret_key());
         assert_eq!(format!("{identity:?}"), format!("Identity {{ peer_id: {}, .. }}", identity.peer_id()));
         assert!(identity.pkcs8().unwrap().len() > 32);
     }
@@ -167,7 +172,7 @@ mod tests {
         // RFC 8032 section 7.1, test 1, and RFC 7748 section 5.2, one iteration: X25519(9, base point).
         let seed = hex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
         let noise = [vec![9], vec![0; 31]].concat();
-        let identity = Identity::from_secret(&[seed, noise].concat()).unwrap();
+        let identity = Identity::from_secrets(&seed, &noise).unwrap();
         assert_eq!(
             identity.public_key().to_vec(),
             hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
@@ -176,7 +181,8 @@ mod tests {
             identity.noise_public_key().to_vec(),
             hex("422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079")
         );
-        assert_eq!(Identity::from_secret(&[0; 5]).unwrap_err(), IdentityError::Length(5));
+        assert_eq!(Identity::from_secrets(&[0; 5], &noise).unwrap_err(), IdentityError::Length(5));
+        assert_eq!(Identity::from_secrets(&noise, &[0; 64]).unwrap_err(), IdentityError::Length(64));
     }
 
     fn hex(text: &str) -> Vec<u8> {

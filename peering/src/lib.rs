@@ -12,5 +12,6 @@ pub mod mesh;
 mod plain;
 pub mod proto;
 pub mod records;
+pub mod sealing;
 pub mod secret;
 pub mod topology;

@@ -359,8 +359,13 @@ impl Mesh {
 impl Mesh {
     /// What the disk held is used like what comes from others, and this host introduces itself.
     fn recall(&mut self) {
-        let mesh =
-            NetworkView { name: MESH_NAME.to_owned(), vni: Vni::MESH, mtu: self.config.mtu, range: None };
+        let mesh = NetworkView {
+            name: MESH_NAME.to_owned(),
+            vni: Vni::MESH,
+            mtu: self.config.mtu,
+            range: None,
+            encrypted: self.config.sealing.seals(),
+        };
         self.view.show_network(MESH_NETWORK, mesh);
         let records: Vec<Arc<Record>> = self.store.all().cloned().collect();
         records.iter().for_each(|record| self.apply(record));
@@ -547,6 +552,7 @@ impl Mesh {
                 mtu: self.config.mtu,
                 reclaim_after: self.config.reclaim_after,
                 cluster,
+                encrypted: self.config.sealing.seals(),
             };
             let record = self.store.put_network(&self.config.identity, &network);
             self.wrote(record.as_slice());

@@ -158,6 +158,8 @@ pub struct NetworkRecord {
     pub reclaim_after: Duration,
     /// The cluster whose settings these are: when two meet, those of the lower id count.
     pub cluster: ClusterId,
+    /// Its frames are sealed between hosts.
+    pub encrypted: bool,
 }
 
 /// Why a host was removed.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::hmac;
+use blake2::{Blake2s256, Digest};
 use engine::types::PeerId;
 use zeroize::Zeroizing;
 
@@ -22,6 +23,10 @@ pub const PROOF_LEN: usize = 32;
 const SALT: &[u8] = b"meshnet secret 1";
 /// What the key for proofs is for (RFC 5869 section 2.3).
 const CONTROL: &[u8] = b"meshnet control proof";
+/// What the key is for that sessions of the data plane are mixed with.
+const DATA: &[u8] = b"meshnet data psk";
+/// The name of a key of the data plane is a hash that begins with these words.
+const DATA_ID: &[u8] = b"meshnet psk id";
 
 /// The text or file holds no secret. Nothing of it is repeated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -206,6 +211,17 @@ impl Admission {
     /// True without a secret.
     pub fn is_open(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// The key that sessions of the data plane are mixed with, so that only hosts with the secret have any.
+    pub fn data_key(&self) -> Option<Zeroizing<[u8; 32]>> {
+        self.0.as_ref().map(|secret| secret.key(DATA))
+    }
+
+    /// Names the secret without telling it: two hosts with one name have one secret.
+    pub fn name(&self) -> Option<[u8; 8]> {
+        let hash = Blake2s256::new_with_prefix(DATA_ID).chain_update(&self.data_key()?[..]).finalize();
+        hash.first_chunk().copied()
     }
 
     /// What this host sends first, in its role.

@@ -195,6 +195,7 @@ fn network() -> NetworkRecord {
         mtu: 1450,
         reclaim_after: Duration::from_secs(86_400),
         cluster: ClusterId([0xc1; 16]),
+        encrypted: true,
     }
 }
 

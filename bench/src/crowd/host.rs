@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use engine::types::PeerId;
 use peering::identity::Identity;
 use peering::mesh::{ConnId, DEFAULT_DATA_PORT, DEFAULT_PORT, DialId, Mesh, MeshConfig, Target};
+use peering::sealing::Sealing;
 
 use super::wire::{Card, Inbox, Nanos};
 
@@ -140,6 +141,7 @@ impl Host {
             discovery: true,
             found: false,
             forgot: false,
+            sealing: Sealing::default(),
             seed: chance,
         };
         self.mesh = Mesh::new(config, self.disk.as_deref(), now).ok();

@@ -26,6 +26,7 @@ mod reattach;
 mod recover;
 mod report;
 mod reset;
+mod sealing;
 mod start;
 mod status;
 mod vtep;
@@ -49,6 +50,7 @@ use tokio::sync::{Notify, watch};
 use self::capture::Sessions;
 use self::ports::{Intent, Ports};
 use self::recover::Recovery;
+use self::sealing::{Agreements, Asked};
 use self::status::Told;
 use self::wiring::Paths;
 use crate::args::LaunchArgs;
@@ -67,6 +69,8 @@ struct Network {
     mtu: u16,
     /// Its addresses, once the cluster is founded.
     range: Option<Ipv4Net>,
+    /// Its frames are sealed between hosts.
+    encrypted: bool,
 }
 
 /// Everything the tasks of the daemon share.
@@ -94,6 +98,8 @@ struct Daemon {
     /// Networks by name.
     networks: watch::Sender<BTreeMap<String, Network>>,
     paths: Mutex<Paths>,
+    agreements: Mutex<Agreements>,
+    asked: Asked,
     told: Mutex<VecDeque<Told>>,
     captures: Mutex<Sessions>,
     recovery: Mutex<Recovery>,
@@ -136,6 +142,8 @@ impl Daemon {
             changed: Notify::new(),
             networks: watch::Sender::default(),
             paths: Mutex::default(),
+            agreements: Mutex::default(),
+            asked: Asked::of(launch),
             told: Mutex::default(),
             captures: Mutex::default(),
             recovery: Mutex::default(),

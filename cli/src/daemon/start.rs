@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::lock::{Holder, Lock};
 use super::ports::Ports;
 use super::ready::{self, Launcher};
+use super::sealing::Asked;
 use super::{Daemon, api, follow, metrics, reattach, wipe, wiring};
 use crate::args::LaunchArgs;
 use crate::client::Client;
@@ -181,7 +182,8 @@ async fn live(
     mut signals: Signals,
 ) -> Result<(), Failure> {
     reattach::reattach(daemon).await?;
-    let warnings = daemon.check_range_at_launch().await?;
+    let mut warnings = daemon.check_range_at_launch().await?;
+    warnings.extend(daemon.asked.warning().map(|warning| warning.message));
     let listener = listen(run_dir, group)?;
     tokio::spawn(api::serve(Arc::clone(daemon), listener));
     if let Some(metrics) = metrics {
@@ -305,6 +307,7 @@ fn engine_config(args: &LaunchArgs) -> EngineConfig {
 }
 
 fn peering_config(args: &LaunchArgs, nickname: &str, secret: Option<Secret>) -> PeeringConfig {
+    let asked = Asked::of(args);
     PeeringConfig {
         state_dir: args.state_dir.clone(),
         nickname: nickname.to_owned(),
@@ -321,6 +324,8 @@ fn peering_config(args: &LaunchArgs, nickname: &str, secret: Option<Secret>) -> 
         mtu: args.mtu,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admission: Admission::new(secret),
+        encryption: asked.encryption(),
+        suites: asked.suites().to_vec(),
     }
 }
 

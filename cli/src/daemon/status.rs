@@ -48,7 +48,7 @@ impl Daemon {
     /// The whole status. `thorough` also looks through all namespaces for interfaces that belong to nobody.
     pub(super) async fn status(self: &Arc<Self>, thorough: bool) -> Result<Status, Failure> {
         if !thorough {
-            return Ok(self.join(self.peering.status().await, self.dataplane()));
+            return Ok(self.join(self.mesh().await, self.dataplane()));
         }
         self.check_range().await;
         let mut status = self.counted().await?;
@@ -59,13 +59,18 @@ impl Daemon {
 
     /// The status with all counters, also those of the kernel.
     pub(super) async fn counted(self: &Arc<Self>) -> Result<Status, Failure> {
-        let mesh = self.peering.status().await;
+        let mesh = self.mesh().await;
         let mut dataplane = self.dataplane();
         self.look_at_devices(&mut dataplane).await?;
         Ok(self.join(mesh, dataplane))
     }
 
-    fn join(&self, mesh: MeshStatus, dataplane: Dataplane) -> Status {
+    /// The control plane, and how often this host began.
+    async fn mesh(&self) -> (MeshStatus, u64) {
+        (self.peering.status().await, self.peering.incarnation().await)
+    }
+
+    fn join(&self, (mesh, start): (MeshStatus, u64), dataplane: Dataplane) -> Status {
         let events = self.events(mesh.events);
         let control = self.peering.port_counters();
         Status {
@@ -76,6 +81,8 @@ impl Daemon {
             state_hash: mesh.state_hash,
             encryption: "off".to_owned(),
             open: self.peering.is_open(),
+            sealing: self.sealing(start),
+            networks: self.network_status(),
             ready: self.is_ready(),
             peers: mesh.peers.into_iter().map(|peer| self.peer(peer)).collect(),
             connections: mesh.connections,
@@ -88,7 +95,7 @@ impl Daemon {
                 foreign: control.foreign,
                 refused: mesh.refused,
             },
-            warnings: self.warnings(),
+            warnings: self.warnings().into_iter().chain(self.asked.warning()).collect(),
             events,
         }
     }
@@ -107,6 +114,7 @@ impl Daemon {
             ),
         };
         Peer {
+            agreement: self.agreement(&peer.peer_id),
             peer_id: peer.peer_id,
             nickname: peer.nickname,
             address: peer.address,

@@ -10,9 +10,11 @@ use super::ports::Ports;
 use crate::failure::{Failure, code};
 
 /// Files of ours in a state directory, whole names and beginnings of names.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "identity",
     "identity.new",
+    "noise",
+    "noise.new",
     "state",
     "state.new",
     "ports",
@@ -21,7 +23,7 @@ const NAMES: [&str; 9] = [
     "meshnet.log",
     "meshnet.log.1",
 ];
-const BEGINNINGS: [&str; 3] = ["identity.corrupt-", "state.corrupt-", "ports.corrupt-"];
+const BEGINNINGS: [&str; 4] = ["identity.corrupt-", "noise.corrupt-", "state.corrupt-", "ports.corrupt-"];
 
 /// Removes the files of a state directory, and the directory if nothing else is in it. One that is not there is fine. True:
 /// there was something.
@@ -89,7 +91,16 @@ mod tests {
         let state = dir.path().join("meshnet");
         assert!(!wipe(&state).unwrap());
         std::fs::create_dir(&state).unwrap();
-        let ours = ["identity", "state", "state.corrupt-1", "ports", "lock", "meshnet.log", "meshnet.log.1"];
+        let ours = [
+            "identity",
+            "noise",
+            "state",
+            "state.corrupt-1",
+            "ports",
+            "lock",
+            "meshnet.log",
+            "meshnet.log.1",
+        ];
         for name in ours.into_iter().chain(["notes", "state-of-mind"]) {
             std::fs::write(state.join(name), "x").unwrap();
         }

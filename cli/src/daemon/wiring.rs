@@ -10,7 +10,7 @@ use engine::{Event, Update};
 use peering::mesh::MeshEvent;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Daemon, Network};
+use super::{Daemon, Network, lock_of};
 
 /// Whether and how frames reach another host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,8 +73,9 @@ impl Daemon {
 
     fn note_mesh(self: &Arc<Self>, event: &MeshEvent) {
         match event {
-            MeshEvent::NetworkChanged { network, name, vni, mtu, range } => {
-                let settings = Network { id: *network, vni: *vni, mtu: *mtu, range: *range };
+            MeshEvent::NetworkChanged { network, name, vni, mtu, range, encrypted } => {
+                let settings =
+                    Network { id: *network, vni: *vni, mtu: *mtu, range: *range, encrypted: *encrypted };
                 self.networks.send_modify(|all| {
                     all.insert(name.clone(), settings);
                 });
@@ -85,10 +86,12 @@ impl Daemon {
                 }
             }
             MeshEvent::HostUp(host) => {
-                tracing::info!(peer = %host.peer, nickname = host.nickname, "host is alive")
+                lock_of(&self.agreements).insert(host.peer, host.agreement);
+                tracing::info!(peer = %host.peer, nickname = host.nickname, sealing = %host.agreement, "host is alive");
             }
             MeshEvent::HostDown { peer } => {
                 self.paths().remove(peer);
+                lock_of(&self.agreements).remove(peer);
                 tracing::info!(%peer, "host is down");
             }
             MeshEvent::Readdress { port, addresses } => {
@@ -164,6 +167,7 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
 mod tests {
     use engine::types::{Claim, Vni};
     use peering::mesh::{EndpointView, HostView};
+    use peering::sealing::Agreement;
 
     use super::super::devices::endpoint;
     use super::super::ports::tests::intent;
@@ -198,6 +202,9 @@ mod tests {
             candidates: vec!["192.0.2.2:4789".parse().unwrap()],
             unadvertised: None,
             networks: vec![(intent(1).network, Vni::MESH)],
+            noise_key: [3; 32],
+            suites: vec![1, 2],
+            agreement: Agreement::Plain,
         };
         let candidates = host.candidates.clone();
         let expected =

@@ -59,6 +59,7 @@ fn network(name: &str) -> NetworkRecord {
         mtu: 1450,
         reclaim_after: Duration::from_secs(86_400),
         cluster: ClusterId::default(),
+        encrypted: false,
     }
 }
 

@@ -11,6 +11,8 @@ use super::quic::BindError;
 use super::store::StoreError;
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::{DEFAULT_RECLAIM_AFTER, MeshConfig, MeshError, Target};
+use crate::records::Encryption;
+use crate::sealing::Sealing;
 use crate::secret::Admission;
 
 /// The range of the network `mesh` unless another one is given: 10.32.0.0/12.
@@ -20,6 +22,8 @@ pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 32, 0, 
 const MTU_OVER_IPV4: u16 = 1450;
 /// The same over IPv6, whose header is 20 bytes longer.
 const MTU_OVER_IPV6: u16 = 1430;
+/// What a sealed frame is longer: a header of 16 bytes and a tag of 16.
+const SEAL: u16 = 32;
 
 /// What a host is started with.
 #[derive(Clone, Debug)]
@@ -54,6 +58,10 @@ pub struct PeeringConfig {
     pub version: String,
     /// Who is let in.
     pub admission: Admission,
+    /// Whether what containers send other hosts is to be sealed.
+    pub encryption: Encryption,
+    /// The suites this host can seal with, best first.
+    pub suites: Vec<u16>,
 }
 
 /// The control plane cannot start.
@@ -95,15 +103,21 @@ impl StartError {
 
 pub(super) fn mesh_config(
     config: &PeeringConfig,
-    secret: &[u8],
+    identity: Identity,
     port: u16,
     forgot: bool,
 ) -> Result<MeshConfig, StartError> {
     let at = |ips: Vec<IpAddr>, port| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     let over_ipv6 = config.listen.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
+    let sealing = Sealing {
+        encryption: config.encryption,
+        suites: config.suites.clone(),
+        closed: !config.admission.is_open(),
+    };
     let mtu = if over_ipv6 { MTU_OVER_IPV6 } else { MTU_OVER_IPV4 };
+    let mtu = if sealing.seals() { mtu - SEAL } else { mtu };
     Ok(MeshConfig {
-        identity: Identity::from_secret(secret)?,
+        identity,
         nickname: config.nickname.clone(),
         version: config.version.clone(),
         boot_nonce: u64::from_le_bytes(random()?),
@@ -122,6 +136,7 @@ pub(super) fn mesh_config(
         discovery: config.discovery,
         found: config.found,
         forgot,
+        sealing,
         seed: random()?,
     })
 }

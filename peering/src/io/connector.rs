@@ -70,11 +70,16 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(quic: Quic, me: PeerId, admission: Admission, inbox: mpsc::Sender<WireEvent>) -> Self {
+    pub(super) fn new(
+        quic: Quic,
+        me: PeerId,
+        admission: Arc<Admission>,
+        inbox: mpsc::Sender<WireEvent>,
+    ) -> Self {
         Connector {
             quic,
             me,
-            admission: Arc::new(admission),
+            admission,
             inbox,
             next: Arc::default(),
             handshakes: Arc::default(),

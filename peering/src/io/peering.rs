@@ -22,6 +22,7 @@ use crate::mesh::{
     AllocError, AllocRequest, Endpoint, EndpointView, LeaveError, Mesh, MeshError, MeshEvent, MeshStatus,
     MeshTables, RemoveError, Removed, RequestId, Target, VtepView,
 };
+use crate::secret::Admission;
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
 #[derive(Clone, Debug)]
@@ -31,7 +32,8 @@ pub struct Peering {
     counts: Arc<Counts>,
     peer_id: PeerId,
     local_addr: SocketAddr,
-    open: bool,
+    admission: Arc<Admission>,
+    identity: Arc<Identity>,
     crash: watch::Receiver<Option<String>>,
 }
 
@@ -45,7 +47,7 @@ impl Peering {
         config: PeeringConfig,
     ) -> Result<(Peering, mpsc::UnboundedReceiver<MeshEvent>), StartError> {
         let mut opened = Opened::open(&config.state_dir)?;
-        let identity = Arc::new(Identity::from_secret(&opened.secret)?);
+        let identity = Arc::new(opened.identity()?);
         let credentials = Credentials::new(identity.clone());
         let quic = Quic::bind(credentials, &identity, config.listen, config.port)?;
         let local_addr = quic.local_addr().map_err(|source| BindError::Io { port: config.port, source })?;
@@ -56,8 +58,8 @@ impl Peering {
         let (events, told) = mpsc::unbounded_channel();
         let (commands, orders) = mpsc::unbounded_channel();
         let (counts, peer_id) = (quic.counts(), identity.peer_id());
-        let open = config.admission.is_open();
-        let gate = (quic, config.admission.clone());
+        let admission = Arc::new(config.admission);
+        let gate = (quic, admission.clone());
         let task = tokio::spawn(Runtime::new(mesh, opened.store, gate, orders, events).run());
         let (crashed, crash) = watch::channel(None);
         tokio::spawn(async move {
@@ -65,7 +67,19 @@ impl Peering {
                 crashed.send_replace(Some(error.to_string()));
             }
         });
-        Ok((Peering { commands, requests: Arc::default(), counts, peer_id, local_addr, open, crash }, told))
+        Ok((
+            Peering {
+                commands,
+                requests: Arc::default(),
+                counts,
+                peer_id,
+                local_addr,
+                admission,
+                identity,
+                crash,
+            },
+            told,
+        ))
     }
 
     /// Who this host is.
@@ -75,7 +89,22 @@ impl Peering {
 
     /// True when there is no secret, and whoever reaches the port may join.
     pub fn is_open(&self) -> bool {
-        self.open
+        self.admission.is_open()
+    }
+
+    /// Who is let in, and the keys made of that.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// The keys of this host.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How often this host began anew; it rises with each start, and above what others report of it.
+    pub async fn incarnation(&self) -> u64 {
+        self.read(|mesh, _| mesh.incarnation()).await
     }
 
     /// Where peering listens.
@@ -256,7 +285,8 @@ impl Drop for CancelOnDrop<'_> {
 /// The state directory with what was in it.
 struct Opened {
     store: Store,
-    secret: Zeroizing<Vec<u8>>,
+    seed: Zeroizing<Vec<u8>>,
+    noise: Zeroizing<Vec<u8>>,
     /// The keys were made just now.
     first: bool,
     state: Option<Vec<u8>>,
@@ -271,21 +301,26 @@ impl Opened {
             first = true;
             fresh.secret().to_vec()
         };
-        let secret = Zeroizing::new(store.identity(make)?);
+        let seed = Zeroizing::new(store.identity(make)?);
+        let noise = Zeroizing::new(store.noise(|| fresh.noise_secret_key().to_vec())?);
         let state = store.load()?;
-        Ok(Opened { store, secret, first, state })
+        Ok(Opened { store, seed, noise, first, state })
+    }
+
+    fn identity(&self) -> Result<Identity, StartError> {
+        Ok(Identity::from_secrets(&self.seed, &self.noise)?)
     }
 
     /// A mesh from the state on disk, or without it if it cannot be read.
     fn mesh(&mut self, config: &PeeringConfig, port: u16) -> Result<Mesh, StartError> {
         let now = Instant::now();
         if let Some(state) = &self.state {
-            match Mesh::new(mesh_config(config, &self.secret, port, false)?, Some(state), now) {
+            match Mesh::new(mesh_config(config, self.identity()?, port, false)?, Some(state), now) {
                 Err(error @ MeshError::Stored(_)) => self.store.set_aside(&error.to_string()),
                 result => return Ok(result?),
             }
         }
-        Ok(Mesh::new(mesh_config(config, &self.secret, port, !self.first)?, None, now)?)
+        Ok(Mesh::new(mesh_config(config, self.identity()?, port, !self.first)?, None, now)?)
     }
 }
 
@@ -294,7 +329,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::secret::Admission;
+    use crate::records::Encryption;
 
     #[tokio::test]
     async fn a_crash_is_told_and_ends_no_asker_with_a_panic() {
@@ -315,6 +350,8 @@ mod tests {
             mtu: None,
             version: "1".to_owned(),
             admission: Admission::default(),
+            encryption: Encryption::Auto,
+            suites: Vec::new(),
         };
         let (peering, _events) = Peering::start(config).await.unwrap();
         let soon = Duration::from_secs(5);

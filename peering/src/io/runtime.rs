@@ -79,7 +79,7 @@ impl Runtime {
     pub(super) fn new(
         mesh: Mesh,
         store: Store,
-        (quic, admission): (Quic, Admission),
+        (quic, admission): (Quic, Arc<Admission>),
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<MeshEvent>,
     ) -> Self {

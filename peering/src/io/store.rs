@@ -1,6 +1,6 @@
 //! The state directory: who this host is, and what it must not forget.
 //!
-//! `identity` holds the secret keys and is written once; `state` holds the bytes of the mesh and is replaced as a
+//! `identity` and `noise` hold a secret key each and are written once; `state` holds the bytes of the mesh and is replaced as a
 //! whole ([`StateFile`]). A damaged file never keeps a host from starting: it is set aside, and the host goes on
 //! without it. The directory is locked for as long as it is in use: there is one writer.
 
@@ -20,6 +20,7 @@ use crate::mesh::Mesh;
 use crate::records::ClusterId;
 
 const IDENTITY: &str = "identity";
+const NOISE: &str = "noise";
 const STATE: &str = "state";
 
 /// What people are told of the directory: one word for programs, one line.
@@ -92,6 +93,7 @@ pub(super) fn plain(error: &io::Error) -> String {
 #[derive(Debug)]
 pub(super) struct Store {
     identity: StateFile,
+    noise: StateFile,
     state: StateFile,
     warnings: Vec<Warning>,
     _lock: DirLock,
@@ -114,8 +116,9 @@ impl Store {
             warnings.push(("state_dir_open", message));
         }
         let lock = DirLock::take(dir)?;
-        let (identity, state) = (StateFile::new(dir, IDENTITY), StateFile::new(dir, STATE));
-        Ok(Store { identity, state, warnings, _lock: lock })
+        let file = |name| StateFile::new(dir, name);
+        let (identity, noise, state) = (file(IDENTITY), file(NOISE), file(STATE));
+        Ok(Store { identity, noise, state, warnings, _lock: lock })
     }
 
     /// What people should know about the directory, each told once.
@@ -128,7 +131,7 @@ impl Store {
     pub(super) fn identity(&mut self, fresh: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, StoreError> {
         match self.identity.read()? {
             Contents::Whole(secret) => {
-                self.close_to_others();
+                self.close_to_others(&self.identity.path());
                 return Ok(secret);
             }
             Contents::Absent => {}
@@ -150,12 +153,35 @@ impl Store {
         Ok(secret)
     }
 
-    fn close_to_others(&mut self) {
-        let path = self.identity.path();
-        let Ok(meta) = fs::metadata(&path) else { return };
+    /// The secret key for sealed frames (mode 0600). Nobody but this host misses a damaged one: the others are told of the
+    /// new one.
+    pub(super) fn noise(&mut self, fresh: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        match self.noise.read()? {
+            Contents::Whole(secret) => {
+                self.close_to_others(&self.noise.path());
+                return Ok(secret);
+            }
+            Contents::Absent => {}
+            Contents::Damaged(reason) => {
+                let aside = self.noise.set_aside()?;
+                let message = format!(
+                    "the key in {} is damaged ({reason}) and kept as {}: there is a new one, which the other hosts learn",
+                    self.noise.path().display(),
+                    aside.display()
+                );
+                self.warnings.push(("noise_key_lost", message));
+            }
+        }
+        let secret = fresh();
+        self.noise.replace(&secret)?;
+        Ok(secret)
+    }
+
+    fn close_to_others(&mut self, path: &Path) {
+        let Ok(meta) = fs::metadata(path) else { return };
         let mode = meta.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let closed = match fs::set_permissions(&path, Permissions::from_mode(0o600)) {
+            let closed = match fs::set_permissions(path, Permissions::from_mode(0o600)) {
                 Ok(()) => "closed now".to_owned(),
                 Err(error) => format!("and cannot be closed ({})", plain(&error)),
             };

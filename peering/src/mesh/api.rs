@@ -6,6 +6,7 @@ use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 
 use super::config::Target;
+use crate::sealing::Agreement;
 
 /// A connection, numbered by the shell; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -145,6 +146,8 @@ pub enum MeshEvent {
         mtu: u16,
         /// Its range of addresses.
         range: Option<Ipv4Net>,
+        /// Its frames are sealed between hosts.
+        encrypted: bool,
     },
     /// An external VXLAN endpoint was declared.
     VtepUp {
@@ -182,6 +185,12 @@ pub struct HostView {
     pub unadvertised: Option<SocketAddr>,
     /// The networks it takes part in.
     pub networks: Vec<(NetworkId, Vni)>,
+    /// Its X25519 public key for sessions.
+    pub noise_key: [u8; 32],
+    /// The suites it can seal with, best first.
+    pub suites: Vec<u16>,
+    /// Whether frames between it and this host are sealed.
+    pub agreement: Agreement,
 }
 
 /// An attachment of a container of this host to a network.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use crate::identity::Identity;
+use crate::sealing::Sealing;
 
 /// The UDP port of peering when none is named.
 pub const DEFAULT_PORT: u16 = 6783;
@@ -52,6 +53,8 @@ pub struct MeshConfig {
     pub found: bool,
     /// The keys are older than anything on the disk: this host lived before, and only others remember how.
     pub forgot: bool,
+    /// What this host wishes to be done with what its containers send.
+    pub sealing: Sealing,
     /// Seeds every choice made at random.
     pub seed: [u8; 32],
 }

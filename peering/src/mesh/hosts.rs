@@ -14,6 +14,7 @@ use super::{
 use crate::gossip::{Class, Record, Slot, kind};
 use crate::membership::MemberEvent;
 use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
+use crate::sealing::Agreement;
 
 /// A host that others tell of is met within this, or is down. The death of a member is known as soon.
 const STRANGER: Duration = Duration::from_secs(5);
@@ -98,6 +99,7 @@ impl Mesh {
         }
         self.compare_settings(signer, network);
         self.compare_mtu(network);
+        self.compare_encryption(network);
         self.show_network(network);
     }
 
@@ -133,13 +135,45 @@ impl Mesh {
         }
     }
 
+    /// A host that does not seal has no part in a network that is sealed.
+    fn compare_encryption(&mut self, network: &NetworkRecord) {
+        let known = self.view.network(network.network).filter(|view| view.range.is_some());
+        let news = known.is_none_or(|view| !view.encrypted);
+        if news && network.encrypted && !self.config.sealing.seals() {
+            let text = format!(
+                "the network {} is to be sealed, and this host does not seal: launch it with the others' --encryption",
+                network.name
+            );
+            self.note("encryption_differs", text);
+        }
+    }
+
+    /// Two hosts that do not agree on sealing are told.
+    fn compare_sealing(&mut self, host: &HostView) {
+        if self.view.agreement(host.peer) == Some(host.agreement) {
+            return;
+        }
+        let text = match host.agreement {
+            Agreement::Plain | Agreement::Sealed => return,
+            Agreement::Differ if self.config.sealing.seals() => {
+                format!("host {} does not seal what containers send, this host does", host.nickname)
+            }
+            Agreement::Differ => {
+                format!("host {} seals what containers send, this host does not", host.nickname)
+            }
+            Agreement::NoSuite => format!("host {} and this one have no --cipher in common", host.nickname),
+        };
+        self.note("encryption_differs", text + ": launch both with the same options");
+    }
+
     pub(super) fn show_network(&mut self, network: &NetworkRecord) {
         let range = match network.range {
             IpNet::V4(range) => Some(range),
             IpNet::V6(_) => None,
         };
-        let NetworkRecord { vni, mtu, .. } = *network;
-        self.view.show_network(network.network, NetworkView { name: network.name.clone(), vni, mtu, range });
+        let NetworkRecord { vni, mtu, encrypted, .. } = *network;
+        let name = network.name.clone();
+        self.view.show_network(network.network, NetworkView { name, vni, mtu, range, encrypted });
         let id = network.network;
         let endpoints = self.store.endpoints().filter(|(_, endpoint)| endpoint.network == id);
         let endpoints: Vec<_> = endpoints.map(|(peer, endpoint)| (peer, endpoint.clone())).collect();
@@ -158,6 +192,7 @@ impl Mesh {
         }
         let Some(view) = self.store.host(peer).map(|host| self.host_view(peer, host)) else { return };
         let known = self.view.shows_host(peer);
+        self.compare_sealing(&view);
         self.view.show_host(view);
         if !known {
             let endpoints: Vec<EndpointRecord> = self.store.endpoints_of(peer).cloned().collect();
@@ -205,6 +240,9 @@ impl Mesh {
             candidates,
             unadvertised: seen.filter(|seen| !host.data_addrs.contains(seen)),
             networks: host.networks.clone(),
+            noise_key: host.noise_key,
+            suites: host.suites.clone(),
+            agreement: self.config.sealing.with(host),
         }
     }
 
@@ -312,8 +350,8 @@ impl Mesh {
             version: self.config.version.clone(),
             data_addrs: self.config.data_addrs.clone(),
             control_addrs: self.config.advertise.clone(),
-            suites: Vec::new(),
-            encryption: crate::records::Encryption::Off,
+            suites: self.config.sealing.suites.clone(),
+            encryption: self.config.sealing.encryption,
             networks: vec![(MESH_NETWORK, Vni::MESH)],
             targets,
         };

@@ -1,6 +1,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
+use crate::sealing::Sealing;
 
 struct Bench {
     now: Instant,
@@ -28,6 +29,7 @@ impl Bench {
             discovery: true,
             found: false,
             forgot: false,
+            sealing: Sealing::default(),
             seed: [1; 32],
         };
         Bench { now, mesh: Mesh::new(config, stored, now).unwrap() }

@@ -9,6 +9,7 @@ use engine::types::{NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 
 use super::{EndpointView, HostView, MeshEvent};
+use crate::sealing::Agreement;
 
 /// A network as the daemon knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +18,7 @@ pub(super) struct NetworkView {
     pub(super) vni: Vni,
     pub(super) mtu: u16,
     pub(super) range: Option<Ipv4Net>,
+    pub(super) encrypted: bool,
 }
 
 /// What was told, and what is still to be told.
@@ -60,6 +62,11 @@ impl View {
         }
     }
 
+    /// What two hosts do with what their containers send, as it was told of the other one.
+    pub(super) fn agreement(&self, peer: PeerId) -> Option<Agreement> {
+        self.hosts.get(&peer).map(|host| host.agreement)
+    }
+
     /// True when the daemon knows the host as up.
     pub(super) fn shows_host(&self, peer: PeerId) -> bool {
         self.hosts.contains_key(&peer)
@@ -91,8 +98,8 @@ impl View {
     pub(super) fn show_network(&mut self, network: NetworkId, view: NetworkView) {
         if self.networks.get(&network) != Some(&view) {
             self.networks.insert(network, view.clone());
-            let NetworkView { name, vni, mtu, range } = view;
-            self.events.push_back(MeshEvent::NetworkChanged { network, name, vni, mtu, range });
+            let NetworkView { name, vni, mtu, range, encrypted } = view;
+            self.events.push_back(MeshEvent::NetworkChanged { network, name, vni, mtu, range, encrypted });
         }
     }
 

@@ -82,6 +82,10 @@ fn each_side_hears_why_from_where_it_stands() {
 /// Computed apart, with another implementation of HMAC, from the description in `docs/protocol.md` alone.
 #[test]
 fn keys_and_proofs_are_as_the_page_says() {
+    let data_key = closed(0x11).data_key().unwrap();
+    assert_eq!(hex(&data_key[..]), "d9343406a800acbc0599d25d2223f579c43629e57edc1763f9fe0b7996b64542");
+    assert_eq!(hex(&closed(0x11).name().unwrap()), "cee26465d3173d75");
+    assert!(Admission::default().data_key().is_none() && Admission::default().name().is_none());
     assert_eq!(
         hex(&secret(0x11).key(CONTROL)[..]),
         "cf658907a5c94d45011ef26c641a28c4b052cdf6f8900e48c3b24026f9aff50d"

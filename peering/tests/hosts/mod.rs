@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use engine::types::{MacAddr, PeerId, PortId};
 use peering::io::{Peering, PeeringConfig};
 use peering::mesh::{AllocRequest, Endpoint, MESH_NETWORK, MeshEvent, MeshStatus, PeerState, Target};
+use peering::records::Encryption;
 use peering::secret::Admission;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -87,6 +88,8 @@ pub(crate) fn config(dir: &Path, index: u8, port: u16, targets: Vec<Target>) -> 
         mtu: None,
         version: "test".to_owned(),
         admission: Admission::default(),
+        encryption: Encryption::Auto,
+        suites: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use peering::mesh::{
     Output, RequestId,
 };
 use peering::proto::Run;
+use peering::sealing::Sealing;
 
 use super::World;
 use super::clock::Clock;
@@ -171,6 +172,7 @@ impl Host {
             discovery: launch.discovery,
             found: launch.found,
             forgot: self.life > 0 && self.disk.is_none(),
+            sealing: Sealing::default(),
             seed,
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::shape::{Conservation, ControlPort, Offload, Path, Port, Unclaimed, Worker};
+use crate::shape::{Conservation, ControlPort, Offload, Path, Port, Sealing, Unclaimed, Worker};
 
 fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
     Peer {
@@ -9,6 +9,7 @@ fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
         state,
         path,
         reason: None,
+        agreement: None,
     }
 }
 
@@ -89,6 +90,8 @@ pub(crate) fn example() -> Status {
             refused: [("wrong_secret".to_owned(), 3)].into(),
         },
         open: true,
+        sealing: Sealing::default(),
+        networks: vec![],
         warnings: vec![],
         events: vec![EventStatus {
             kind: "founded".into(),

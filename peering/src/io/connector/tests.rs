@@ -45,7 +45,7 @@ impl Host {
         let credentials = Credentials::new(identity.clone()).with_alpn(alpn);
         let quic = Quic::bind(credentials, &identity, listen, port).unwrap();
         let (tell, inbox) = mpsc::channel(16);
-        let connector = Connector::new(quic.clone(), identity.peer_id(), admission, tell);
+        let connector = Connector::new(quic.clone(), identity.peer_id(), Arc::new(admission), tell);
         tokio::spawn(connector.clone().accept());
         Host { identity, quic, connector, inbox }
     }

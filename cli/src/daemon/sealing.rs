@@ -1,0 +1,143 @@
+//! What this host brings to sealed sessions, and what it agreed on with whom.
+//!
+//! Keys and wishes come from the control plane: of this host by [`Peering::identity`] and [`Peering::admission`], of the others
+//! with [`MeshEvent::HostUp`], of networks with [`MeshEvent::NetworkChanged`].
+//!
+//! [`Peering::identity`]: peering::io::Peering::identity
+//! [`Peering::admission`]: peering::io::Peering::admission
+//! [`MeshEvent::HostUp`]: peering::mesh::MeshEvent::HostUp
+//! [`MeshEvent::NetworkChanged`]: peering::mesh::MeshEvent::NetworkChanged
+
+use std::collections::BTreeMap;
+
+use engine::types::PeerId;
+use peering::records::Encryption;
+use peering::sealing::{AES_256_GCM, Agreement, CHACHA20_POLY1305};
+
+use super::{Daemon, lock_of};
+use crate::args::{Cipher, LaunchArgs, Wish};
+use crate::shape::{NetworkStatus, Sealing, Warning};
+
+/// What was agreed on with each host that is up.
+pub(super) type Agreements = BTreeMap<PeerId, Agreement>;
+
+/// What people asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    encryption: Encryption,
+    suites: Vec<u16>,
+}
+
+impl Asked {
+    pub(super) fn of(launch: &LaunchArgs) -> Self {
+        let encryption = match launch.encryption {
+            Wish::Auto => Encryption::Auto,
+            Wish::On => Encryption::On,
+            Wish::Off => Encryption::Off,
+        };
+        Asked { encryption, suites: suites(launch.cipher, has_aes()) }
+    }
+
+    pub(super) fn encryption(&self) -> Encryption {
+        self.encryption
+    }
+
+    pub(super) fn suites(&self) -> &[u16] {
+        &self.suites
+    }
+
+    /// What this version does not do. It is told where people look.
+    pub(super) fn warning(&self) -> Option<Warning> {
+        let message = "--encryption on was asked for, and this version seals nothing: what containers send each other \
+                       travels in clear";
+        let asked = self.encryption == Encryption::On;
+        asked.then(|| Warning { kind: "not_sealed".to_owned(), message: message.to_owned() })
+    }
+}
+
+/// The suites in the order of this host: with instructions for AES that is the faster one, and without them it tells whoever
+/// measures time too much.
+fn suites(cipher: Cipher, has_aes: bool) -> Vec<u16> {
+    match (cipher, has_aes) {
+        (Cipher::Aes256Gcm, _) => vec![AES_256_GCM],
+        (Cipher::Chacha20Poly1305, _) => vec![CHACHA20_POLY1305],
+        (Cipher::Auto, true) => vec![AES_256_GCM, CHACHA20_POLY1305],
+        (Cipher::Auto, false) => vec![CHACHA20_POLY1305, AES_256_GCM],
+    }
+}
+
+/// Whether the processor has instructions for AES-GCM.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+fn suite_name(suite: u16) -> String {
+    match suite {
+        AES_256_GCM => "aes-256-gcm".to_owned(),
+        CHACHA20_POLY1305 => "chacha20-poly1305".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn mode_name(encryption: Encryption) -> &'static str {
+    match encryption {
+        Encryption::Off => "off",
+        Encryption::Auto => "auto",
+        Encryption::On => "on",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Daemon {
+    /// For `status`: what this host wishes and has. `start` counts its starts.
+    pub(super) fn sealing(&self, start: u64) -> Sealing {
+        Sealing {
+            encryption: mode_name(self.asked.encryption).to_owned(),
+            suites: self.asked.suites.iter().copied().map(suite_name).collect(),
+            noise_key: hex(self.peering.identity().noise_public_key()),
+            secret: self.peering.admission().name().map(|name| hex(&name)),
+            start,
+        }
+    }
+
+    /// For `status`: the networks, by name.
+    pub(super) fn network_status(&self) -> Vec<NetworkStatus> {
+        let networks = self.networks.borrow();
+        let all = networks.iter().map(|(name, network)| NetworkStatus {
+            network: name.clone(),
+            network_id: network.id.to_string(),
+            vni: network.vni.get(),
+            mtu: network.mtu,
+            encrypted: network.encrypted,
+        });
+        all.collect()
+    }
+
+    /// For `status`: what was agreed on with another host.
+    pub(super) fn agreement(&self, peer: &str) -> Option<String> {
+        let peer = peer.parse().ok()?;
+        lock_of(&self.agreements).get(&peer).map(ToString::to_string)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_suites_follows_the_processor_unless_people_say_otherwise() {
+        assert_eq!(suites(Cipher::Auto, true), [AES_256_GCM, CHACHA20_POLY1305]);
+        assert_eq!(suites(Cipher::Auto, false), [CHACHA20_POLY1305, AES_256_GCM]);
+        assert_eq!(suites(Cipher::Aes256Gcm, false), [AES_256_GCM]);
+        assert_eq!(suites(Cipher::Chacha20Poly1305, true), [CHACHA20_POLY1305]);
+        assert_eq!([1, 2, 9].map(suite_name), ["aes-256-gcm", "chacha20-poly1305", "9"]);
+    }
+}
