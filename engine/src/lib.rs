@@ -21,6 +21,7 @@ pub mod packet;
 pub mod path;
 pub mod rate;
 pub mod seam;
+pub mod session;
 pub mod switch;
 pub mod tables;
 pub mod types;

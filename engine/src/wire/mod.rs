@@ -10,6 +10,7 @@ pub mod ether;
 pub mod ipv4;
 pub mod ipv6;
 pub mod probe;
+pub mod sealed;
 pub mod tcp;
 pub mod udp;
 pub mod virtio;
