@@ -155,7 +155,7 @@ impl Counters {
             copies: read(COPIES),
             recut: read(RECUT),
             answered: read(ANSWERED),
-            drops: std::array::from_fn(|reason| read(DROPS + reason)),
+            drops: Drops(std::array::from_fn(|reason| read(DROPS + reason))),
         }
     }
 
@@ -191,7 +191,7 @@ pub struct Snapshot {
     copies: u64,
     recut: u64,
     answered: u64,
-    drops: [u64; DropReason::COUNT],
+    drops: Drops,
 }
 
 impl Default for Snapshot {
@@ -203,12 +203,12 @@ impl Default for Snapshot {
 impl Snapshot {
     /// How many segments were dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops.get(reason as usize).copied().unwrap_or_default()
+        self.drops.of(reason)
     }
 
     /// Reasons that were met at least once, with their counts, in the order of [`DropReason::ALL`].
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        met(&self.drops)
+        self.drops.met()
     }
 
     /// Adds what another worker counted.
@@ -227,17 +227,37 @@ impl Snapshot {
         ] {
             *sum = sum.wrapping_add(count);
         }
-        merge_drops(&mut self.drops, &other.drops);
+        self.drops.merge(&other.drops);
     }
 }
 
-fn met(drops: &[u64; DropReason::COUNT]) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-    DropReason::ALL.iter().zip(drops).map(|(&reason, &count)| (reason, count)).filter(|&(_, count)| count > 0)
+/// How many segments were dropped, by reason.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Drops([u64; DropReason::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Drops([0; DropReason::COUNT])
+    }
 }
 
-fn merge_drops(sums: &mut [u64; DropReason::COUNT], counts: &[u64; DropReason::COUNT]) {
-    for (sum, count) in sums.iter_mut().zip(counts) {
-        *sum = sum.wrapping_add(*count);
+impl Drops {
+    fn of(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    /// Those that were met with.
+    fn met(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        let all = DropReason::ALL.iter().zip(&self.0).map(|(&reason, &count)| (reason, count));
+        all.filter(|&(_, count)| count > 0)
+    }
+
+    fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, &count| sum.wrapping_add(count))
+    }
+
+    fn merge(&mut self, other: &Drops) {
+        self.0.iter_mut().zip(&other.0).for_each(|(sum, count)| *sum = sum.wrapping_add(*count));
     }
 }
 

@@ -49,7 +49,7 @@ impl Snapshot {
             copies: self.copies,
             recut: self.recut,
             given: self.tap_out.segments.wrapping_add(self.underlay_out.segments),
-            drops: self.drops.iter().fold(0, |sum, &count| sum.wrapping_add(count)),
+            drops: self.drops.sum(),
             answered: self.answered,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use super::{DropReason, Traffic, add, merge_drops, met};
+use super::{DropReason, Drops, Traffic, add};
 
 /// Cells of one direction: frames, bytes, batches, segments, super-frames.
 const WIDTH: usize = 5;
@@ -29,7 +29,7 @@ pub struct PortTotals {
     pub given: Traffic,
     /// Super-frames in it.
     pub super_frames_given: u64,
-    drops: [u64; DropReason::COUNT],
+    drops: Drops,
 }
 
 impl Default for PortCounters {
@@ -79,7 +79,7 @@ impl PortCounters {
             super_frames_sent: read(WIDTH - 1),
             given: traffic(OUT),
             super_frames_given: read(OUT + WIDTH - 1),
-            drops: std::array::from_fn(|reason| read(DROPS + reason)),
+            drops: Drops(std::array::from_fn(|reason| read(DROPS + reason))),
         }
     }
 
@@ -94,12 +94,12 @@ impl PortCounters {
 impl PortTotals {
     /// How many segments were dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops.get(reason as usize).copied().unwrap_or_default()
+        self.drops.of(reason)
     }
 
     /// Reasons that were met at least once, with their counts, in the order of [`DropReason::ALL`].
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        met(&self.drops)
+        self.drops.met()
     }
 
     /// Adds what another worker carried.
@@ -108,6 +108,6 @@ impl PortTotals {
         self.super_frames_sent = self.super_frames_sent.wrapping_add(other.super_frames_sent);
         self.given.merge(other.given);
         self.super_frames_given = self.super_frames_given.wrapping_add(other.super_frames_given);
-        merge_drops(&mut self.drops, &other.drops);
+        self.drops.merge(&other.drops);
     }
 }

@@ -81,6 +81,20 @@ drop_reasons! {
     SendFailed = "send_failed",
     /// The kernel refused to take a frame on a device; the worker counts and goes on.
     WriteFailed = "write_failed",
+    /// A sealed frame for no session of this host, or one that has ended.
+    UnknownSession = "unknown_session",
+    /// A sealed frame that its sender did not seal, or a broken header.
+    BadSealed = "bad_sealed",
+    /// A sealed frame that was opened before, or is too old to tell.
+    Replayed = "replayed",
+    /// A handshake datagram of no known form, or not made for this host.
+    BadHandshake = "bad_handshake",
+    /// A handshake of somebody who is no peer, or with another secret.
+    StrangerHandshake = "stranger_handshake",
+    /// A handshake that is not newer than one before, or answers none that waits.
+    StaleHandshake = "stale_handshake",
+    /// More handshakes than are answered in a second.
+    HandshakeLimit = "handshake_limit",
     /// A flood on a network where nobody else is.
     NoReceiver = "no_receiver",
 }

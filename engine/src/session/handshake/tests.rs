@@ -25,11 +25,7 @@ fn begin(from: &Host, to: &Host, psks: &[Psk]) -> (Pending, Vec<u8>) {
     (pending, bytes)
 }
 
-fn answer(
-    asked: Asked,
-    peer: &Host,
-    psks: &[Psk],
-) -> Result<(Established, Vec<u8>), HandshakeError> {
+fn answer(asked: Asked, peer: &Host, psks: &[Psk]) -> Result<(Established, Vec<u8>), HandshakeError> {
     assert_eq!(asked.peer, peer.public);
     let (established, mut bytes) = asked.answer(psks, 23)?;
     MacKeys::of(&peer.public).finish(&mut bytes, None);

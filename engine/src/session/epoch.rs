@@ -1,0 +1,124 @@
+//! One session as workers hold it: keys, counters, windows. Nothing in it is written by two senders.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use super::handshake::Established;
+use super::key::LaneKeys;
+use super::suite::Suite;
+use super::window::Window;
+use crate::counters::DropReason;
+use crate::wire::sealed::{Header, LANES, TAG_LEN};
+
+/// Frames of one lane after which a new session is wanted, and after which none is sealed any more. Of AES-GCM 2^32 frames
+/// under one key are where its nonces begin to matter (NIST SP 800-38D section 8.3 asks the same of random ones).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// A new session is wanted.
+    pub rekey: u64,
+    /// Nothing is sealed.
+    pub refuse: u64,
+}
+
+impl Limits {
+    /// Of a suite.
+    pub const fn of(suite: Suite) -> Self {
+        match suite {
+            Suite::AesGcm => Limits { rekey: 1 << 30, refuse: 1 << 32 },
+            // The window counts no farther.
+            Suite::ChaChaPoly => {
+                Limits { rekey: super::window::MAX_COUNTER / 2, refuse: super::window::MAX_COUNTER }
+            }
+        }
+    }
+}
+
+/// A session with a peer, shared by all workers.
+#[derive(Debug)]
+pub struct Epoch {
+    /// How its frames are sealed.
+    pub suite: Suite,
+    /// The number by which the peer names it.
+    pub local: u32,
+    pub(super) remote: u32,
+    limits: Limits,
+    seal: LaneKeys,
+    open: LaneKeys,
+    /// The next counter of each lane. A lane has one writer.
+    counters: [CachePadded<AtomicU64>; LANES as usize],
+    windows: [Window; LANES as usize],
+    /// A frame was opened: the peer has the keys. Written once.
+    heard: AtomicBool,
+}
+
+impl Epoch {
+    /// With the limits of its suite, or other ones for a test.
+    pub fn new(established: Established, limits: Limits) -> Self {
+        let Established { suite, local, remote, seal, open, .. } = established;
+        Epoch {
+            suite,
+            local,
+            remote,
+            limits,
+            seal,
+            open,
+            counters: [const { CachePadded::new(AtomicU64::new(0)) }; LANES as usize],
+            windows: std::array::from_fn(|_| Window::default()),
+            heard: AtomicBool::new(false),
+        }
+    }
+
+    /// The next header of a lane, for one frame to be sealed by [`Self::seal`]. None: the lane is used up.
+    pub fn next_header(&self, lane: u8) -> Option<Header> {
+        let cell = self.counters.get(usize::from(lane))?;
+        let counter = cell.load(Ordering::Relaxed);
+        if counter >= self.limits.refuse {
+            return None;
+        }
+        cell.store(counter + 1, Ordering::Relaxed);
+        Some(Header { lane, receiver: self.remote, counter })
+    }
+
+    /// Seals a frame where it lies, under a header of this session that was not used before. None: there is no such lane.
+    pub fn seal(&self, header: Header, content: &mut [u8]) -> Option<[u8; TAG_LEN]> {
+        Some(self.seal.lane(header.lane)?.seal(header, content))
+    }
+
+    /// Opens a datagram where it lies; the VXLAN header and frame in it, or nothing in a keepalive.
+    ///
+    /// # Errors
+    /// It was seen before, is too old, or was not sealed by the peer.
+    pub fn open<'a>(&self, header: Header, datagram: &'a mut [u8]) -> Result<&'a mut [u8], DropReason> {
+        let lane = usize::from(header.lane);
+        let (Some(window), Some(key)) = (self.windows.get(lane), self.open.lane(header.lane)) else {
+            return Err(DropReason::BadSealed);
+        };
+        if !window.test(header.counter) {
+            return Err(DropReason::Replayed);
+        }
+        let content = key.open(header, datagram).map_err(|_| DropReason::BadSealed)?;
+        if !window.commit(header.counter) {
+            return Err(DropReason::Replayed);
+        }
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        Ok(content)
+    }
+
+    /// True once a frame was opened: the peer has the keys.
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// True when a lane has sealed so much that a new session is wanted.
+    pub fn is_worn(&self) -> bool {
+        self.counters.iter().any(|cell| cell.load(Ordering::Relaxed) >= self.limits.rekey)
+    }
+
+    /// Frames sealed so far.
+    pub fn sealed(&self) -> u64 {
+        self.counters.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+    }
+}
