@@ -47,7 +47,7 @@ impl World {
         ensure!(ports > 0 && peers > 0, "the flow has two ends");
         let epoch = Instant::now();
         let mut registry = Registry::new(epoch);
-        registry.apply(Update::SetNetwork { vni: Vni::MESH, mtu: MTU });
+        registry.apply(Update::SetNetwork { vni: Vni::MESH, mtu: MTU, sealed: false });
         let mut indexes = Vec::new();
         for number in 0..ports {
             indexes.push(registry.add_port(port_id(number), Vni::MESH));
@@ -57,7 +57,7 @@ impl World {
             let (peer, address) = (peer_id(number), underlay(number));
             let candidates = vec![address];
             let networks = vec![Vni::MESH];
-            registry.apply(Update::SetPeer { peer, candidates, unadvertised: None, networks });
+            registry.apply(Update::SetPeer { peer, candidates, unadvertised: None, networks, keys: None });
             registry.set_path(peer, Some(address));
             registry.apply(pin(1, number, Location::Peer(peer)));
         }

@@ -20,9 +20,14 @@ use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut};
 use engine::offload::join::{Coalesce, Joiner, parts};
 use engine::packet::Batch;
+use engine::session::keeper::Identity;
+use engine::session::noise::StaticKey;
+use engine::session::psk::Psk;
+use engine::session::suite::Suite;
 use engine::switch::{Classes, Port, Switch, Verdict};
 use engine::tables::Registry;
-use engine::types::{Claim, IpPrefix, Location, MacAddr, PeerId, PortId, Vni};
+use engine::types::{Claim, IpPrefix, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
+use engine::wire::sealed::OVERHEAD;
 use engine::wire::{virtio, vxlan};
 use engine::{Event, Update};
 use netns_tests::{Addressed, Container, Host, IperfServer, Topology, Transport, pause, secs};
@@ -64,7 +69,7 @@ impl Loop {
     fn new() -> Self {
         let now = Instant::now();
         let mut registry = Registry::new(now);
-        registry.apply(Update::SetNetwork { vni: NET, mtu: MTU });
+        registry.apply(Update::SetNetwork { vni: NET, mtu: MTU, sealed: false });
         registry.apply(Update::AddVtep { vni: NET, addr: vtep() });
         let from = Port::Tap(registry.add_port(PortId([1; 8]), NET));
         Loop {
@@ -208,7 +213,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(host: &Host, number: u8) -> Running {
+    fn start(host: &Host, number: u8, sealed: bool) -> Running {
         let config = EngineConfig {
             workers: 2,
             listen: None,
@@ -220,12 +225,19 @@ impl Running {
         let netns = Netns::open(host.namespace().path()).unwrap();
         let container = Container::new(&format!("c{number}")).unwrap();
         let inside = Netns::open(container.namespace().path()).unwrap();
-        let spec = spec(number);
+        let spec = spec(number, sealed);
         let address = spec.addresses[0];
         let (started, device) =
             netns.run(|| (Engine::start(&config), device::create(&spec, &inside))).unwrap();
         let (engine, events) = started.unwrap();
-        engine.apply([Update::SetNetwork { vni: NET, mtu: MTU }]);
+        engine.set_identity(Identity {
+            key: key(number),
+            start: 1,
+            suites: vec![Suite::AesGcm],
+            psks: vec![Psk::open()],
+            seed: [number; 32],
+        });
+        engine.apply([Update::SetNetwork { vni: NET, mtu: mtu(sealed), sealed }]);
         engine.add_device(device.unwrap(), NET, None).unwrap();
         Running { engine, events, container, address }
     }
@@ -234,9 +246,15 @@ impl Running {
     fn meet(&self, host: &Host, number: u8) {
         let peer = PeerId([number; 16]);
         let candidates = vec![SocketAddr::new(host.address().into(), 4789)];
-        let (claim, there) = (Claim { version: 1, peer }, spec(number));
+        let (claim, there) = (Claim { version: 1, peer }, spec(number, false));
         self.engine.apply([
-            Update::SetPeer { peer, candidates, unadvertised: None, networks: vec![NET] },
+            Update::SetPeer {
+                peer,
+                candidates,
+                unadvertised: None,
+                networks: vec![NET],
+                keys: Some(PeerKeys { noise: key(number).public(), suites: vec![1, 2] }),
+            },
             Update::Pin {
                 vni: NET,
                 mac: there.mac,
@@ -259,15 +277,25 @@ impl Addressed for Running {
     }
 }
 
-fn spec(number: u8) -> PortSpec {
+/// What a wire of 1500 bytes leaves.
+fn mtu(sealed: bool) -> u16 {
+    if sealed { MTU - OVERHEAD as u16 } else { MTU }
+}
+
+fn spec(number: u8, sealed: bool) -> PortSpec {
     PortSpec {
         port: PortId([number; 8]),
         mac: MacAddr([2, 0, 0, 0, 0, number]),
         addresses: vec![IpPrefix { addr: [10, 32, 0, number].into(), len: 12 }],
-        mtu: MTU,
+        mtu: mtu(sealed),
         ifname: None,
         queues: 2,
     }
+}
+
+/// The private key of a host.
+fn key(number: u8) -> StaticKey {
+    StaticKey::new([number; 32])
 }
 
 /// TCP both ways and small datagrams, over a few connections.
@@ -281,8 +309,14 @@ fn traffic(server: &IperfServer, from: &Running) {
 
 #[test]
 fn workers_allocate_nothing_under_load() {
-    let net = Topology::new("two engines of one process").unwrap().hosts(2).unwrap();
-    let (one, two) = (Running::start(net.host(0), 1), Running::start(net.host(1), 2));
+    // One after the other: threads are told apart by their names.
+    carry("plain", false);
+    carry("sealed", true);
+}
+
+fn carry(name: &str, sealed: bool) {
+    let net = Topology::new(&format!("two engines of one process, {name}")).unwrap().hosts(2).unwrap();
+    let (one, two) = (Running::start(net.host(0), 1, sealed), Running::start(net.host(1), 2, sealed));
     one.meet(net.host(1), 2);
     two.meet(net.host(0), 1);
     [&one, &two].into_iter().for_each(Running::wait_for_path);

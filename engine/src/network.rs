@@ -12,6 +12,7 @@ use crate::types::{MacAddr, Vni};
 pub struct Network {
     pub(crate) vni: Vni,
     pub(crate) mtu: u16,
+    pub(crate) sealed: bool,
     pub(crate) pins: Arc<Pins>,
     pub(crate) learned: Arc<Learned>,
     pub(crate) ports: Box<[PortIndex]>,
@@ -27,6 +28,11 @@ impl Network {
     /// The largest packet in bytes, without the Ethernet header.
     pub fn mtu(&self) -> u16 {
         self.mtu
+    }
+
+    /// Whether its frames go to other hosts sealed, and in no other way.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
     }
 
     /// What the control plane told.

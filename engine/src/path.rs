@@ -53,6 +53,8 @@ pub struct Paths {
     addresses: BTreeSet<IpAddr>,
     /// UDP payload of a datagram that carries a full overlay packet.
     full: usize,
+    /// Bytes of it that are no overlay packet.
+    around: usize,
     nonces: Nonces,
     answers: (Option<Instant>, u32),
     transmits: VecDeque<Transmit>,
@@ -90,6 +92,7 @@ impl Paths {
             peers: BTreeMap::new(),
             addresses: BTreeSet::new(),
             full: probe::LEN,
+            around: ENCAPSULATION,
             nonces: Nonces(seed),
             answers: (None, 0),
             transmits: VecDeque::new(),
@@ -97,9 +100,11 @@ impl Paths {
         }
     }
 
-    /// Sets the largest overlay packet of any network here, in bytes; full-sized probes follow it.
-    pub fn set_mtu(&mut self, mtu: u16) {
-        self.full = usize::from(mtu) + ENCAPSULATION;
+    /// Sets the largest overlay packet of any network here and what sealing adds to it, in bytes; full-sized probes follow
+    /// it.
+    pub fn set_mtu(&mut self, mtu: u16, sealing: usize) {
+        self.around = ENCAPSULATION + sealing;
+        self.full = usize::from(mtu) + self.around;
     }
 
     /// A peer is alive at one of these addresses, best first. What is known of an address is kept.
@@ -221,11 +226,11 @@ impl Paths {
     /// Tells what changed for a peer since the last event.
     fn tell(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let full = self.full;
+        let (full, around) = (self.full, self.around);
         let up = peer.candidates.iter().filter(|c| c.passed > 0);
         // The first of those that carry most: a path that is too small for full packets loses them.
         let best = up.reduce(|best, c| if c.passed.min(full) > best.passed.min(full) { c } else { best });
-        let path = best.map(|c| (c.addr, c.mtu(full)));
+        let path = best.map(|c| (c.addr, c.mtu(full, around)));
         let silent = path.is_none() && peer.rounds >= HURRIED;
         if path != peer.told {
             peer.told = path;
@@ -333,10 +338,10 @@ impl Candidate {
     }
 
     /// The largest overlay packet that passed; while only the short probe was answered, the smallest that
-    /// every IPv4 host must take (RFC 1122 section 3.3.2), less the encapsulation.
-    fn mtu(&self, full: usize) -> u16 {
+    /// every IPv4 host must take (RFC 1122 section 3.3.2), less what is `around` it.
+    fn mtu(&self, full: usize, around: usize) -> u16 {
         let passed = self.passed.min(full).max(LADDER[LADDER.len() - 1]);
-        u16::try_from(passed - ENCAPSULATION).unwrap_or(u16::MAX)
+        u16::try_from(passed - around).unwrap_or(u16::MAX)
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::types::{Claim, Location, MacAddr, PeerId, PortId, Vni};
+use crate::session::suite::Suite;
+use crate::types::{Claim, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
 
 /// A change of the tables, told by the control plane. Applying one twice changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +17,8 @@ pub enum Update {
         vni: Vni,
         /// The largest packet of the overlay, in bytes, without the Ethernet header.
         mtu: u16,
+        /// Whether its frames go between hosts sealed only: what comes in clear is dropped, and nothing leaves so.
+        sealed: bool,
     },
     /// The network is gone from this host, with all its pins and VTEPs.
     RemoveNetwork {
@@ -34,8 +37,10 @@ pub enum Update {
         unadvertised: Option<SocketAddr>,
         /// The networks it has: where floods go to, and whose frames are accepted from it.
         networks: Vec<Vni>,
+        /// What sessions with it need; none: there are none.
+        keys: Option<PeerKeys>,
     },
-    /// The host is down or unknown: its path ends and its datagrams are dropped.
+    /// The host is down or unknown: its path and its sessions end and its datagrams are dropped.
     RemovePeer {
         /// The host.
         peer: PeerId,
@@ -96,6 +101,20 @@ pub enum Event {
         /// The peer.
         peer: PeerId,
         /// What was tried, for people.
+        reason: String,
+    },
+    /// Frames to the peer are sealed in a session from now on; told once, not for each renewal.
+    SessionUp {
+        /// The peer.
+        peer: PeerId,
+        /// How they are sealed.
+        suite: Suite,
+    },
+    /// There is no session with the peer any more, or none could be begun.
+    SessionDown {
+        /// The peer.
+        peer: PeerId,
+        /// Why, for people.
         reason: String,
     },
     /// The device of a port is gone: its namespace died or somebody deleted it.

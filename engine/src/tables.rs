@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 use crate::counters::DropReason;
 use crate::network::Network;
 use crate::offload::tunnel::Through;
+use crate::session::epoch::Epoch;
 use crate::switch::Port;
 use crate::types::{PeerId, PortId, Vni};
 
@@ -78,12 +79,38 @@ pub struct Tables {
     sources: Arc<Sources>,
     remotes: Arc<[Option<Remote>]>,
     ports: Arc<[Option<LocalPort>]>,
+    sessions: Arc<SessionTable>,
     /// What learned ages are counted from.
     epoch: Instant,
 }
 
 /// For each address that may send: the networks on which it may, in order, and as whom.
 type Sources = Map<IpAddr, Vec<(Vni, RemoteIndex)>>;
+
+/// The sessions with peers.
+#[derive(Default, Debug)]
+struct SessionTable {
+    /// By the number that this host chose.
+    openers: Map<u32, Opener>,
+    /// What frames for a remote are sealed in, by its index.
+    seals: Box<[Option<Arc<Epoch>>]>,
+}
+
+/// A session whose frames are opened.
+#[derive(Debug)]
+pub struct Opener {
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) from: RemoteIndex,
+    /// The networks its peer is on, in order.
+    networks: Box<[Vni]>,
+}
+
+impl Opener {
+    /// Whether its peer is on this network.
+    pub(crate) fn is_on(&self, vni: Vni) -> bool {
+        self.networks.binary_search(&vni).is_ok()
+    }
+}
 
 impl Tables {
     /// Who a datagram for `vni` from the underlay address `ip` is from.
@@ -97,6 +124,21 @@ impl Tables {
             Err(_) if self.networks.contains_key(&vni) => Err(DropReason::NotOnNetwork),
             Err(_) => Err(DropReason::UnknownVni),
         }
+    }
+
+    /// Who sends from the underlay address `ip`, on whatever network.
+    pub fn sender(&self, ip: IpAddr) -> Option<RemoteIndex> {
+        self.sources.get(&ip.to_canonical())?.first().map(|&(_, remote)| remote)
+    }
+
+    /// The session that this host named so.
+    pub fn opener(&self, number: u32) -> Option<&Opener> {
+        self.sessions.openers.get(&number)
+    }
+
+    /// The session in which frames for `remote` are sealed.
+    pub fn epoch(&self, remote: RemoteIndex) -> Option<&Epoch> {
+        self.sessions.seals.get(remote.get()).and_then(Option::as_deref)
     }
 
     /// A network of this host.

@@ -188,6 +188,15 @@ pub enum Location {
     Peer(PeerId),
 }
 
+/// What a host needs of another one to have sealed sessions with it, from its signed record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerKeys {
+    /// Its X25519 public key.
+    pub noise: [u8; 32],
+    /// The suites it can seal with, best first, by their numbers (1: AES-256-GCM, 2: ChaCha20-Poly1305).
+    pub suites: Vec<u16>,
+}
+
 /// An IPv4-mapped IPv6 address as the IPv4 address it stands for; any other address as it is.
 ///
 /// Dual-stack sockets report IPv4 senders in the mapped form; tables hold the canonical one.

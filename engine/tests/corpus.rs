@@ -46,6 +46,16 @@ fn world_of_two_hosts() {
     replay("world", targets::world);
 }
 
+#[test]
+fn handshake() {
+    replay("handshake", targets::handshake);
+}
+
+#[test]
+fn session() {
+    replay("session", targets::session);
+}
+
 proptest! {
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -53,5 +63,15 @@ proptest! {
         targets::cut(&bytes);
         targets::join(&bytes);
         targets::world(&bytes);
+    }
+}
+
+proptest! {
+    // A handshake is some milliseconds of arithmetic.
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn any_bytes_of_sessions(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        targets::handshake(&bytes);
+        targets::session(&bytes);
     }
 }

@@ -20,6 +20,7 @@ use engine::io::netlink::{Netlink, VxlanSpec};
 use engine::io::netns::Netns;
 use engine::io::socket::{self, DataSocket, Holder, RecvBatch, SocketError, SocketGroup, Transmit};
 use engine::types::Vni;
+use engine::wire::sealed::SEALED;
 
 const PORT: u16 = 4789;
 
@@ -83,7 +84,7 @@ fn control_datagrams_reach_the_control_socket_and_sources_are_spread() {
     let senders = there.run(open).unwrap();
     let sender = &senders[0];
     let controls: Vec<Vec<u8>> =
-        (0..=255u8).filter(|byte| byte & 0x08 == 0).map(|byte| vec![byte; 40]).collect();
+        (0..=255u8).filter(|byte| byte & 0x08 == 0 && *byte != SEALED).map(|byte| vec![byte; 40]).collect();
     for datagram in &controls {
         sender.send_to(datagram, "192.0.2.1:4789").unwrap();
     }
@@ -94,6 +95,7 @@ fn control_datagrams_reach_the_control_socket_and_sources_are_spread() {
         }
     }
     sender.send_to(&[0x08], "192.0.2.1:4789").unwrap();
+    sender.send_to(&[SEALED; 40], "192.0.2.1:4789").unwrap();
     let got = receive(&group.control, controls.len());
     assert_eq!(got.into_iter().map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), controls);
     assert!(drain(&group.control).is_empty());
@@ -110,20 +112,20 @@ fn control_datagrams_reach_the_control_socket_and_sources_are_spread() {
         );
         sources.extend(own);
     }
-    assert_eq!((total, sources.len()), (4 * 64 + 1, 2 * 64), "nothing is lost");
+    assert_eq!((total, sources.len()), (4 * 64 + 2, 2 * 64), "nothing is lost");
 }
 
 #[test]
-fn one_worker_gets_all_vxlan_and_nothing_else() {
+fn one_worker_gets_all_vxlan_and_sealed_frames_and_nothing_else() {
     let [here, there] = wired_pair();
     let group = bind(&here, 1);
     let sender = there.run(|| UdpSocket::bind("[::]:0")).unwrap().unwrap();
     for first in [0x08, 0x00, 0x04, 0x0c, 0xff, 0x01] {
         sender.send_to(&[first; 20], "[fd00::1]:4789").unwrap();
     }
-    let got = receive(&group.workers[0], 3);
-    assert_eq!(got.iter().map(|(_, bytes, _)| bytes[0]).collect::<Vec<_>>(), [0x08, 0x0c, 0xff]);
-    assert_eq!(receive(&group.control, 3).len(), 3);
+    let got = receive(&group.workers[0], 4);
+    assert_eq!(got.iter().map(|(_, bytes, _)| bytes[0]).collect::<Vec<_>>(), [0x08, SEALED, 0x0c, 0xff]);
+    assert_eq!(receive(&group.control, 2).len(), 2);
 }
 
 #[test]

@@ -45,7 +45,7 @@ struct Shared {
 fn eight_workers_keep_every_flow_in_order_while_tables_change() {
     let start = Instant::now();
     let mut registry = Registry::new(start);
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
     for number in 1..=8 {
         registry.apply(set_peer(number));
         registry.set_path(PeerId([number; 16]), Some(addr(number)));
@@ -199,7 +199,13 @@ fn change(shared: &Shared, registry: &mut Registry, start: Instant) {
 
 fn set_peer(number: u8) -> Update {
     let peer = PeerId([number; 16]);
-    Update::SetPeer { peer, candidates: vec![addr(number)], unadvertised: None, networks: vec![NET] }
+    Update::SetPeer {
+        peer,
+        candidates: vec![addr(number)],
+        unadvertised: None,
+        networks: vec![NET],
+        keys: None,
+    }
 }
 
 /// The station of this number lives on that host now: the claim of one claimant, changed.

@@ -102,7 +102,7 @@ async fn missing(daemon: &Arc<Daemon>, intent: Intent) -> Result<(), Failure> {
 /// The networks of known ports, so that their frames flow before the first word from the control plane.
 fn networks(intents: &[Intent]) -> Vec<Update> {
     let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
-    mtus.into_iter().map(|(vni, mtu)| Update::SetNetwork { vni, mtu }).collect()
+    mtus.into_iter().map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: false }).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +116,6 @@ mod tests {
         (other.vni, other.mtu) = (Vni::new(9).unwrap(), 1400);
         let updates = networks(&[intent(1), intent(2), other]);
         let expected = [(Vni::MESH, 1450), (Vni::new(9).unwrap(), 1400)];
-        assert_eq!(updates, expected.map(|(vni, mtu)| Update::SetNetwork { vni, mtu }));
+        assert_eq!(updates, expected.map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: false }));
     }
 }

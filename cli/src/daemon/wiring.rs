@@ -122,6 +122,10 @@ impl Daemon {
                 tracing::warn!(%peer, "no data path: {reason}");
                 self.paths().insert(peer, PathState::Down { reason });
             }
+            Event::SessionUp { peer, suite } => {
+                tracing::info!(%peer, suite = suite.name(), "frames are sealed")
+            }
+            Event::SessionDown { peer, reason } => tracing::warn!(%peer, "no session: {reason}"),
             Event::PortGone { port, reason } => {
                 tracing::debug!(%port, "port is gone: {reason}");
                 self.opened().remove(&port);
@@ -140,6 +144,7 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
             candidates: host.candidates.clone(),
             unadvertised: host.unadvertised,
             networks: host.networks.iter().map(|(_, vni)| *vni).collect(),
+            keys: None,
         },
         MeshEvent::HostDown { peer } => Update::RemovePeer { peer: *peer },
         MeshEvent::EndpointUp(view) => Update::Pin {
@@ -154,7 +159,9 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
             addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
         },
         MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
-        MeshEvent::NetworkChanged { vni, mtu, .. } => Update::SetNetwork { vni: *vni, mtu: *mtu },
+        MeshEvent::NetworkChanged { vni, mtu, .. } => {
+            Update::SetNetwork { vni: *vni, mtu: *mtu, sealed: false }
+        }
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
         MeshEvent::Notice { .. } | MeshEvent::Readdress { .. } | MeshEvent::EndpointRecalled(_) => {
@@ -207,8 +214,13 @@ mod tests {
             agreement: Agreement::Plain,
         };
         let candidates = host.candidates.clone();
-        let expected =
-            Update::SetPeer { peer: OTHER, candidates, unadvertised: None, networks: vec![Vni::MESH] };
+        let expected = Update::SetPeer {
+            peer: OTHER,
+            candidates,
+            unadvertised: None,
+            networks: vec![Vni::MESH],
+            keys: None,
+        };
         assert_eq!(update(OWN, &MeshEvent::HostUp(host)), Some(expected));
         let down = MeshEvent::HostDown { peer: OTHER };
         assert_eq!(update(OWN, &down), Some(Update::RemovePeer { peer: OTHER }));

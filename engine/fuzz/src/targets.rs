@@ -6,14 +6,20 @@ use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut as cut_frame};
 use engine::offload::join::{Coalesce, Joined, Joiner, parts};
 use engine::packet::{Batch, Slot};
+use engine::session::keeper::{Identity, Keeper};
+use engine::session::mac::{MACS_LEN, MacKeys};
+use engine::session::noise::StaticKey;
+use engine::session::psk::Psk;
+use engine::session::suite::Suite;
 use engine::tables::RemoteIndex;
-use engine::types::{MacAddr, PortId, Vni};
+use engine::types::{MacAddr, PeerKeys, PortId, Vni};
 use engine::wire::arp::Arp;
 use engine::wire::checksum::Sum;
 use engine::wire::ether::Ether;
 use engine::wire::ipv4::Ipv4;
 use engine::wire::ipv6::Ipv6;
 use engine::wire::probe::Probe;
+use engine::wire::sealed;
 use engine::wire::tcp::Tcp;
 use engine::wire::udp::Udp;
 use engine::wire::virtio::{self, VnetHeader};
@@ -52,7 +58,108 @@ pub fn wire(data: &[u8]) {
     if let Ok(vnet) = VnetHeader::parse(data) {
         assert_eq!(vnet.emit(), data[..virtio::LEN]);
     }
+    if let Ok(header) = sealed::Header::parse(data) {
+        assert_eq!(header.to_bytes(), data[..sealed::HEADER_LEN]);
+        assert!(data.len() >= sealed::OVERHEAD && header.receiver != 0 && header.lane < sealed::LANES);
+    }
     let _ = Udp::parse(data);
+}
+
+/// A datagram of type 1, 2 or 3 for a host that waits for an answer of its peer: as it is, and with the MAC1 that anybody
+/// can make. Nothing of it is believed; what goes back is shorter than what came.
+#[allow(clippy::disallowed_methods, reason = "it starts at some instant; it is never asked again")]
+pub fn handshake(data: &[u8]) {
+    let now = std::time::Instant::now();
+    let (key, theirs) = (StaticKey::new([1; 32]), StaticKey::new([2; 32]));
+    let public = key.public();
+    let (suites, psks) = (vec![Suite::AesGcm], vec![Psk::open()]);
+    let mut keeper = Keeper::new(now, Identity { key, start: 1, suites, psks, seed: [3; 32] });
+    keeper.set_path(peer_id(1), Some(addr(1)));
+    keeper.set_peer(peer_id(1), Some(&PeerKeys { noise: theirs.public(), suites: vec![1, 2, 9, 999] }));
+    keeper.want(now, peer_id(1));
+    let first = keeper.poll_transmit().map(|transmit| transmit.contents).unwrap_or_default();
+    let number: [u8; 4] = first[4..8].try_into().unwrap_or_default();
+    // The bytes cannot know by which number the answer has to name the question.
+    let mut data = data.to_vec();
+    let place = if data.first() == Some(&sealed::COOKIE) { 4..8 } else { 8..12 };
+    if let Some(place) = data.get_mut(place).filter(|place| *place == [0xff; 4]) {
+        place.copy_from_slice(&number);
+    }
+    let mut shown = data[..data.len().saturating_sub(MACS_LEN)].to_vec();
+    MacKeys::of(&public).finish(&mut shown, None);
+    for datagram in [&data, &shown] {
+        assert!(keeper.handle_datagram(now, addr(7), datagram).is_err() || datagram[0] == sealed::COOKIE);
+        while let Some(transmit) = keeper.poll_transmit() {
+            assert!(transmit.contents.len() < datagram.len());
+        }
+    }
+    let mut registry = engine::tables::Registry::new(now);
+    assert!(!keeper.drain(&mut registry), "no session comes of it");
+}
+
+/// Two hosts with a session; the bytes say what becomes of each datagram that one sends the other. What arrives was sent,
+/// and arrives once.
+pub fn session(data: &[u8]) {
+    let Some((&suite, steps)) = data.split_first() else { return };
+    let mut world = World::sealed(2, &[Vni::MESH], Suite::ALL[usize::from(suite & 1)]);
+    let mac = |i: usize| MacAddr([2, 0, 0, 0, 0, i as u8]);
+    (0..2).for_each(|i| world.attach(i, Vni::MESH, port(i), Some(mac(i))));
+    let (mut sent, mut came) = (0_u64, 0);
+    for step in steps.chunks_exact(3).take(100) {
+        let from = usize::from(step[0] & 1);
+        let mut frame = [mac(1 - from).0, mac(from).0].concat();
+        frame.extend_from_slice(&[0x12, 0x34]);
+        frame.extend_from_slice(&sent.to_be_bytes());
+        sent += 1;
+        world.write(from, port(from), Vni::MESH, &[(VnetHeader::default(), frame)]);
+        let last = world.wire.len().checked_sub(1);
+        if let Some(last) = last {
+            disturb(&mut world, last, step);
+        }
+        if step[0] & 0x80 != 0 {
+            world.settle();
+        }
+    }
+    world.settle();
+    let mut numbers = std::collections::BTreeSet::new();
+    for delivered in &world.delivered {
+        let number =
+            delivered.frame.get(14..22).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        assert!(number.is_some_and(|number| number < sent && numbers.insert(number)), "{delivered:?}");
+        came += 1;
+    }
+    assert!(came <= sent);
+}
+
+/// What a wire, or somebody on it, does to the last datagram.
+fn disturb(world: &mut World, last: usize, step: &[u8]) {
+    let (at, how) = (usize::from(step[1]), step[2]);
+    let burst = world.wire[last].clone();
+    match step[0] >> 1 & 0x0f {
+        0..4 => {}
+        4 => drop(world.wire.remove(last)),
+        5 => world.wire.push(burst),
+        6 => world.wire.swap(0, last),
+        7 | 8 => {
+            let len = burst.bytes.len().max(1);
+            if let Some(byte) = world.wire[last].bytes.get_mut(at % len) {
+                *byte ^= how;
+            }
+        }
+        9 => world.wire[last].bytes.truncate(at),
+        10 => world.wire[last].from = addr(usize::from(how)),
+        11 => world.wire.push(Burst { from: burst.to, to: burst.from, ..burst }),
+        12 => world.advance(std::time::Duration::from_secs(at as u64)),
+        13 => {
+            let host = usize::from(how & 1);
+            world.restart(host, &[Vni::MESH], (Suite::AesGcm, 1 + u64::from(how), Psk::open()));
+            let mac = MacAddr([2, 0, 0, 0, 0, host as u8]);
+            world.attach(host, Vni::MESH, port(host), Some(mac));
+            let other = MacAddr([2, 0, 0, 0, 0, 1 - host as u8]);
+            world.attach(1 - host, Vni::MESH, port(1 - host), Some(other));
+        }
+        _ => drop(world.step()),
+    }
 }
 
 /// A read from a TAP: MTU (2 bytes), then virtio-net header and frame. What is cut fits the MTU.

@@ -8,12 +8,18 @@ use std::time::{Duration, Instant};
 use engine::Update;
 use engine::counters::DropReason;
 use engine::offload::Intake;
-use engine::offload::cut::{Outbox, cut};
-use engine::offload::join::{Coalesce, Joiner, parts};
+use engine::offload::cut::{Outbox, cut, cut_for_sealing};
+use engine::offload::join::{Coalesce, Joiner, Part, Sums, parts};
 use engine::packet::{Batch, MAX_READ};
+use engine::session::keeper::{Identity, Keeper};
+use engine::session::noise::StaticKey;
+use engine::session::psk::Psk;
+use engine::session::sealed::{FRAME_START, Sealed, open};
+use engine::session::suite::Suite;
 use engine::switch::{Classes, Port, Switch, Verdict};
 use engine::tables::{PortIndex, Registry, RemoteIndex, Tables};
-use engine::types::{Claim, Location, MacAddr, PeerId, PortId, Vni};
+use engine::types::{Claim, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
+use engine::wire::sealed::{SEALED, TAG_LEN};
 use engine::wire::virtio::{self, VnetHeader};
 use engine::wire::vxlan;
 
@@ -56,6 +62,9 @@ pub struct Host {
     classes: Classes,
     outbox: Outbox,
     joiner: Joiner,
+    sealed: Sealed,
+    /// The sessions of a host whose networks are sealed.
+    pub keeper: Option<Keeper>,
 }
 
 /// The id of host `index`.
@@ -75,6 +84,21 @@ impl World {
         let now = Instant::now();
         let hosts = (0..count).map(|own| Host::new(own, count, vnis, now)).collect();
         World { hosts, wire: vec![], delivered: vec![], drops: BTreeMap::new(), now }
+    }
+
+    /// The same with networks that are sealed: a host by itself knows its number and its start count.
+    #[allow(clippy::disallowed_methods, reason = "a world starts at some instant; it is never asked again")]
+    pub fn sealed(count: usize, vnis: &[Vni], suite: Suite) -> Self {
+        let mut world = World::new(0, &[]);
+        for own in 0..count {
+            world.hosts.push(Host::sealed(own, count, vnis, world.now, (suite, 1, Psk::open())));
+        }
+        world
+    }
+
+    /// Host `own` of a sealed world starts again, with nothing but its keys: its ports are to be opened again.
+    pub fn restart(&mut self, own: usize, vnis: &[Vni], life: (Suite, u64, Psk)) {
+        self.hosts[own] = Host::sealed(own, self.hosts.len(), vnis, self.now, life);
     }
 
     /// Opens a port on `host`; with a MAC address, every host is told where that address is.
@@ -97,11 +121,11 @@ impl World {
         let Some(from) = port_index(&tables, vni, port) else { return };
         for (vnet, frame) in frames {
             if own.batch.is_full() {
+                let now = self.now;
                 own.forward_batch(
                     host,
-                    from,
-                    vni,
-                    self.now,
+                    (from, vni),
+                    now,
                     &mut self.wire,
                     &mut self.delivered,
                     &mut self.drops,
@@ -115,7 +139,9 @@ impl World {
                 count(&mut self.drops, reason);
             }
         }
-        own.forward_batch(host, from, vni, self.now, &mut self.wire, &mut self.delivered, &mut self.drops);
+        let now = self.now;
+        own.forward_batch(host, (from, vni), now, &mut self.wire, &mut self.delivered, &mut self.drops);
+        own.hand_out(&mut self.wire);
     }
 
     /// Takes the oldest burst off the wire to its host, if that exists. False when the wire is empty.
@@ -137,22 +163,18 @@ impl World {
     pub fn receive(&mut self, burst: &Burst) {
         let Some(host) = self.hosts.iter().position(|host| host.addr == burst.to) else { return };
         let own = &mut self.hosts[host];
-        let tables = own.refresh();
+        own.refresh();
+        let mut arena = burst.bytes.clone();
         for part in parts(&burst.bytes, 0..burst.bytes.len() as u32, burst.stride) {
-            let datagram = &burst.bytes[part.frame.start as usize..part.frame.end as usize];
-            let admitted = vxlan::parse(datagram).and_then(|(vni, _)| {
-                let from = tables.source(burst.from.ip(), vni)?;
-                Ok((vni, from, tables.network(vni).ok_or(DropReason::UnknownVni)?.mtu()))
-            });
-            let taken = admitted.and_then(|(vni, from, mtu)| {
-                let inner = part.skip(vxlan::LEN);
-                match own.joiner.push(&burst.bytes, from, vni, mtu, inner.clone())? {
+            let admitted = own.admit(self.now, burst.from, &mut arena, part);
+            let taken = admitted.and_then(|admitted| {
+                let Some((from, mtu, part, sums)) = admitted else { return Ok(()) };
+                match own.joiner.push_as(&arena, from, mtu, part.clone(), sums)? {
                     Intake::Taken => Ok(()),
                     Intake::Full => {
-                        own.deliver(host, self.now, &burst.bytes, &mut self.delivered, &mut self.drops);
-                        own.joiner
-                            .push(&burst.bytes, from, vni, mtu, inner)
-                            .map(|again| assert_eq!(again, Intake::Taken))
+                        own.deliver(host, self.now, &arena, &mut self.delivered, &mut self.drops);
+                        let again = own.joiner.push_as(&arena, from, mtu, part, sums);
+                        again.map(|again| assert_eq!(again, Intake::Taken))
                     }
                 }
             });
@@ -160,7 +182,8 @@ impl World {
                 count(&mut self.drops, reason);
             }
         }
-        own.deliver(host, self.now, &burst.bytes, &mut self.delivered, &mut self.drops);
+        own.deliver(host, self.now, &arena, &mut self.delivered, &mut self.drops);
+        own.hand_out(&mut self.wire);
     }
 
     /// Lets time pass.
@@ -168,14 +191,45 @@ impl World {
         self.now += by;
         for host in &mut self.hosts {
             host.registry.sweep(self.now);
+            if let Some(keeper) = &mut host.keeper {
+                keeper.handle_timeout(self.now);
+            }
+            host.hand_out(&mut self.wire);
         }
     }
 }
 
+/// What a datagram holds, if that is a frame for a port here.
+type Admitted = Option<((RemoteIndex, Vni), u16, Part, Sums)>;
+
 impl Host {
+    fn sealed(
+        own: usize,
+        count: usize,
+        vnis: &[Vni],
+        now: Instant,
+        (suite, start, psk): (Suite, u64, Psk),
+    ) -> Self {
+        let mut host = Host::with(own, count, vnis, now, true);
+        let seed = [(own as u8).wrapping_add(100).wrapping_add(start as u8); 32];
+        let identity = Identity { key: key(own), start, suites: vec![suite], psks: vec![psk], seed };
+        let mut keeper = Keeper::new(now, identity);
+        for other in (0..count).filter(|&other| other != own) {
+            let keys = PeerKeys { noise: key(other).public(), suites: vec![1, 2] };
+            keeper.set_path(peer_id(other), Some(addr(other)));
+            keeper.set_peer(peer_id(other), Some(&keys));
+        }
+        host.keeper = Some(keeper);
+        host
+    }
+
     fn new(own: usize, count: usize, vnis: &[Vni], now: Instant) -> Self {
+        Host::with(own, count, vnis, now, false)
+    }
+
+    fn with(own: usize, count: usize, vnis: &[Vni], now: Instant, sealed: bool) -> Self {
         let mut registry = Registry::new(now);
-        vnis.iter().for_each(|&vni| registry.apply(Update::SetNetwork { vni, mtu: MTU }));
+        vnis.iter().for_each(|&vni| registry.apply(Update::SetNetwork { vni, mtu: MTU, sealed }));
         for other in (0..count).filter(|&other| other != own) {
             let (peer, networks) = (peer_id(other), vnis.to_vec());
             registry.apply(Update::SetPeer {
@@ -183,6 +237,7 @@ impl Host {
                 candidates: vec![addr(other)],
                 unadvertised: None,
                 networks,
+                keys: None,
             });
             registry.set_path(peer, Some(addr(other)));
         }
@@ -194,7 +249,61 @@ impl Host {
             classes: Classes::new(),
             outbox: Outbox::new(),
             joiner: Joiner::new(Coalesce { tcp: true, udp: true }),
+            sealed: Sealed::new(64, 65_000),
+            keeper: None,
         }
+    }
+
+    /// Looks at a datagram: VXLAN, a sealed frame, or something for the control side.
+    fn admit(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        arena: &mut [u8],
+        part: Part,
+    ) -> Result<Admitted, DropReason> {
+        let datagram = &mut arena[part.frame.start as usize..part.frame.end as usize];
+        let tables = Arc::clone(self.switch.tables());
+        match (datagram.first(), &mut self.keeper) {
+            (Some(&SEALED), Some(keeper)) => {
+                let peer = |remote| tables.remote(remote).and_then(|remote| remote.peer);
+                let opened = open(&tables, datagram).inspect_err(|reason| {
+                    let sender = tables.sender(from.ip()).and_then(peer);
+                    if let (DropReason::UnknownSession, Some(sender)) = (reason, sender) {
+                        keeper.want_anew(now, sender);
+                    }
+                })?;
+                peer(opened.from)
+                    .filter(|_| opened.first)
+                    .into_iter()
+                    .for_each(|p| keeper.handle_heard(now, p));
+                Ok(opened.frame.map(|frame| {
+                    let sums = if frame.partial { Sums::Partial } else { Sums::Whole };
+                    let range = part.frame.start + FRAME_START as u32..part.frame.end - TAG_LEN as u32;
+                    ((opened.from, frame.vni), frame.mtu, Part { frame: range, gso_size: 0 }, sums)
+                }))
+            }
+            (Some(&(1..=3)), Some(keeper)) => keeper.handle_datagram(now, from, datagram).map(|()| None),
+            _ => {
+                let (vni, _) = vxlan::parse(datagram)?;
+                let from = tables.source(from.ip(), vni)?;
+                let network = tables.network(vni).ok_or(DropReason::UnknownVni)?;
+                if network.is_sealed() {
+                    return Err(DropReason::PlainOnSealed);
+                }
+                Ok(Some(((from, vni), network.mtu(), part.skip(vxlan::LEN), Sums::Guessed)))
+            }
+        }
+    }
+
+    /// Puts what the sessions have decided into the tables, and what they want sent on the wire.
+    fn hand_out(&mut self, wire: &mut Vec<Burst>) {
+        let Some(keeper) = &mut self.keeper else { return };
+        keeper.drain(&mut self.registry);
+        while let Some(transmit) = keeper.poll_transmit() {
+            wire.push(Burst { from: self.addr, to: transmit.to, stride: 0, bytes: transmit.contents });
+        }
+        self.refresh();
     }
 
     fn refresh(&mut self) -> Arc<Tables> {
@@ -203,12 +312,10 @@ impl Host {
         tables
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of a world that a host may write to")]
     fn forward_batch(
         &mut self,
         host: usize,
-        from: Port,
-        vni: Vni,
+        (from, vni): (Port, Vni),
         now: Instant,
         wire: &mut Vec<Burst>,
         delivered: &mut Vec<Delivered>,
@@ -219,6 +326,9 @@ impl Host {
         for reply in self.classes.replies() {
             self.put(host, from, VnetHeader::default(), reply, delivered);
         }
+        let network = self.switch.tables().network(vni);
+        let (mtu, is_sealed) = network.map_or((MTU, false), |network| (network.mtu(), network.is_sealed()));
+        let cut = if is_sealed { cut_for_sealing } else { cut };
         let arena = self.batch.arena();
         let mut jobs: Vec<(Port, Vec<u16>)> = self
             .classes
@@ -235,10 +345,11 @@ impl Host {
                 match to {
                     Port::Tap(_) => self.put(host, to, slot.vnet, slot.frame(arena), delivered),
                     Port::Remote(remote) => {
-                        let mtu = self.switch.tables().network(vni).map_or(MTU, |network| network.mtu());
                         let mut taken = cut(arena, slot, vni, mtu, &mut self.outbox);
                         if taken == Ok(Intake::Full) {
-                            send(self.addr, remote, &self.outbox, arena, self.switch.tables(), wire);
+                            let sealing = sealing(is_sealed, &mut self.sealed, self.keeper.as_mut(), now);
+                            let out = (&self.outbox, arena);
+                            send((self.addr, remote), out, self.switch.tables(), sealing, wire, drops);
                             self.outbox.clear();
                             taken = cut(arena, slot, vni, mtu, &mut self.outbox);
                         }
@@ -250,7 +361,9 @@ impl Host {
                 }
             }
             if let Port::Remote(remote) = to {
-                send(self.addr, remote, &self.outbox, arena, self.switch.tables(), wire);
+                let sealing = sealing(is_sealed, &mut self.sealed, self.keeper.as_mut(), now);
+                let out = (&self.outbox, arena);
+                send((self.addr, remote), out, self.switch.tables(), sealing, wire, drops);
             }
         }
         self.batch.clear();
@@ -293,15 +406,49 @@ impl Host {
     }
 }
 
+/// The private key of host `index`.
+fn key(index: usize) -> StaticKey {
+    StaticKey::new([index as u8 + 1; 32])
+}
+
+/// What a host seals with, if the network is sealed.
+type Sealing<'a> = Option<(&'a mut Sealed, &'a mut Keeper, Instant)>;
+
+fn sealing<'a>(
+    is_sealed: bool,
+    sealed: &'a mut Sealed,
+    keeper: Option<&'a mut Keeper>,
+    now: Instant,
+) -> Sealing<'a> {
+    keeper.filter(|_| is_sealed).map(|keeper| (sealed, keeper, now))
+}
+
 fn send(
-    from: SocketAddr,
-    remote: RemoteIndex,
-    outbox: &Outbox,
-    arena: &[u8],
+    (from, remote): (SocketAddr, RemoteIndex),
+    (outbox, arena): (&Outbox, &[u8]),
     tables: &Tables,
+    sealing: Sealing<'_>,
     wire: &mut Vec<Burst>,
+    drops: &mut BTreeMap<DropReason, u64>,
 ) {
-    let to = tables.remote(remote).expect("the switch names reachable remotes only").addr;
+    let found = tables.remote(remote).expect("the switch names reachable remotes only");
+    let to = found.addr;
+    if let Some((sealed, keeper, now)) = sealing {
+        let Some(epoch) = tables.epoch(remote) else {
+            found.peer.into_iter().for_each(|peer| keeper.want(now, peer));
+            outbox.datagrams().iter().for_each(|_| count(drops, DropReason::NoSession));
+            return;
+        };
+        let mut next = 0;
+        while next < outbox.datagrams().len() {
+            next = sealed.fill((epoch, 0), (outbox, arena), next).expect("far from any limit");
+            for run in sealed.runs() {
+                let stride = if run.count > 1 { run.size } else { 0 };
+                wire.push(Burst { from, to, stride, bytes: sealed.bytes()[run.bytes.clone()].to_vec() });
+            }
+        }
+        return;
+    }
     for run in outbox.runs(64, 65_000) {
         let datagrams = &outbox.datagrams()[run];
         let stride = if datagrams.len() > 1 { datagrams[0].len() } else { 0 };

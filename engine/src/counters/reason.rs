@@ -87,6 +87,12 @@ drop_reasons! {
     BadSealed = "bad_sealed",
     /// A sealed frame that was opened before, or is too old to tell.
     Replayed = "replayed",
+    /// A frame in clear on a network whose frames are sealed.
+    PlainOnSealed = "plain_on_sealed",
+    /// For a host with which there is no session yet; one is begun.
+    NoSession = "no_session",
+    /// The session has sealed as much as its cipher allows under one key; a new one is begun.
+    SessionUsedUp = "session_used_up",
     /// A handshake datagram of no known form, or not made for this host.
     BadHandshake = "bad_handshake",
     /// A handshake of somebody who is no peer, or with another secret.

@@ -31,6 +31,9 @@ use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
+use crate::session::keeper::Identity;
+use crate::session::psk::Psk;
+use crate::session::signals::Signals;
 use crate::tables::{Entry, Registry, Tables};
 use crate::types::{PortId, Vni};
 use control::{Control, Inner, OpenPort, Running, WorkerEnd};
@@ -121,20 +124,25 @@ impl Engine {
         let mut registry = Registry::new(Instant::now());
         let tables = Arc::new(ArcSwap::new(registry.tables()));
         let wake = Arc::new(event_fd()?);
+        let signals = Arc::new(Signals::default());
         let mut offloads = control_socket.offloads();
         let (mut tunnels, underlay) = open_tunnels(config, &mut offloads);
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
-        for (index, (socket, pool)) in sockets.into_iter().zip(pools).enumerate() {
-            let (end, thread) =
-                start_worker(index, Sides { socket, pool, tunnel: tunnels.next() }, &tables, &gone, &wake)?;
+        for (lane, (socket, pool)) in (0..).zip(sockets.into_iter().zip(pools)) {
+            let control = ControlSide { gone: &gone, wake: &wake, signals: &signals };
+            let sides = Sides { socket, pool, tunnel: tunnels.next() };
+            let (end, thread) = start_worker(lane, sides, &tables, &control)?;
             workers.push(end);
             threads.push(thread);
         }
         let control = Control {
             registry,
             paths: Paths::new(config.seed),
-            mtus: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            keeper: None,
+            keys: BTreeMap::new(),
+            next_wants: Instant::now(),
             ports: BTreeMap::new(),
             captures: BTreeMap::new(),
             events,
@@ -148,6 +156,7 @@ impl Engine {
             counters: Arc::new(Counters::new()),
             socket: control_socket,
             wake,
+            signals,
             offloads,
         });
         let for_thread = Arc::clone(&inner);
@@ -170,6 +179,22 @@ impl Engine {
             control.apply(now, update);
         }
         self.inner.publish(&mut control);
+    }
+
+    /// From now on there are sealed sessions with those peers whose keys are known. Replaces what was said before, and ends
+    /// all sessions.
+    pub fn set_identity(&self, own: Identity) {
+        let now = Instant::now();
+        let mut control = self.inner.lock();
+        control.set_identity(now, own);
+        self.inner.publish(&mut control);
+    }
+
+    /// The pre-shared keys that sessions take from now on, newest first. Sessions under others go on until they are renewed.
+    pub fn set_psks(&self, psks: Vec<Psk>) {
+        if let Some(keeper) = &mut self.inner.lock().keeper {
+            keeper.set_psks(psks);
+        }
     }
 
     /// Serves a device, up to `rate` in each direction if one is given. Frames flow when this returns.
@@ -304,12 +329,18 @@ fn open_tunnels(
     }
 }
 
+/// What workers tell the control side with.
+struct ControlSide<'a> {
+    gone: &'a Sender<PortGone>,
+    wake: &'a Arc<EventFd>,
+    signals: &'a Arc<Signals>,
+}
+
 fn start_worker(
-    index: usize,
+    lane: u8,
     sides: Sides,
     tables: &Arc<ArcSwap<Tables>>,
-    gone: &Sender<PortGone>,
-    gone_wake: &Arc<EventFd>,
+    control: &ControlSide<'_>,
 ) -> io::Result<(WorkerEnd, JoinHandle<()>)> {
     let (commands, receiver) = mpsc::channel();
     let (wake, counters) = (Arc::new(event_fd()?), Arc::new(Counters::new()));
@@ -318,12 +349,14 @@ fn start_worker(
         counters: Arc::clone(&counters),
         wake: Arc::clone(&wake),
         commands: receiver,
-        gone: gone.clone(),
-        gone_wake: Arc::clone(gone_wake),
+        gone: control.gone.clone(),
+        control_wake: Arc::clone(control.wake),
+        signals: Arc::clone(control.signals),
+        lane,
     };
     let gauge = sides.socket.gauge()?;
     let worker = Worker::new(shared, sides, Coalesce { tcp: true, udp: true })?;
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
+    let thread = std::thread::Builder::new().name(format!("worker-{lane}")).spawn(move || worker.run())?;
     Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters, gauge }, thread))
 }
 

@@ -30,13 +30,16 @@ use super::socket::{DataSocket, RecvBatch};
 use super::tap::Tap;
 use super::tunnel::Tunnel;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
-use crate::offload::join::{Coalesce, Joiner, Part, parts};
+use crate::offload::join::{Coalesce, Joiner, Part, Sums, parts};
 use crate::offload::{self, Intake};
 use crate::packet::Batch;
 use crate::rate::{self, Limit};
+use crate::session::sealed::{self, FRAME_START, OpenedFrame};
+use crate::session::signals::Signals;
 use crate::switch::{Classes, Port, Switch, Verdict};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
+use crate::wire::sealed::{SEALED, TAG_LEN};
 use crate::wire::vxlan;
 use output::{Output, PortQueue};
 use rests::Rests;
@@ -92,7 +95,43 @@ pub(super) struct Shared {
     pub(super) wake: Arc<EventFd>,
     pub(super) commands: Receiver<Command>,
     pub(super) gone: Sender<PortGone>,
-    pub(super) gone_wake: Arc<EventFd>,
+    /// Wakes the control side.
+    pub(super) control_wake: Arc<EventFd>,
+    /// What the control side is told of sessions.
+    pub(super) signals: Arc<Signals>,
+    /// The lane in which this worker seals; no other has it.
+    pub(super) lane: u8,
+}
+
+/// A worker's part in the sessions.
+pub(super) struct SessionSide {
+    pub(super) lane: u8,
+    signals: Arc<Signals>,
+    wake: Arc<EventFd>,
+}
+
+impl SessionSide {
+    /// There is no session to seal in.
+    fn miss(&self, to: RemoteIndex) {
+        self.wake_if(self.signals.missing.set(to));
+    }
+
+    /// What came is sealed in no session.
+    fn lose(&self, from: RemoteIndex) {
+        self.wake_if(self.signals.lost.set(from));
+    }
+
+    /// The first frame of a session was opened.
+    fn hear(&self, from: RemoteIndex) {
+        self.wake_if(self.signals.heard.set(from));
+    }
+
+    fn wake_if(&self, news: bool) {
+        if news {
+            // A full counter means that a wake-up is pending.
+            let _ = self.wake.write(1);
+        }
+    }
 }
 
 /// A worker's own ends of the underlay.
@@ -125,7 +164,9 @@ impl Worker {
         epoll.add(&*shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         epoll.add(sides.socket.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
         let switch = Switch::new(shared.tables.load_full()).with_source_ports(sides.pool.len());
-        let output = Output::new(sides, Arc::clone(&shared.counters));
+        let (signals, wake) = (Arc::clone(&shared.signals), Arc::clone(&shared.control_wake));
+        let sessions = SessionSide { lane: shared.lane, signals, wake };
+        let output = Output::new(sides, Arc::clone(&shared.counters), sessions);
         Ok(Worker {
             shared,
             epoll,
@@ -211,7 +252,7 @@ impl Worker {
         self.close(index);
         // A closed channel or a full counter means that the engine is stopping.
         let _ = self.shared.gone.send(PortGone { index, reason });
-        let _ = self.shared.gone_wake.write(1);
+        let _ = self.shared.control_wake.write(1);
     }
 
     /// One batch from a container: read, decide about each frame, write group by group.
@@ -257,7 +298,7 @@ impl Worker {
                 if !self.output.lenses.is_empty() {
                     self.output.show_datagram(received.from, slice(self.received.arena(), &part.frame));
                 }
-                self.open(now, received.from.ip(), &mut source, part);
+                self.open(now, received.from.ip(), &mut source, &part);
             }
         }
         self.shared.counters.batch(Way::UnderlayIn, datagrams, bytes);
@@ -265,22 +306,55 @@ impl Worker {
     }
 
     /// Opens one datagram and offers its frame to the joiner.
-    fn open(&mut self, now: Instant, ip: IpAddr, source: &mut Source, part: Part) {
+    fn open(&mut self, now: Instant, ip: IpAddr, source: &mut Source, part: &Part) {
         let arena = self.received.arena();
         let opened = vxlan::parse(slice(arena, &part.frame)).and_then(|(vni, _)| {
             let (from, mtu) = source.of(self.switch.tables(), ip, vni)?;
-            Ok((from, vni, mtu, part.skip(vxlan::LEN)))
+            Ok((from, vni, mtu, part.clone().skip(vxlan::LEN)))
         });
-        let (from, vni, mtu, frame) = match opened {
-            Ok(opened) => opened,
-            Err(reason) => return self.shared.counters.refused(Way::UnderlayIn, reason),
-        };
-        match self.joiner.push(arena, from, vni, mtu, frame.clone()) {
+        match opened {
+            Ok((from, vni, mtu, frame)) => self.join(now, (from, vni), mtu, frame, Sums::Guessed),
+            // Only what is no VXLAN is looked at again.
+            Err(DropReason::VxlanFlags) => self.open_sealed(now, ip, part),
+            Err(reason) => self.shared.counters.refused(Way::UnderlayIn, reason),
+        }
+    }
+
+    /// Opens one sealed datagram where it lies, and offers its frame to the joiner.
+    fn open_sealed(&mut self, now: Instant, ip: IpAddr, part: &Part) {
+        let Range { start, end } = part.frame.clone();
+        let datagram = self.received.arena_mut().get_mut(start as usize..end as usize).unwrap_or_default();
+        let refuse = |reason| self.shared.counters.refused(Way::UnderlayIn, reason);
+        if datagram.first() != Some(&SEALED) {
+            return refuse(DropReason::VxlanFlags);
+        }
+        let tables = self.switch.tables();
+        match sealed::open(tables, datagram) {
+            Ok(opened) => {
+                if opened.first {
+                    self.output.sessions.hear(opened.from);
+                }
+                let Some(OpenedFrame { vni, mtu, partial }) = opened.frame else { return };
+                let sums = if partial { Sums::Partial } else { Sums::Whole };
+                let frame = start + FRAME_START as u32..end - TAG_LEN as u32;
+                self.join(now, (opened.from, vni), mtu, Part { frame, gso_size: 0 }, sums);
+            }
+            Err(reason) => {
+                if let (DropReason::UnknownSession, Some(from)) = (reason, tables.sender(ip)) {
+                    self.output.sessions.lose(from);
+                }
+                refuse(reason);
+            }
+        }
+    }
+
+    fn join(&mut self, now: Instant, from: (RemoteIndex, Vni), mtu: u16, frame: Part, sums: Sums) {
+        match self.joiner.push_as(self.received.arena(), from, mtu, frame.clone(), sums) {
             Ok(Intake::Taken) => {}
             Ok(Intake::Full) => {
                 self.forward_joined(now);
                 self.joiner.clear();
-                let again = self.joiner.push(self.received.arena(), from, vni, mtu, frame);
+                let again = self.joiner.push_as(self.received.arena(), from, mtu, frame, sums);
                 let refuse = |reason| self.shared.counters.refused(Way::UnderlayIn, reason);
                 again.err().into_iter().for_each(refuse);
             }
@@ -365,15 +439,18 @@ fn content(batch: &Batch) -> (Traffic, u64) {
 struct Source(Option<(Vni, RemoteIndex, u16)>);
 
 impl Source {
-    /// The sender on `vni` and the MTU of that network.
+    /// The sender on `vni`, whose frames go in clear, and the MTU of that network.
     fn of(&mut self, tables: &Tables, ip: IpAddr, vni: Vni) -> Result<(RemoteIndex, u16), DropReason> {
         if let Some((_, from, mtu)) = self.0.filter(|known| known.0 == vni) {
             return Ok((from, mtu));
         }
         let from = tables.source(ip, vni)?;
-        let mtu = tables.network(vni).ok_or(DropReason::UnknownVni)?.mtu();
-        self.0 = Some((vni, from, mtu));
-        Ok((from, mtu))
+        let network = tables.network(vni).ok_or(DropReason::UnknownVni)?;
+        if network.is_sealed() {
+            return Err(DropReason::PlainOnSealed);
+        }
+        self.0 = Some((vni, from, network.mtu()));
+        Ok((from, network.mtu()))
     }
 }
 

@@ -8,6 +8,9 @@
 //! identification counts up, the sequence number advances, FIN and PSH stay for the last segment, CWR for the
 //! first (RFC 3168 section 6.1.2), everything else is repeated.
 //!
+//! What will be sealed ([`cut_for_sealing`]) keeps partial checksums partial where the frame's own header has them, and says
+//! so in its VXLAN header: the seal covers every byte, and the kernel at the other end completes or believes them.
+//!
 //! The VXLAN payload is at most the network's MTU and an untagged Ethernet header: 802.1Q tags count as part of
 //! the packet, or a tagged frame of full size would not fit the underlay that the MTU was made for. A TCP
 //! segment above that is cut like a super-frame; anything else above it is [`DropReason::TooBig`].
@@ -107,10 +110,10 @@ impl Outbox {
         self.datagrams.len() + count <= MAX_DATAGRAMS && self.heads.len() + count * head <= MAX_HEADS
     }
 
-    /// Appends a datagram whose head is the VXLAN header and `headers`, and gives its copy of `headers`.
-    fn push(&mut self, vni: Vni, headers: &[u8], body: Range<u32>) -> &mut [u8] {
+    /// Appends a datagram whose head is `vxlan` and `headers`, and gives its copy of `headers`.
+    fn push(&mut self, vxlan: &[u8; vxlan::LEN], headers: &[u8], body: Range<u32>) -> &mut [u8] {
         let start = self.heads.len();
-        self.heads.extend_from_slice(&vxlan::header(vni));
+        self.heads.extend_from_slice(vxlan);
         self.heads.extend_from_slice(headers);
         self.datagrams.push(Datagram { head: start as u32..self.heads.len() as u32, body });
         self.heads.get_mut(start + vxlan::LEN..).unwrap_or_default()
@@ -157,25 +160,61 @@ fn slice<'a>(bytes: &'a [u8], range: &Range<u32>) -> &'a [u8] {
 /// [`DropReason::TooBig`], [`DropReason::BadOffload`], [`DropReason::Runt`], [`DropReason::TruncatedTag`]; `out`
 /// is then as before.
 pub fn cut(arena: &[u8], slot: &Slot, vni: Vni, mtu: u16, out: &mut Outbox) -> Result<Intake, DropReason> {
+    cut_as::<false>(arena, slot, vni, mtu, out)
+}
+
+/// The same for a frame that will be sealed: its own partial checksum stays partial, and the VXLAN header says so.
+///
+/// # Errors
+/// As [`cut`].
+pub fn cut_for_sealing(
+    arena: &[u8],
+    slot: &Slot,
+    vni: Vni,
+    mtu: u16,
+    out: &mut Outbox,
+) -> Result<Intake, DropReason> {
+    cut_as::<true>(arena, slot, vni, mtu, out)
+}
+
+fn cut_as<const SEALED: bool>(
+    arena: &[u8],
+    slot: &Slot,
+    vni: Vni,
+    mtu: u16,
+    out: &mut Outbox,
+) -> Result<Intake, DropReason> {
     let frame = slot.frame(arena);
     let fits = frame.len() <= usize::from(mtu) + ether::LEN;
     if slot.vnet.is_super() || !fits {
-        return cut_segments(frame, slot, vni, mtu, out);
+        return cut_segments::<SEALED>(frame, slot, vni, mtu, out);
     }
     if frame.len() < ether::LEN {
         return Err(DropReason::Runt);
     }
-    let head = if slot.vnet.needs_csum() { end_of_sum(&slot.vnet) } else { 0 };
+    let stays_partial = SEALED && is_own_sum(frame, &slot.vnet);
+    let completes = slot.vnet.needs_csum() && !stays_partial;
+    let head = if completes { end_of_sum(&slot.vnet) } else { 0 };
     let headers =
         frame.get(..head).filter(|_| head <= MAX_HEAD - vxlan::LEN).ok_or(DropReason::BadOffload)?;
     if !out.has_room(1, vxlan::LEN + head) {
         return Ok(Intake::Full);
     }
-    let copy = out.push(vni, headers, slot.start + head as u32..slot.end);
-    if slot.vnet.needs_csum() {
+    let vxlan = vxlan::header_within(vni, stays_partial);
+    let copy = out.push(&vxlan, headers, slot.start + head as u32..slot.end);
+    if completes {
         complete(copy, frame, &slot.vnet);
     }
     Ok(Intake::Taken)
+}
+
+/// Whether the partial checksum is that of the frame's own TCP or UDP header, and covers all behind it: no fragment, no
+/// tunnel, no padding.
+fn is_own_sum(frame: &[u8], vnet: &VnetHeader) -> bool {
+    let own = |h: Headers| {
+        (h.l4, h.checksum_offset()) == (vnet.csum_start, vnet.csum_offset) && h.end as usize == frame.len()
+    };
+    vnet.needs_csum() && matches!(Inner::parse(frame), Ok(Inner::Flow(headers)) if own(headers))
 }
 
 /// The first byte behind the checksum field.
@@ -201,7 +240,7 @@ struct Plan {
     count: usize,
 }
 
-fn cut_segments(
+fn cut_segments<const SEALED: bool>(
     frame: &[u8],
     slot: &Slot,
     vni: Vni,
@@ -214,12 +253,13 @@ fn cut_segments(
         return Ok(Intake::Full);
     }
     let template = frame.get(..head).ok_or(DropReason::BadOffload)?;
+    let vxlan = vxlan::header_within(vni, SEALED);
     for index in 0..plan.count {
         let start = head + index * plan.size;
         let end = (start + plan.size).min(plan.headers.end as usize);
         let body = slot.start + start as u32..slot.start + end as u32;
-        let copy = out.push(vni, template, body);
-        plan.rewrite(copy, frame.get(start..end).unwrap_or_default(), index);
+        let copy = out.push(&vxlan, template, body);
+        plan.rewrite::<SEALED>(copy, frame.get(start..end).unwrap_or_default(), index);
     }
     Ok(Intake::Taken)
 }
@@ -240,7 +280,7 @@ impl Plan {
     }
 
     /// Makes `headers`, a copy of the super-frame's, those of segment `index`, which carries `payload`.
-    fn rewrite(&self, headers: &mut [u8], payload: &[u8], index: usize) {
+    fn rewrite<const SEALED: bool>(&self, headers: &mut [u8], payload: &[u8], index: usize) {
         let h = &self.headers;
         let packet_len = h.packet_headers_len() + payload.len();
         let Some((ip, transport)) = headers
@@ -259,7 +299,7 @@ impl Plan {
         } else {
             rewrite_udp(transport, payload.len())
         }
-        self.rewrite_checksum(headers, payload);
+        self.rewrite_checksum::<SEALED>(headers, payload);
     }
 
     fn rewrite_tcp(&self, header: &mut [u8], index: usize) {
@@ -277,10 +317,14 @@ impl Plan {
         }
     }
 
-    fn rewrite_checksum(&self, headers: &mut [u8], payload: &[u8]) {
+    /// The checksum of a segment; of one that will be sealed only its partial one, which spares a walk over the payload.
+    fn rewrite_checksum<const SEALED: bool>(&self, headers: &mut [u8], payload: &[u8]) {
         let (l4, offset) = (usize::from(self.headers.l4), usize::from(self.headers.checksum_offset()));
         let pseudo = self.headers.pseudo_sum(headers, headers.len() - l4 + payload.len());
         let Some(transport) = headers.get_mut(l4..) else { return };
+        if SEALED {
+            return put(transport, offset, pseudo.fold());
+        }
         put(transport, offset, 0);
         let sum = pseudo.bytes(transport).bytes(payload).nonzero_checksum();
         put(transport, offset, sum);

@@ -12,6 +12,8 @@
 //!   nothing is repaired.
 //! - A checksum field that holds the sum of the pseudo-header alone counts as right: a kernel VTEP on a virtual
 //!   underlay leaves it so, also in oversize super-frames, which go on whole.
+//! - Of a sealed frame its sender says whether the checksum is partial, and the seal vouches for the rest: a partial one is
+//!   believed, any other is verified, and nothing is guessed.
 //! - The order within a flow is kept, whatever comes between. A frame's place is that of the first of its
 //!   super-frame. What cannot be joined ends the super-frame of its flow; a fragment, or what has no sound transport
 //!   header, ends those of all flows between its two addresses.
@@ -34,6 +36,7 @@ use crate::wire::virtio::VnetHeader;
 use flow::{Candidate, Fit, Flow, Flows};
 
 pub use super::parts::{Part, parts};
+pub use flow::Sums;
 
 /// How many frames a [`Joiner`] holds, joined or not.
 pub const MAX_JOINED: usize = 512;
@@ -146,6 +149,21 @@ impl Joiner {
         mtu: u16,
         part: Part,
     ) -> Result<Intake, DropReason> {
+        self.push_as(arena, (from, vni), mtu, part, Sums::Guessed)
+    }
+
+    /// The same for a frame whose checksums are known to be of one kind, because it was sealed.
+    ///
+    /// # Errors
+    /// As [`Joiner::push`].
+    pub fn push_as(
+        &mut self,
+        arena: &[u8],
+        (from, vni): (RemoteIndex, Vni),
+        mtu: u16,
+        part: Part,
+        sums: Sums,
+    ) -> Result<Intake, DropReason> {
         let frame = arena.get(part.frame.start as usize..part.frame.end as usize).unwrap_or_default();
         let inner = Inner::parse(frame)?;
         if self.joined.len() == MAX_JOINED {
@@ -154,7 +172,7 @@ impl Joiner {
         let oversize = is_oversize(frame, mtu);
         match inner {
             Inner::Flow(headers) => {
-                let candidate = Candidate { from, vni, frame, headers };
+                let candidate = Candidate { from, vni, frame, headers, sums };
                 if oversize {
                     return self.push_oversize(arena, &candidate, &part, mtu);
                 }
@@ -182,7 +200,7 @@ impl Joiner {
         if joinable && candidate.ending_flags() == 0 {
             self.flows.open(Flow::new(candidate, frame.start, self.joined.len()));
         }
-        let partial = candidate.headers.is_partial(candidate.frame);
+        let partial = candidate.is_partial();
         let vnet = if partial { candidate.headers.partial() } else { VnetHeader::default() };
         self.pass(candidate.from, candidate.vni, vnet, frame);
     }
@@ -255,7 +273,7 @@ impl Joiner {
         let (headers, frame) = (&candidate.headers, candidate.frame);
         let size = self.oversize_segment(headers, part.gso_size, mtu).ok_or(DropReason::TooBig)?;
         // A partial checksum is what the kernel is to be given; a whole one is verified and replaced.
-        let rewritten = if headers.is_partial(frame) { 0 } else { usize::from(headers.payload) };
+        let rewritten = if candidate.is_partial() { 0 } else { usize::from(headers.payload) };
         if !candidate.is_intact() || !headers.may_repeat(frame) || rewritten > MAX_HEAD {
             return Err(DropReason::TooBig);
         }

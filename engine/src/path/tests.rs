@@ -24,8 +24,8 @@ impl World {
     fn new(candidates: &[SocketAddr]) -> Self {
         let now = Instant::now();
         let (mut here, mut there) = (Paths::new(1), Paths::new(2));
-        here.set_mtu(1450);
-        there.set_mtu(1450);
+        here.set_mtu(1450, 0);
+        there.set_mtu(1450, 0);
         here.set_peer(now, PEER, candidates);
         there.set_peer(now, PeerId([1; 16]), &[addr(1)]);
         World { here, there, now, limit: usize::MAX, dead: Vec::new(), narrow: None }

@@ -1,5 +1,6 @@
 //! One session as workers hold it: keys, counters, windows. Nothing in it is written by two senders.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -7,7 +8,7 @@ use crossbeam_utils::CachePadded;
 use super::handshake::Established;
 use super::key::LaneKeys;
 use super::suite::Suite;
-use super::window::Window;
+use super::window::{MAX_COUNTER, Window};
 use crate::counters::DropReason;
 use crate::wire::sealed::{Header, LANES, TAG_LEN};
 
@@ -27,9 +28,7 @@ impl Limits {
         match suite {
             Suite::AesGcm => Limits { rekey: 1 << 30, refuse: 1 << 32 },
             // The window counts no farther.
-            Suite::ChaChaPoly => {
-                Limits { rekey: super::window::MAX_COUNTER / 2, refuse: super::window::MAX_COUNTER }
-            }
+            Suite::ChaChaPoly => Limits { rekey: MAX_COUNTER / 2, refuse: MAX_COUNTER },
         }
     }
 }
@@ -47,7 +46,8 @@ pub struct Epoch {
     open: LaneKeys,
     /// The next counter of each lane. A lane has one writer.
     counters: [CachePadded<AtomicU64>; LANES as usize],
-    windows: [Window; LANES as usize],
+    /// That of a lane is made when its first frame was opened: few of the 16 are ever used.
+    windows: [OnceLock<Window>; LANES as usize],
     /// A frame was opened: the peer has the keys. Written once.
     heard: AtomicBool,
 }
@@ -64,7 +64,7 @@ impl Epoch {
             seal,
             open,
             counters: [const { CachePadded::new(AtomicU64::new(0)) }; LANES as usize],
-            windows: std::array::from_fn(|_| Window::default()),
+            windows: [const { OnceLock::new() }; LANES as usize],
             heard: AtomicBool::new(false),
         }
     }
@@ -94,11 +94,11 @@ impl Epoch {
         let (Some(window), Some(key)) = (self.windows.get(lane), self.open.lane(header.lane)) else {
             return Err(DropReason::BadSealed);
         };
-        if !window.test(header.counter) {
+        if !window.get().map_or(header.counter < MAX_COUNTER, |window| window.test(header.counter)) {
             return Err(DropReason::Replayed);
         }
         let content = key.open(header, datagram).map_err(|_| DropReason::BadSealed)?;
-        if !window.commit(header.counter) {
+        if !window.get_or_init(Window::default).commit(header.counter) {
             return Err(DropReason::Replayed);
         }
         if !self.heard.load(Ordering::Relaxed) {

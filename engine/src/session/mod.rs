@@ -6,10 +6,13 @@
 pub mod chance;
 pub mod epoch;
 pub mod handshake;
+pub mod keeper;
 pub mod key;
 pub mod mac;
 pub mod noise;
 pub mod psk;
+pub mod sealed;
 pub mod sessions;
+pub mod signals;
 pub mod suite;
 pub mod window;

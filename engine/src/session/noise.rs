@@ -28,6 +28,14 @@ impl StaticKey {
     pub fn new(bytes: [u8; KEY_LEN]) -> Self {
         StaticKey(Zeroizing::new(bytes))
     }
+
+    /// The public key to it.
+    pub fn public(&self) -> [u8; KEY_LEN] {
+        #[expect(clippy::expect_used, reason = "the crate is built with it")]
+        let mut dh = DefaultResolver.resolve_dh(&DHChoice::Curve25519).expect("snow has X25519");
+        dh.set(&self.0[..]);
+        dh.pubkey().first_chunk().copied().unwrap_or_default()
+    }
 }
 
 /// One side of an exchange.
@@ -147,4 +155,4 @@ impl Random for Once {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

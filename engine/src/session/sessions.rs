@@ -27,10 +27,11 @@ pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 const REKEY_INSTEAD: Duration = Duration::from_secs(150);
 /// No frame of a session of this age is sealed or opened.
 pub const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// An initiation without an answer is repeated, anew, after so long; the first time sooner.
+/// An initiation without an answer is repeated, anew, after so long, then after twice as long, and so on: an answer to the one
+/// before comes too late, so the gap must become longer than any round trip.
 const RETRY: Duration = Duration::from_secs(1);
-/// So long is tried before it is told that the peer does not answer; tries go on while frames want the session.
-const SILENT_AFTER: Duration = Duration::from_secs(5);
+/// So long is tried before it is told that the peer does not answer; whoever wants the session then begins anew.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// Two sessions begun within this time of each other were begun at the same time by both hosts.
 const SIMULTANEOUS: Duration = Duration::from_secs(5);
 /// Initiations read in a second, for all senders together; more must show a cookie, and those are limited too.
@@ -49,13 +50,14 @@ pub enum Event {
     Ends(u32),
     /// There is no session to seal in any more.
     Sealless(PeerId),
-    /// The peer does not answer.
+    /// The peer does not answer, and there is no session with it.
     Silent(PeerId),
 }
 
 /// All sessions of a host.
 pub struct Sessions {
     own: StaticKey,
+    public: [u8; KEY_LEN],
     macs: MacKeys,
     psks: Vec<Psk>,
     stamp: Stamp,
@@ -90,8 +92,8 @@ struct Begun {
     pending: Pending,
     mac1: [u8; MAC_LEN],
     since: Instant,
-    sent: Instant,
-    told: bool,
+    again: Instant,
+    gap: Duration,
 }
 
 #[derive(Clone)]
@@ -103,12 +105,14 @@ struct Held {
 
 impl Sessions {
     /// Without peers. `start` is the incarnation of the host record; `seed` is from the system's generator.
-    pub fn new(now: Instant, own: StaticKey, public: &[u8; KEY_LEN], start: u64, seed: [u8; 32]) -> Self {
+    pub fn new(now: Instant, own: StaticKey, start: u64, seed: [u8; 32]) -> Self {
+        let public = own.public();
         let mut chance = Chance::new(seed);
         let jar = CookieJar::new(now, chance.bytes());
         Sessions {
             own,
-            macs: MacKeys::of(public),
+            public,
+            macs: MacKeys::of(&public),
             psks: vec![Psk::open()],
             stamp: Stamp { start, count: 0 },
             peers: BTreeMap::new(),
@@ -139,21 +143,25 @@ impl Sessions {
         self.stamp = Stamp { start: self.stamp.start.max(start), ..self.stamp };
     }
 
-    /// A host with which there may be sessions: its key, the suite for it, where it is, and whether its peer id is lower than
-    /// ours. Another key ends the sessions with the former one.
-    pub fn set_peer(
-        &mut self,
-        peer: PeerId,
-        key: [u8; KEY_LEN],
-        suite: Option<Suite>,
-        (addr, lower): (Option<SocketAddr>, bool),
-    ) {
+    /// A host with which there may be sessions: its key, and the suite for it. Another key ends the sessions with the former
+    /// one. A key that is another peer's already is not believed.
+    pub fn set_peer(&mut self, peer: PeerId, key: [u8; KEY_LEN], suite: Option<Suite>) {
         if self.peers.get(&peer).is_some_and(|known| known.key != key || known.suite != suite) {
             self.remove_peer(peer);
         }
-        self.by_key.insert(key, peer);
-        let known = self.peers.entry(peer).or_insert_with(|| Peer::new(key, suite, lower));
-        known.addr = addr.or(known.addr);
+        if *self.by_key.entry(key).or_insert(peer) != peer {
+            return;
+        }
+        // Both sides compare the same two keys.
+        let lower = key < self.public;
+        self.peers.entry(peer).or_insert_with(|| Peer::new(key, suite, lower));
+    }
+
+    /// Where initiations to the peer go; none while nobody knows. Answers go where the question came from.
+    pub fn set_addr(&mut self, peer: PeerId, addr: Option<SocketAddr>) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.addr = addr;
+        }
     }
 
     /// The host is no peer any more.
@@ -194,7 +202,7 @@ impl Sessions {
     ) -> Result<(), DropReason> {
         match datagram.first() {
             Some(&INITIATION) => self.handle_initiation(now, from, datagram),
-            Some(&RESPONSE) => self.handle_response(now, from, datagram),
+            Some(&RESPONSE) => self.handle_response(now, datagram),
             Some(&COOKIE) => self.handle_cookie(now, datagram),
             _ => Err(DropReason::BadHandshake),
         }
@@ -225,7 +233,6 @@ impl Sessions {
         let (established, mut response) =
             asked.answer(&self.psks, local).map_err(|_| DropReason::StrangerHandshake)?;
         known.stamp = Some(stamp);
-        known.addr = Some(from);
         known.macs.finish(&mut response, known.cookie(now));
         self.transmits.push_back(Transmit { to: from, contents: response });
         let held = self.hold(now, peer, established);
@@ -258,7 +265,7 @@ impl Sessions {
         Err(DropReason::HandshakeLimit)
     }
 
-    fn handle_response(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handle_response(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DropReason> {
         if !self.macs.is_meant_for_us(datagram) {
             return Err(DropReason::BadHandshake);
         }
@@ -269,7 +276,6 @@ impl Sessions {
         let begun = begun.ok_or(DropReason::StaleHandshake)?;
         let established = begun.pending.finish(&self.psks, datagram).map_err(|_| DropReason::BadHandshake)?;
         known.begun = None;
-        known.addr = Some(from);
         let held = self.hold(now, peer, established);
         self.events.push_back(Event::Opens(peer, Arc::clone(&held.epoch)));
         self.seal_with(now, peer, held);
@@ -321,11 +327,10 @@ impl Sessions {
         }
     }
 
-    /// A frame of this session was opened for the first time: its peer has the keys.
-    pub fn handle_heard(&mut self, now: Instant, local: u32) {
-        let Some(peer) = self.by_number.get(&local).copied() else { return };
+    /// A frame of this peer was opened, the first of its session: if that is the one that the peer began, it has the keys.
+    pub fn handle_heard(&mut self, now: Instant, peer: PeerId) {
         let next =
-            self.peers.get_mut(&peer).and_then(|known| known.next.take_if(|next| next.epoch.local == local));
+            self.peers.get_mut(&peer).and_then(|known| known.next.take_if(|next| next.epoch.is_heard()));
         if let Some(held) = next {
             self.seal_with(now, peer, held);
         }
@@ -334,18 +339,10 @@ impl Sessions {
     /// Renews and ends what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.promote(now, peer);
+            self.handle_heard(now, peer);
             self.expire(now, peer);
             self.renew(now, peer);
             self.retry(now, peer);
-        }
-    }
-
-    fn promote(&mut self, now: Instant, peer: PeerId) {
-        let heard =
-            self.peers.get(&peer).and_then(|known| known.next.as_ref()).filter(|next| next.epoch.is_heard());
-        if let Some(local) = heard.map(|next| next.epoch.local) {
-            self.handle_heard(now, local);
         }
     }
 
@@ -369,12 +366,16 @@ impl Sessions {
     }
 
     fn retry(&mut self, now: Instant, peer: PeerId) {
-        let Some(begun) = self.peers.get_mut(&peer).and_then(|known| known.begun.as_mut()) else { return };
-        if !begun.told && now.saturating_duration_since(begun.since) >= SILENT_AFTER {
-            begun.told = true;
-            self.events.push_back(Event::Silent(peer));
-        }
-        if now.saturating_duration_since(begun.sent) >= RETRY {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let Some(begun) = &known.begun else { return };
+        if known.addr.is_none() || now.saturating_duration_since(begun.since) >= SILENT_AFTER {
+            self.by_number.remove(&begun.pending.local());
+            known.begun = None;
+            // A session that is still good goes on; its renewal is tried again.
+            if known.current.is_none() {
+                self.events.push_back(Event::Silent(peer));
+            }
+        } else if now >= begun.again {
             self.begin(now, peer);
         }
     }
@@ -392,11 +393,12 @@ impl Sessions {
         known.macs.finish(&mut contents, known.cookie(now));
         let mac1 = mac1_of(&contents).unwrap_or_default();
         let before = known.begun.take();
-        let (since, told) = before.as_ref().map_or((now, false), |before| (before.since, before.told));
+        let (since, gap) =
+            before.as_ref().map_or((now, RETRY), |before| (before.since, (before.gap * 2).min(4 * RETRY)));
         if let Some(before) = before {
             self.by_number.remove(&before.pending.local());
         }
-        known.begun = Some(Begun { pending, mac1, since, sent: now, told });
+        known.begun = Some(Begun { pending, mac1, since, again: now + gap, gap });
         self.by_number.insert(local, peer);
         self.transmits.push_back(Transmit { to, contents });
     }
@@ -451,8 +453,9 @@ impl Peer {
     fn next_timeout(&self) -> Option<Instant> {
         let held = [&self.next, &self.current, &self.previous].into_iter().flatten();
         let ends = held.map(|held| held.since + REJECT_AFTER);
-        let renews = self.current.iter().filter(|_| self.begun.is_none()).map(Held::renew_at);
-        ends.chain(renews).chain(self.begun.iter().map(|begun| begun.sent + RETRY)).min()
+        let may_begin = self.begun.is_none() && self.addr.is_some();
+        let renews = self.current.iter().filter(|_| may_begin).map(Held::renew_at);
+        ends.chain(renews).chain(self.begun.iter().map(|begun| begun.again)).min()
     }
 }
 

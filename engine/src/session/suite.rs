@@ -26,6 +26,14 @@ impl Suite {
         Self::ALL.into_iter().find(|suite| suite.number() == number)
     }
 
+    /// Its name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Suite::AesGcm => "aes-256-gcm",
+            Suite::ChaChaPoly => "chacha20-poly1305",
+        }
+    }
+
     /// The suites of a host in its order, best first.
     pub const fn by_preference(has_aes_instructions: bool) -> [Suite; 2] {
         if has_aes_instructions {

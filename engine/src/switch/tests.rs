@@ -41,12 +41,13 @@ impl Bed {
     fn new() -> Self {
         let now = Instant::now();
         let mut registry = Registry::new(now);
-        registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+        registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
         registry.apply(Update::SetPeer {
             peer: PEER,
             candidates: vec![addr(1)],
             unadvertised: None,
             networks: vec![NET],
+            keys: None,
         });
         registry.apply(Update::AddVtep { vni: NET, addr: addr(2) });
         registry.set_path(PEER, Some(addr(1)));

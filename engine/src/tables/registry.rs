@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::slots::Slots;
-use super::{LocalPort, PortIndex, Remote, RemoteIndex, Sources, Tables};
+use super::{LocalPort, Opener, PortIndex, Remote, RemoteIndex, SessionTable, Sources, Tables};
 use crate::fdb::{Claims, Learned, Pins};
 use crate::network::Network;
 use crate::offload::tunnel::Through;
 use crate::seam::Update;
+use crate::session::epoch::Epoch;
 use crate::switch::Port;
 use crate::types::{Location, PeerId, PortId, Vni, canonical};
 
@@ -27,6 +28,10 @@ pub struct Registry {
     remotes: Slots<RemoteKey>,
     /// By the addresses of remotes.
     ways: BTreeMap<IpAddr, Through>,
+    /// Sessions that are opened, by our number for them.
+    opens: BTreeMap<u32, (PeerId, Arc<Epoch>)>,
+    /// Sessions that are sealed in.
+    seals: BTreeMap<PeerId, Arc<Epoch>>,
     current: Arc<Tables>,
     dirty: Dirty,
 }
@@ -38,12 +43,14 @@ struct Dirty {
     ports: bool,
     remotes: bool,
     sources: bool,
+    sessions: bool,
 }
 
 #[derive(Default, Debug)]
 struct NetworkState {
     /// None until the network itself was told: pins and VTEPs may come first.
     mtu: Option<u16>,
+    sealed: bool,
     claims: Claims,
     vteps: BTreeSet<SocketAddr>,
     learned: Arc<Learned>,
@@ -75,6 +82,7 @@ impl Registry {
             sources: Arc::new(Sources::default()),
             remotes: Arc::new([]),
             ports: Arc::new([]),
+            sessions: Arc::new(SessionTable::default()),
             epoch: now,
         });
         Registry {
@@ -84,6 +92,8 @@ impl Registry {
             port_networks: BTreeMap::new(),
             remotes: Slots::new(),
             ways: BTreeMap::new(),
+            opens: BTreeMap::new(),
+            seals: BTreeMap::new(),
             current,
             dirty: Dirty::default(),
         }
@@ -92,9 +102,9 @@ impl Registry {
     /// Takes one update in. [`Registry::tables`] then has it.
     pub fn apply(&mut self, update: Update) {
         match update {
-            Update::SetNetwork { vni, mtu } => self.set_network(vni, mtu),
+            Update::SetNetwork { vni, mtu, sealed } => self.set_network(vni, mtu, sealed),
             Update::RemoveNetwork { vni } => self.remove_network(vni),
-            Update::SetPeer { peer, candidates, unadvertised, networks } => {
+            Update::SetPeer { peer, candidates, unadvertised, networks, keys: _ } => {
                 self.set_peer(peer, candidates, unadvertised, networks)
             }
             Update::RemovePeer { peer } => self.remove_peer(peer),
@@ -114,11 +124,12 @@ impl Registry {
         }
     }
 
-    fn set_network(&mut self, vni: Vni, mtu: u16) {
+    fn set_network(&mut self, vni: Vni, mtu: u16, sealed: bool) {
         let network = self.networks.entry(vni).or_default();
         // Who may send depends on the networks there are.
         self.dirty.sources |= network.mtu.is_none();
-        if network.mtu.replace(mtu) != Some(mtu) {
+        let was_sealed = std::mem::replace(&mut network.sealed, sealed);
+        if network.mtu.replace(mtu) != Some(mtu) || was_sealed != sealed {
             self.network_changed(vni);
         }
     }
@@ -153,6 +164,26 @@ impl Registry {
     fn remove_peer(&mut self, peer: PeerId) {
         self.peer_changed(peer);
         self.dirty.sources |= self.peers.remove(&peer).is_some();
+    }
+
+    /// Frames of this session with a peer are opened from now on.
+    pub fn open_session(&mut self, peer: PeerId, epoch: Arc<Epoch>) {
+        self.opens.insert(epoch.local, (peer, epoch));
+        self.dirty.sessions = true;
+    }
+
+    /// No frame of the session that this host named so is opened any more.
+    pub fn end_session(&mut self, number: u32) {
+        self.dirty.sessions |= self.opens.remove(&number).is_some();
+    }
+
+    /// In which session frames for a peer are sealed; none: there is none.
+    pub fn seal_in(&mut self, peer: PeerId, epoch: Option<Arc<Epoch>>) {
+        match epoch {
+            Some(epoch) => self.seals.insert(peer, epoch),
+            None => self.seals.remove(&peer),
+        };
+        self.dirty.sessions = true;
     }
 
     fn add_vtep(&mut self, vni: Vni, addr: SocketAddr) {
@@ -205,6 +236,14 @@ impl Registry {
         let unclear = moved.into_iter().any(|addr| self.claimants_of(addr.ip()) != 1);
         self.dirty.sources |= unclear;
         self.peer_changed(peer);
+    }
+
+    /// Which peer has this number, whether or not it has a path.
+    pub fn peer(&self, remote: RemoteIndex) -> Option<PeerId> {
+        match self.remotes.keys().get(remote.get()) {
+            Some(Some(RemoteKey::Peer(peer))) => Some(*peer),
+            Some(Some(RemoteKey::Vtep(_)) | None) | None => None,
+        }
     }
 
     /// The addresses that frames are sent to.
@@ -276,6 +315,10 @@ impl Registry {
             if dirty.sources {
                 next.sources = Arc::new(self.build_sources());
             }
+            // Who may send what depends on who is on which network.
+            if dirty.sessions || (dirty.sources && !self.opens.is_empty()) {
+                next.sessions = Arc::new(self.build_sessions());
+            }
             self.current = Arc::new(next);
         }
         Arc::clone(&self.current)
@@ -324,6 +367,7 @@ impl Registry {
         Network {
             vni,
             mtu,
+            sealed: state.sealed,
             pins: state.pins.clone().unwrap_or_default(),
             learned: Arc::clone(&state.learned),
             ports: on_it.filter_map(|(port, _)| self.ports.get(port).map(PortIndex)).collect(),
@@ -356,6 +400,22 @@ impl Registry {
             }
         };
         self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()
+    }
+
+    fn build_sessions(&self) -> SessionTable {
+        let opener = |(&number, (peer, epoch)): (&u32, &(PeerId, Arc<Epoch>))| {
+            let networks = self.peers.get(peer)?.networks.iter().copied().collect();
+            let from = RemoteIndex(self.remotes.get(&RemoteKey::Peer(*peer))?);
+            Some((number, Opener { epoch: Arc::clone(epoch), from, networks }))
+        };
+        let seal = |key: &Option<RemoteKey>| match key {
+            Some(RemoteKey::Peer(peer)) => self.seals.get(peer).cloned(),
+            Some(RemoteKey::Vtep(_)) | None => None,
+        };
+        SessionTable {
+            openers: self.opens.iter().filter_map(opener).collect(),
+            seals: self.remotes.keys().iter().map(seal).collect(),
+        }
     }
 
     fn remote(&self, addr: SocketAddr, peer: Option<PeerId>, spread: bool) -> Remote {

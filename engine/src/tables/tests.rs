@@ -28,7 +28,13 @@ fn addr(host: u8) -> SocketAddr {
 
 fn set_peer(number: u8, candidates: &[u8], networks: &[Vni]) -> Update {
     let candidates = candidates.iter().map(|&host| addr(host)).collect();
-    Update::SetPeer { peer: peer(number), candidates, unadvertised: None, networks: networks.to_vec() }
+    Update::SetPeer {
+        peer: peer(number),
+        candidates,
+        unadvertised: None,
+        networks: networks.to_vec(),
+        keys: None,
+    }
 }
 
 fn pin(claimant: u8, version: u64, location: Location) -> Update {
@@ -38,7 +44,7 @@ fn pin(claimant: u8, version: u64, location: Location) -> Update {
 
 fn registry() -> Registry {
     let mut registry = Registry::new(Instant::now());
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
     registry
 }
 
@@ -50,7 +56,7 @@ fn flood_addrs(tables: &Tables, vni: Vni) -> Vec<SocketAddr> {
 #[test]
 fn who_may_send_what() {
     let mut registry = registry();
-    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450, sealed: false });
     registry.apply(set_peer(1, &[1, 11], &[NET, vni(99)]));
     registry.apply(Update::AddVtep { vni: vni(7), addr: addr(2) });
     let tables = registry.tables();
@@ -77,6 +83,7 @@ fn only_who_is_where_he_says_is_sent_to_from_other_ports() {
         candidates: vec![addr(1), addr(11)],
         unadvertised: Some(addr(11)),
         networks: vec![NET],
+        keys: None,
     });
     let of_peer = registry.tables().source(addr(1).ip(), NET).unwrap();
     for (path, spread) in [(1, true), (11, false), (1, true)] {
@@ -172,12 +179,12 @@ fn pins_and_vteps_may_come_before_their_network() {
     registry.apply(Update::AddVtep { vni: NET, addr: addr(9) });
     assert!(registry.tables().network(NET).is_none());
     assert_eq!(registry.tables().source(addr(9).ip(), NET), Err(DropReason::UnknownVni));
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
     let tables = registry.tables();
     assert_eq!(flood_addrs(&tables, NET), [addr(9)]);
     assert_eq!(tables.network(NET).unwrap().pins().len(), 1);
     registry.apply(Update::RemoveNetwork { vni: NET });
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
     let tables = registry.tables();
     assert!(tables.network(NET).unwrap().pins().is_empty() && flood_addrs(&tables, NET).is_empty());
 }
@@ -189,7 +196,7 @@ fn saying_a_thing_twice_changes_nothing() {
         set_peer(1, &[1], &[NET]),
         Update::AddVtep { vni: NET, addr: addr(9) },
         pin(1, 1, Location::Peer(peer(1))),
-        Update::SetNetwork { vni: NET, mtu: 1450 },
+        Update::SetNetwork { vni: NET, mtu: 1450, sealed: false },
     ];
     updates.iter().cloned().for_each(|update| registry.apply(update));
     registry.add_port(port(1), NET);
@@ -213,7 +220,7 @@ fn what_did_not_change_is_shared() {
     assert!(Arc::ptr_eq(&pins(&before), &pins(&after)));
     assert!(Arc::ptr_eq(&before.ports, &after.ports));
     assert!(Arc::ptr_eq(&before.sources, &after.sources));
-    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450, sealed: false });
     let network = |tables: &Tables| Arc::clone(&tables.networks[&NET]);
     assert!(Arc::ptr_eq(&network(&after), &network(&registry.tables())));
 }
@@ -247,7 +254,7 @@ fn the_way_does_not_matter() {
         Update::RemovePeer { peer: peer(2) },
         Update::RemoveVtep { vni: NET, addr: addr(9) },
         Update::AddVtep { vni: NET, addr: addr(1) },
-        Update::SetNetwork { vni: NET, mtu: 1418 },
+        Update::SetNetwork { vni: NET, mtu: 1418, sealed: false },
     ];
     for count in 1..=updates.len() {
         assert_eq!(told(&updates[..count], true), told(&updates[..count], false), "{count} updates");
@@ -258,7 +265,7 @@ fn the_way_does_not_matter() {
 fn learned_entries_age_and_go_with_their_port() {
     let start = Instant::now();
     let mut registry = Registry::new(start);
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450 });
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
     let index = registry.add_port(port(1), NET);
     let tables = registry.tables();
     let network = tables.network(NET).unwrap();

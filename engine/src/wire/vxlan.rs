@@ -15,6 +15,10 @@ pub const FLAG_VNI: u8 = 0x08;
 /// The P flag of VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe section 3.1): what follows need not be Ethernet.
 pub const FLAG_GPE: u8 = 0x04;
 
+/// C, in the second byte, of a header that is sealed with its frame: the checksum of the frame's own TCP or UDP header is
+/// partial. Ours alone, and never seen in clear.
+pub const FLAG_PARTIAL: u8 = 0x01;
+
 /// Opens a datagram: its VNI, and the inner frame. Other flags and the reserved bytes are ignored.
 ///
 /// # Errors
@@ -36,6 +40,18 @@ pub fn parse(datagram: &[u8]) -> Result<(Vni, &[u8]), DropReason> {
 pub fn header(vni: Vni) -> [u8; LEN] {
     let [_, a, b, c] = vni.get().to_be_bytes();
     [FLAG_VNI, 0, 0, 0, a, b, c, 0]
+}
+
+/// The header for `vni` of a frame that will be sealed, which says whether its checksum is partial.
+pub fn header_within(vni: Vni, partial: bool) -> [u8; LEN] {
+    let mut header = header(vni);
+    header[1] = if partial { FLAG_PARTIAL } else { 0 };
+    header
+}
+
+/// Whether the header at the start of what was opened says that the checksum is partial.
+pub fn is_partial(content: &[u8]) -> bool {
+    content.get(1).is_some_and(|flags| flags & FLAG_PARTIAL != 0)
 }
 
 #[cfg(test)]

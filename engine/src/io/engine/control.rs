@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::PortSnapshot;
-use crate::counters::{Counters, PortCounters, PortTotals};
+use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
 use crate::io::capture::{self, Place};
 use crate::io::netns::NetnsId;
 use crate::io::socket::{DataSocket, Gauge, RecvBatch};
@@ -23,11 +23,16 @@ use crate::io::tunnel::Underlay;
 use crate::io::worker::{Command, PortGone};
 use crate::path::Paths;
 use crate::seam::{Event, Update};
-use crate::tables::{PortIndex, Registry, Tables};
-use crate::types::{PortId, Vni};
+use crate::session::keeper::{Identity, Keeper};
+use crate::session::signals::Signals;
+use crate::tables::{PortIndex, Registry, RemoteIndex, Tables};
+use crate::types::{PeerId, PeerKeys, PortId, Vni};
+use crate::wire::{probe, sealed};
 
 /// How often learned addresses are aged.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often workers are asked for which hosts they lack sessions. A host without one costs a wake-up each time.
+const WANTS: Duration = Duration::from_millis(100);
 
 pub(super) struct Inner {
     pub(super) control: Mutex<Control>,
@@ -36,8 +41,9 @@ pub(super) struct Inner {
     /// Counts what the control socket drops.
     pub(super) counters: Arc<Counters>,
     pub(super) socket: DataSocket,
-    /// Wakes the control thread: a port is gone, a deadline has moved, or it shall stop.
+    /// Wakes the control thread: a port is gone, a session is wanted, a deadline has moved, or it shall stop.
     pub(super) wake: Arc<EventFd>,
+    pub(super) signals: Arc<Signals>,
     pub(super) offloads: Offloads,
 }
 
@@ -53,7 +59,14 @@ pub(super) struct WorkerEnd {
 pub(super) struct Control {
     pub(super) registry: Registry,
     pub(super) paths: Paths,
-    pub(super) mtus: BTreeMap<Vni, u16>,
+    /// MTU of each network, and whether it is sealed.
+    pub(super) networks: BTreeMap<Vni, (u16, bool)>,
+    /// None until this host has an identity.
+    pub(super) keeper: Option<Keeper>,
+    /// Of the peers that have told theirs.
+    pub(super) keys: BTreeMap<PeerId, PeerKeys>,
+    /// When it is looked next which sessions workers lack.
+    pub(super) next_wants: Instant,
     pub(super) ports: BTreeMap<PortId, OpenPort>,
     pub(super) captures: BTreeMap<u64, Running>,
     pub(super) events: Sender<Event>,
@@ -103,15 +116,22 @@ impl OpenPort {
 impl Control {
     pub(super) fn apply(&mut self, now: Instant, update: Update) {
         match &update {
-            Update::SetNetwork { vni, mtu } => {
-                self.mtus.insert(*vni, *mtu);
-                self.paths.set_mtu(self.mtus.values().copied().max().unwrap_or_default());
+            Update::SetNetwork { vni, mtu, sealed } => {
+                self.networks.insert(*vni, (*mtu, *sealed));
+                self.set_probe_sizes();
             }
             Update::RemoveNetwork { vni } => {
-                self.mtus.remove(vni);
+                self.networks.remove(vni);
             }
-            Update::SetPeer { peer, candidates, .. } => self.paths.set_peer(now, *peer, candidates),
-            Update::RemovePeer { peer } => self.paths.remove_peer(*peer),
+            Update::SetPeer { peer, candidates, keys, .. } => {
+                self.paths.set_peer(now, *peer, candidates);
+                self.set_keys(*peer, keys.clone());
+            }
+            Update::RemovePeer { peer } => {
+                self.paths.remove_peer(*peer);
+                self.keys.remove(peer);
+                self.keeper.iter_mut().for_each(|keeper| keeper.remove_peer(*peer));
+            }
             Update::AddVtep { .. }
             | Update::RemoveVtep { .. }
             | Update::Pin { .. }
@@ -121,20 +141,107 @@ impl Control {
         self.registry.apply(update);
     }
 
-    /// Takes over what the paths have decided; true when that changes the tables.
+    /// The largest datagram of any network decides what is probed for.
+    fn set_probe_sizes(&mut self) {
+        let size = |&(mtu, sealed): &(u16, bool)| (mtu, if sealed { sealed::OVERHEAD } else { 0 });
+        let largest = self.networks.values().map(size).max_by_key(|(mtu, seal)| usize::from(*mtu) + seal);
+        let (mtu, sealing) = largest.unwrap_or_default();
+        self.paths.set_mtu(mtu, sealing);
+    }
+
+    fn set_keys(&mut self, peer: PeerId, keys: Option<PeerKeys>) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.set_peer(peer, keys.as_ref());
+        }
+        match keys {
+            Some(keys) => self.keys.insert(peer, keys),
+            None => self.keys.remove(&peer),
+        };
+    }
+
+    /// Begins anew, with what is known of the peers.
+    pub(super) fn set_identity(&mut self, now: Instant, own: Identity) {
+        if let Some(keeper) = &mut self.keeper {
+            self.keys.keys().for_each(|peer| keeper.remove_peer(*peer));
+            keeper.drain(&mut self.registry);
+        }
+        let mut keeper = Keeper::new(now, own);
+        for (peer, keys) in &self.keys {
+            keeper.set_path(*peer, self.paths.path(*peer));
+            keeper.set_peer(*peer, Some(keys));
+        }
+        self.keeper = Some(keeper);
+    }
+
+    /// Takes over what the paths and the sessions have decided; true when that changes the tables.
+    fn drain(&mut self) -> bool {
+        let paths = self.drain_path_events();
+        let Some(keeper) = &mut self.keeper else { return paths };
+        let sessions = keeper.drain(&mut self.registry);
+        while let Some(event) = keeper.poll_event() {
+            // Nobody listens any more when the daemon is stopping.
+            let _ = self.events.send(event);
+        }
+        paths || sessions
+    }
+
     fn drain_path_events(&mut self) -> bool {
         let mut changed = false;
         while let Some(event) = self.paths.poll_event() {
             changed = true;
             self.ways_stale = true;
             match &event {
-                Event::PathUp { peer, addr, .. } => self.registry.set_path(*peer, Some(*addr)),
-                Event::PathDown { peer, .. } => self.registry.set_path(*peer, None),
-                Event::PortGone { .. } => {}
+                Event::PathUp { peer, addr, .. } => self.set_path(*peer, Some(*addr)),
+                Event::PathDown { peer, .. } => self.set_path(*peer, None),
+                Event::PortGone { .. } | Event::SessionUp { .. } | Event::SessionDown { .. } => {}
             }
             self.tell(event);
         }
         changed
+    }
+
+    fn set_path(&mut self, peer: PeerId, addr: Option<std::net::SocketAddr>) {
+        self.registry.set_path(peer, addr);
+        self.keeper.iter_mut().for_each(|keeper| keeper.set_path(peer, addr));
+    }
+
+    /// Does what the workers ask for, and what is due.
+    fn run_sessions(&mut self, now: Instant, signals: &Signals) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let peer = |remote: RemoteIndex| self.registry.peer(remote);
+        signals.heard.take().into_iter().filter_map(peer).for_each(|peer| keeper.handle_heard(now, peer));
+        if now >= self.next_wants && (signals.missing.any() || signals.lost.any()) {
+            self.next_wants = now + WANTS;
+            signals.missing.take().into_iter().filter_map(peer).for_each(|peer| keeper.want(now, peer));
+            signals.lost.take().into_iter().filter_map(peer).for_each(|peer| keeper.want_anew(now, peer));
+        }
+        if keeper.poll_timeout().is_some_and(|due| due <= now) {
+            keeper.handle_timeout(now);
+        }
+    }
+
+    /// Takes a datagram of the control socket.
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: std::net::SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        match (bytes.first(), &mut self.keeper) {
+            (Some(&(sealed::INITIATION | sealed::RESPONSE | sealed::COOKIE)), Some(keeper)) => {
+                keeper.handle_datagram(now, from, bytes)
+            }
+            (Some(&probe::TYPE), _) => self.paths.handle_datagram(now, from, bytes),
+            _ => Err(DropReason::NotOurs),
+        }
+    }
+
+    /// When there is something to do next, on its own.
+    fn poll_timeout(&mut self, signals: &Signals) -> Option<Instant> {
+        let wants = (signals.missing.any() || signals.lost.any()).then_some(self.next_wants);
+        let sessions =
+            self.keeper.as_mut().and_then(|keeper| keeper.poll_timeout().into_iter().chain(wants).min());
+        self.paths.poll_timeout().into_iter().chain(sessions).min()
     }
 
     /// Whether an open port keeps this namespace alive.
@@ -160,7 +267,7 @@ impl Inner {
 
     /// Makes the new tables visible to the workers and sends what the paths want sent.
     pub(super) fn publish(&self, control: &mut Control) {
-        control.drain_path_events();
+        control.drain();
         self.tables.store(control.registry.tables());
         self.wake_control();
     }
@@ -233,7 +340,9 @@ impl Inner {
                 return;
             }
             self.receive_control(&mut control, now, &mut received);
-            self.run_paths(&mut control, now);
+            control.run_sessions(now, &self.signals);
+            control.paths.handle_timeout(now);
+            self.send_all(&mut control);
             let sweep = now >= next_sweep;
             if sweep {
                 control.registry.sweep(now);
@@ -259,13 +368,13 @@ impl Inner {
     }
 
     fn control_timeout(&self, next_sweep: Instant) -> PollTimeout {
-        let next = self.lock().paths.poll_timeout().map_or(next_sweep, |next| next.min(next_sweep));
+        let next = self.lock().poll_timeout(&self.signals).map_or(next_sweep, |next| next.min(next_sweep));
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up, else the last millisecond would be spent polling.
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
-    /// Takes one batch of datagrams that are not VXLAN.
+    /// Takes one batch of datagrams that are for no worker.
     fn receive_control(&self, control: &mut Control, now: Instant, received: &mut RecvBatch) {
         if self.socket.recv_batch(received).is_err() {
             return;
@@ -274,21 +383,22 @@ impl Inner {
             for range in burst.datagrams() {
                 let bytes =
                     received.arena().get(range.start as usize..range.end as usize).unwrap_or_default();
-                if let Err(reason) = control.paths.handle_datagram(now, burst.from, bytes) {
+                if let Err(reason) = control.handle_datagram(now, burst.from, bytes) {
                     self.counters.dropped(reason, 1);
                 }
             }
         }
     }
 
-    fn run_paths(&self, control: &mut Control, now: Instant) {
-        control.paths.handle_timeout(now);
-        while let Some(transmit) = control.paths.poll_transmit() {
-            // What does not leave is not answered: a probe needs no other report.
-            let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
-        }
-        if control.drain_path_events() {
+    /// Publishes what has changed, then sends what paths and sessions want sent: an answer may come at once.
+    fn send_all(&self, control: &mut Control) {
+        if control.drain() {
             self.tables.store(control.registry.tables());
+        }
+        let of_keeper = |keeper: &mut Option<Keeper>| keeper.as_mut().and_then(Keeper::poll_transmit);
+        while let Some(transmit) = control.paths.poll_transmit().or_else(|| of_keeper(&mut control.keeper)) {
+            // What does not leave is not answered: neither a probe nor a handshake needs another report.
+            let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
         }
     }
 }

@@ -24,9 +24,9 @@ const OFF: libc::c_int = 0;
 /// The sockets of one port.
 #[derive(Debug)]
 pub struct SocketGroup {
-    /// One per worker: VXLAN datagrams, spread by where they come from.
+    /// One per worker: VXLAN datagrams and sealed frames, spread by where they come from.
     pub workers: Vec<DataSocket>,
-    /// Everything whose first payload byte lacks the VXLAN flag.
+    /// Everything else.
     pub control: DataSocket,
 }
 

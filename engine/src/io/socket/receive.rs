@@ -76,6 +76,11 @@ impl RecvBatch {
         &self.arena
     }
 
+    /// The same, to open what is sealed where it lies.
+    pub fn arena_mut(&mut self) -> &mut [u8] {
+        &mut self.arena
+    }
+
     /// What the last read brought, in the order of arrival.
     pub fn received(&self) -> &[Received] {
         &self.received

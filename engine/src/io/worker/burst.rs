@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES, Transmit};
 use crate::offload::cut::Outbox;
+use crate::session::sealed::{Run, Sealed};
 
 /// Pieces of one call: a head and a body for each datagram of at least one full run.
 const PIECES: usize = 4 * MAX_SEGMENTS;
@@ -33,6 +34,32 @@ pub(super) fn send_all(
             count += 1;
         }
         send(socket, to, &pieces, &ends[..count], &mut done);
+    }
+}
+
+/// Hands all of `sealed` to `socket` for the address `to`, in one call as far as possible. `done` is told of every run whether
+/// it was accepted.
+pub(super) fn send_sealed(
+    socket: &DataSocket,
+    to: SocketAddr,
+    sealed: &Sealed,
+    mut done: impl FnMut(&Run, io::Result<()>),
+) {
+    for runs in sealed.runs().chunks(RUNS) {
+        let mut pieces = [IoSlice::new(&[]); RUNS];
+        for (piece, run) in pieces.iter_mut().zip(runs) {
+            *piece = IoSlice::new(sealed.bytes().get(run.bytes.clone()).unwrap_or_default());
+        }
+        let mut batch = [Transmit { to, parts: &[], segment_size: None }; RUNS];
+        for ((transmit, piece), run) in batch.iter_mut().zip(&pieces).zip(runs) {
+            let segment_size = (run.count > 1).then_some(run.size as u16);
+            *transmit = Transmit { to, parts: std::slice::from_ref(piece), segment_size };
+        }
+        let mut refused = [const { None }; RUNS];
+        socket.send_batch(&batch[..runs.len()], |index, error| refused[index] = Some(error));
+        for (run, error) in runs.iter().zip(&mut refused) {
+            done(run, error.take().map_or(Ok(()), Err));
+        }
     }
 }
 

@@ -8,20 +8,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::whole::Whole;
-use super::{Sides, burst, slice};
+use super::{SessionSide, Sides, burst, slice};
 use crate::capture::Direction;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::io::capture::Lenses;
-use crate::io::socket::DataSocket;
+use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
 use crate::io::tap::Tap;
-use crate::offload::cut::{Outbox, cut};
+use crate::network::Network;
+use crate::offload::cut::{Outbox, cut, cut_for_sealing};
 use crate::offload::join::{Joined, Joiner};
 use crate::offload::source_port::SourcePort;
 use crate::offload::{self, Intake};
 use crate::packet::{Batch, Slot};
 use crate::rate::{self, Limit};
+use crate::session::epoch::Epoch;
+use crate::session::sealed::Sealed;
 use crate::switch::{Classes, Port, Switch};
-use crate::tables::{PortIndex, RemoteIndex, Tables};
+use crate::tables::{PortIndex, Remote, RemoteIndex, Tables};
 use crate::types::Vni;
 use crate::wire::virtio::{self, VnetHeader};
 use crate::wire::vxlan;
@@ -42,6 +45,9 @@ pub(super) struct Output {
     /// Who gets copies of what passes.
     pub(super) lenses: Lenses,
     outbox: Outbox,
+    /// What is sealed is brought together here.
+    sealed: Sealed,
+    pub(super) sessions: SessionSide,
     counters: Arc<Counters>,
     /// When this wake-up began.
     pub(super) now: Instant,
@@ -67,7 +73,7 @@ pub(super) struct PortQueue {
 }
 
 impl Output {
-    pub(super) fn new(mut sides: Sides, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(mut sides: Sides, counters: Arc<Counters>, sessions: SessionSide) -> Self {
         let whole = Whole::new(&mut sides);
         Output {
             ports: Ports(Vec::new()),
@@ -76,6 +82,8 @@ impl Output {
             whole,
             lenses: Lenses::default(),
             outbox: Outbox::new(),
+            sealed: Sealed::new(MAX_SEGMENTS, MAX_SEND_BYTES),
+            sessions,
             counters,
             delivered: Traffic::default(),
             sent: Traffic::default(),
@@ -167,11 +175,13 @@ impl Output {
         let mut remotes = remotes.peekable();
         if remotes.peek().is_some() {
             self.outbox.clear();
-            match self.cut(switch.tables(), None, vni, batch, slot) {
+            let network = switch.tables().network(vni);
+            let sealed = network.is_some_and(Network::is_sealed);
+            match self.cut(switch.tables(), None, network, batch, slot) {
                 Ok(datagrams) => {
                     for remote in remotes {
                         self.counters.recut(segments, datagrams);
-                        self.flush(switch.tables(), (remote, source), batch);
+                        self.flush(switch.tables(), (remote, source), sealed, batch);
                         destinations += 1;
                     }
                 }
@@ -195,16 +205,18 @@ impl Output {
         slots: impl Iterator<Item = &'a Slot>,
     ) {
         self.outbox.clear();
+        let network = tables.network(vni);
+        let sealed = network.is_some_and(Network::is_sealed);
         for slot in slots {
-            if self.send_whole(tables, to, vni, batch, slot) {
+            if !sealed && self.send_whole(tables, to, vni, batch, slot) {
                 continue;
             }
-            match self.cut(tables, Some(to), vni, batch, slot) {
+            match self.cut(tables, Some(to), network, batch, slot) {
                 Ok(datagrams) => self.counters.recut(segments(batch, slot), datagrams),
                 Err(reason) => self.drop_from(from, reason, segments(batch, slot)),
             }
         }
-        self.flush(tables, to, batch);
+        self.flush(tables, to, sealed, batch);
     }
 
     /// Sends a super-frame uncut, behind what is in the outbox; false when it must be cut.
@@ -214,7 +226,7 @@ impl Output {
         };
         let Some(network) = tables.network(vni).filter(|_| slot.vnet.is_super()) else { return false };
         if !self.outbox.datagrams().is_empty() {
-            self.flush(tables, to, batch);
+            self.flush(tables, to, false, batch);
             self.outbox.clear();
         }
         let Some(result) = self.whole.send((remote, to.1), (vni, network.mtu()), batch, slot) else {
@@ -244,15 +256,17 @@ impl Output {
         &mut self,
         tables: &Tables,
         to: Option<Route>,
-        vni: Vni,
+        network: Option<&Network>,
         batch: &Batch,
         slot: &Slot,
     ) -> Result<u64, DropReason> {
-        let mtu = tables.network(vni).ok_or(DropReason::UnknownVni)?.mtu();
+        let network = network.ok_or(DropReason::UnknownVni)?;
+        let (vni, mtu, sealed) = (network.vni(), network.mtu(), network.is_sealed());
+        let cut = if sealed { cut_for_sealing } else { cut };
         let mut before = self.outbox.datagrams().len();
         let mut taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;
         if let (Intake::Full, Some(to)) = (taken, to) {
-            self.flush(tables, to, batch);
+            self.flush(tables, to, sealed, batch);
             self.outbox.clear();
             before = 0;
             taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;
@@ -265,11 +279,20 @@ impl Output {
     }
 
     /// Sends the outbox to one host and leaves it as it is, for the next host of a flood.
-    fn flush(&mut self, tables: &Tables, (to, source): Route, batch: &Batch) {
+    fn flush(&mut self, tables: &Tables, (to, source): Route, sealed: bool, batch: &Batch) {
         let count = self.outbox.datagrams().len() as u64;
         let Some(remote) = tables.remote(to) else { return self.counters.dropped(DropReason::NoPath, count) };
-        let pooled = source.pooled().filter(|_| remote.spread);
-        let socket = pooled.and_then(|at| self.pool.get(at)).unwrap_or(&self.socket);
+        if sealed {
+            return match tables.epoch(to) {
+                Some(epoch) => self.flush_sealed(epoch, (remote, source), batch),
+                None if count == 0 => {}
+                None => {
+                    self.sessions.miss(to);
+                    self.counters.dropped(DropReason::NoSession, count);
+                }
+            };
+        }
+        let socket = socket_for(&self.socket, &self.pool, remote, source);
         let (addr, counters, sent, lenses) = (remote.addr, &self.counters, &mut self.sent, &mut self.lenses);
         burst::send_all(socket, addr, &self.outbox, batch.arena(), |pieces, result| {
             let datagrams = pieces.len() as u64 / 2;
@@ -286,6 +309,34 @@ impl Output {
                 Err(error) => counters.dropped(send_failure(&error), datagrams),
             }
         });
+    }
+
+    /// The same in a session: sealed in this worker's lane, one buffer after the other.
+    fn flush_sealed(&mut self, epoch: &Epoch, (remote, source): (&Remote, SourcePort), batch: &Batch) {
+        let socket = socket_for(&self.socket, &self.pool, remote, source);
+        let (addr, counters, sent, lenses) = (remote.addr, &self.counters, &mut self.sent, &mut self.lenses);
+        let (mut next, count) = (0, self.outbox.datagrams().len());
+        while next < count {
+            let seal = (epoch, self.sessions.lane);
+            next = match self.sealed.fill(seal, (&self.outbox, batch.arena()), next) {
+                Ok(next) => next,
+                Err(reason) => return counters.dropped(reason, (count - next) as u64),
+            };
+            let bytes = self.sealed.bytes();
+            burst::send_sealed(socket, addr, &self.sealed, |run, result| match result {
+                Ok(()) => {
+                    if lenses.see_underlay() {
+                        let end = (addr, port_of(socket));
+                        let datagrams = bytes.get(run.bytes.clone()).unwrap_or_default().chunks(run.size);
+                        datagrams.for_each(|d| lenses.datagram(end, Direction::Out, &[IoSlice::new(d)]));
+                    }
+                    sent.frames += run.count as u64;
+                    sent.segments += run.count as u64;
+                    sent.bytes += run.bytes.len() as u64;
+                }
+                Err(error) => counters.dropped(send_failure(&error), run.count as u64),
+            });
+        }
     }
 
     /// Passes a frame of the batch to another container of this host, whole, with its virtio-net header.
@@ -359,6 +410,17 @@ impl Output {
             queue.counters.dropped(reason, segments);
         }
     }
+}
+
+/// From where a flow leaves: a socket of its own where the remote can be reached so.
+fn socket_for<'a>(
+    data: &'a DataSocket,
+    pool: &'a [DataSocket],
+    remote: &Remote,
+    source: SourcePort,
+) -> &'a DataSocket {
+    let pooled = source.pooled().filter(|_| remote.spread);
+    pooled.and_then(|at| pool.get(at)).unwrap_or(data)
 }
 
 /// What a frame of the batch counts for.

@@ -17,6 +17,17 @@ pub(super) const MAX_FLOWS: usize = 32;
 /// The largest IP packet in bytes: what the length field of IPv4 can say.
 const MAX_PACKET: usize = 65_535;
 
+/// What is known of a frame's TCP or UDP checksum before it is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sums {
+    /// Nothing: one that looks partial is taken for partial.
+    Guessed,
+    /// It is partial, its sender says, and nobody else could have said it.
+    Partial,
+    /// It is not.
+    Whole,
+}
+
 /// A frame with its origin and its headers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
@@ -24,6 +35,7 @@ pub(super) struct Candidate<'a> {
     pub(super) vni: Vni,
     pub(super) frame: &'a [u8],
     pub(super) headers: Headers,
+    pub(super) sums: Sums,
 }
 
 impl<'a> Candidate<'a> {
@@ -52,7 +64,16 @@ impl<'a> Candidate<'a> {
     /// Whether every checksum is right, or partial.
     pub(super) fn is_intact(&self) -> bool {
         let (headers, frame) = (&self.headers, self.frame);
-        headers.ip_is_intact(frame) && (headers.is_partial(frame) || headers.is_intact(frame))
+        headers.ip_is_intact(frame) && (self.is_partial() || headers.is_intact(frame))
+    }
+
+    /// Whether the checksum of the transport is partial.
+    pub(super) fn is_partial(&self) -> bool {
+        match self.sums {
+            Sums::Guessed => self.headers.is_partial(self.frame),
+            Sums::Partial => true,
+            Sums::Whole => false,
+        }
     }
 
     fn packet(&self) -> &'a [u8] {
@@ -112,6 +133,7 @@ pub(super) struct Flow {
     from: RemoteIndex,
     vni: Vni,
     headers: Headers,
+    sums: Sums,
     /// Place of the first frame in the arena.
     start: u32,
     /// Place of the super-frame in the joiner.
@@ -146,6 +168,7 @@ impl Flow {
             from: first.from,
             vni: first.vni,
             headers,
+            sums: first.sums,
             start,
             joined: joined as u16,
             verified: false,
@@ -160,7 +183,7 @@ impl Flow {
     pub(super) fn first<'a>(&self, arena: &'a [u8]) -> Candidate<'a> {
         let end = self.start.saturating_add(self.headers.end);
         let frame = arena.get(self.start as usize..end as usize).unwrap_or_default();
-        Candidate { from: self.from, vni: self.vni, frame, headers: self.headers }
+        Candidate { from: self.from, vni: self.vni, frame, headers: self.headers, sums: self.sums }
     }
 
     /// Place of the first frame in the arena, without padding.

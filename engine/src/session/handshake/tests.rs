@@ -1,6 +1,5 @@
 use super::super::key::WrongTag;
 use super::super::mac::MacKeys;
-use super::super::noise::tests::public_key;
 use super::*;
 use crate::wire::sealed::Header;
 
@@ -11,7 +10,7 @@ struct Host {
 
 fn host(number: u8) -> Host {
     let key = StaticKey::new([number; 32]);
-    let public = public_key(&key);
+    let public = key.public();
     Host { key, public }
 }
 
