@@ -132,10 +132,10 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "FILE", env = "MESHNET_SECRET_FILE")]
     pub(crate) secret_file: Option<PathBuf>,
     /// Whether what containers send other hosts is to be sealed; `auto`: when there is a secret
-    #[arg(long, value_name = "WISH", default_value = "auto", hide = true)]
+    #[arg(long, value_name = "WISH", default_value = "auto")]
     pub(crate) encryption: Wish,
     /// The one cipher to seal with [default: the fastest that both hosts have]
-    #[arg(long, value_name = "CIPHER", default_value = "auto", hide = true)]
+    #[arg(long, value_name = "CIPHER", default_value = "auto")]
     pub(crate) cipher: Cipher,
     /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR", value_parser = range)]

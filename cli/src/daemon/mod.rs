@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use engine::io::engine::Engine;
 use engine::io::netns::NetnsId;
-use engine::types::{NetworkId, PortId, Vni};
+use engine::types::{NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 use peering::io::{Peering, StoreError};
 use peering::mesh::MESH_NETWORK;
@@ -99,6 +99,8 @@ struct Daemon {
     networks: watch::Sender<BTreeMap<String, Network>>,
     paths: Mutex<Paths>,
     agreements: Mutex<Agreements>,
+    /// Why there is no session with a host, where there should be one.
+    session_faults: Mutex<BTreeMap<PeerId, String>>,
     asked: Asked,
     told: Mutex<VecDeque<Told>>,
     captures: Mutex<Sessions>,
@@ -143,6 +145,7 @@ impl Daemon {
             networks: watch::Sender::default(),
             paths: Mutex::default(),
             agreements: Mutex::default(),
+            session_faults: Mutex::default(),
             asked: Asked::of(launch),
             told: Mutex::default(),
             captures: Mutex::default(),

@@ -24,7 +24,10 @@ pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let _turn = daemon.turn.lock().await;
     recover::recover(daemon).await?;
     let intents: Vec<Intent> = daemon.ports().all().cloned().collect();
-    daemon.engine.apply(networks(&intents));
+    let seals = daemon.seals();
+    let known = daemon.networks.borrow().clone();
+    let encrypted = |vni| known.values().any(|network| network.vni == vni && network.encrypted);
+    daemon.engine.apply(networks(&intents, |vni| seals || encrypted(vni)));
     let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
     // What the control plane remembers of other ports was left by a daemon that did not get further.
     daemon.peering.retain(ids.iter().copied().collect()).await;
@@ -100,9 +103,9 @@ async fn missing(daemon: &Arc<Daemon>, intent: Intent) -> Result<(), Failure> {
 }
 
 /// The networks of known ports, so that their frames flow before the first word from the control plane.
-fn networks(intents: &[Intent]) -> Vec<Update> {
+fn networks(intents: &[Intent], sealed: impl Fn(Vni) -> bool) -> Vec<Update> {
     let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
-    mtus.into_iter().map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: false }).collect()
+    mtus.into_iter().map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: sealed(vni) }).collect()
 }
 
 #[cfg(test)]
@@ -114,8 +117,9 @@ mod tests {
     fn every_network_of_a_port_is_known_once() {
         let mut other = intent(3);
         (other.vni, other.mtu) = (Vni::new(9).unwrap(), 1400);
-        let updates = networks(&[intent(1), intent(2), other]);
+        let updates = networks(&[intent(1), intent(2), other], |vni| vni == Vni::MESH);
         let expected = [(Vni::MESH, 1450), (Vni::new(9).unwrap(), 1400)];
-        assert_eq!(updates, expected.map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: false }));
+        let expected = expected.map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: vni == Vni::MESH });
+        assert_eq!(updates, expected);
     }
 }

@@ -10,13 +10,18 @@
 
 use std::collections::BTreeMap;
 
+use engine::session::keeper::Identity;
+use engine::session::noise::StaticKey;
+use engine::session::psk::Psk;
+use engine::session::suite::Suite;
 use engine::types::PeerId;
+use peering::io::Peering;
 use peering::records::Encryption;
-use peering::sealing::{AES_256_GCM, Agreement, CHACHA20_POLY1305};
+use peering::sealing::{self, AES_256_GCM, Agreement, CHACHA20_POLY1305};
 
 use super::{Daemon, lock_of};
 use crate::args::{Cipher, LaunchArgs, Wish};
-use crate::shape::{NetworkStatus, Sealing, Warning};
+use crate::shape::{NetworkStatus, Sealing};
 
 /// What was agreed on with each host that is up.
 pub(super) type Agreements = BTreeMap<PeerId, Agreement>;
@@ -46,12 +51,22 @@ impl Asked {
         &self.suites
     }
 
-    /// What this version does not do. It is told where people look.
-    pub(super) fn warning(&self) -> Option<Warning> {
-        let message = "--encryption on was asked for, and this version seals nothing: what containers send each other \
-                       travels in clear";
-        let asked = self.encryption == Encryption::On;
-        asked.then(|| Warning { kind: "not_sealed".to_owned(), message: message.to_owned() })
+    /// Whether this host seals, in a cluster with a secret or in an open one.
+    pub(super) fn seals(&self, open: bool) -> bool {
+        let (encryption, suites) = (self.encryption, self.suites.clone());
+        sealing::Sealing { encryption, suites, closed: !open }.seals()
+    }
+
+    /// Who this host is in its sessions.
+    pub(super) async fn identity(&self, peering: &Peering) -> Identity {
+        let known = |number: &u16| u8::try_from(*number).ok().and_then(Suite::of_number);
+        Identity {
+            key: StaticKey::new(**peering.identity().noise_secret_key()),
+            start: peering.incarnation().await,
+            suites: self.suites.iter().filter_map(known).collect(),
+            psks: vec![peering.admission().data_key().map_or_else(Psk::open, |key| Psk::new(*key))],
+            seed: rand::random(),
+        }
     }
 }
 
@@ -97,6 +112,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Daemon {
+    /// Whether this host seals.
+    pub(super) fn seals(&self) -> bool {
+        self.asked.seals(self.peering.is_open())
+    }
+
     /// For `status`: what this host wishes and has. `start` counts its starts.
     pub(super) fn sealing(&self, start: u64) -> Sealing {
         Sealing {
@@ -106,6 +126,12 @@ impl Daemon {
             secret: self.peering.admission().name().map(|name| hex(&name)),
             start,
         }
+    }
+
+    /// For `status`: why there is no session with another host.
+    pub(super) fn session_fault(&self, peer: &str) -> Option<String> {
+        let peer = peer.parse().ok()?;
+        lock_of(&self.session_faults).get(&peer).cloned()
     }
 
     /// For `status`: the networks, by name.

@@ -182,8 +182,7 @@ async fn live(
     mut signals: Signals,
 ) -> Result<(), Failure> {
     reattach::reattach(daemon).await?;
-    let mut warnings = daemon.check_range_at_launch().await?;
-    warnings.extend(daemon.asked.warning().map(|warning| warning.message));
+    let warnings = daemon.check_range_at_launch().await?;
     let listener = listen(run_dir, group)?;
     tokio::spawn(api::serve(Arc::clone(daemon), listener));
     if let Some(metrics) = metrics {
@@ -220,6 +219,10 @@ async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
     let (engine, engine_events) = Engine::start(&engine_config(&launch)).map_err(|e| engine_failure(&e))?;
     let started = Peering::start(peering_config(&launch, &nickname, secret)).await;
     let (peering, mesh_events) = started.map_err(|e| peering_failure(&e))?;
+    let asked = Asked::of(&launch);
+    if asked.seals(peering.is_open()) {
+        engine.set_identity(asked.identity(&peering).await);
+    }
     // The control plane holds the lock of the directory: from here on nobody else writes there.
     let (ports, lost) = Ports::load(&launch.state_dir).map_err(|e| peering_failure(&e.into()))?;
     let hello = Hello {

@@ -79,7 +79,7 @@ impl Daemon {
             nickname: mesh.nickname,
             cluster_id: mesh.cluster_id,
             state_hash: mesh.state_hash,
-            encryption: "off".to_owned(),
+            encryption: if self.seals() { "on" } else { "off" }.to_owned(),
             open: self.peering.is_open(),
             sealing: self.sealing(start),
             networks: self.network_status(),
@@ -95,7 +95,7 @@ impl Daemon {
                 foreign: control.foreign,
                 refused: mesh.refused,
             },
-            warnings: self.warnings().into_iter().chain(self.asked.warning()).collect(),
+            warnings: self.warnings(),
             events,
         }
     }
@@ -105,7 +105,8 @@ impl Daemon {
         let state = peer.peer_id.parse().ok().and_then(|id| paths.get(&id));
         let (path, reason) = match state {
             Some(PathState::Up { addr, mtu }) => {
-                (Some(Path { address: *addr, kind: "plain".to_owned(), mtu: *mtu }), None)
+                let kind = if self.seals() { "sealed" } else { "plain" }.to_owned();
+                (Some(Path { address: *addr, kind, mtu: *mtu }), self.session_fault(&peer.peer_id))
             }
             Some(PathState::Down { reason }) => (None, Some(reason.clone())),
             None => (

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use engine::types::{Location, PeerId};
+use engine::types::{Location, PeerId, PeerKeys};
 use engine::{Event, Update};
 use peering::mesh::MeshEvent;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -64,8 +64,13 @@ fn into_async(events: Receiver<Event>) -> UnboundedReceiver<Event> {
 
 impl Daemon {
     fn handle_mesh(self: &Arc<Self>, events: &[MeshEvent]) {
-        let own = self.peering.peer_id();
-        self.engine.apply(events.iter().filter_map(|event| update(own, event)));
+        let (own, seals) = (self.peering.peer_id(), self.seals());
+        self.engine.apply(events.iter().filter_map(|event| update(own, seals, event)));
+        // Who comes may know of a later life of this host, and this host then goes on under a higher incarnation.
+        if seals && events.iter().any(|event| matches!(event, MeshEvent::HostUp(_))) {
+            let daemon = Arc::clone(self);
+            tokio::spawn(async move { daemon.engine.raise(daemon.peering.incarnation().await) });
+        }
         for event in events {
             self.note_mesh(event);
         }
@@ -91,6 +96,7 @@ impl Daemon {
             }
             MeshEvent::HostDown { peer } => {
                 self.paths().remove(peer);
+                lock_of(&self.session_faults).remove(peer);
                 lock_of(&self.agreements).remove(peer);
                 tracing::info!(%peer, "host is down");
             }
@@ -123,9 +129,13 @@ impl Daemon {
                 self.paths().insert(peer, PathState::Down { reason });
             }
             Event::SessionUp { peer, suite } => {
-                tracing::info!(%peer, suite = suite.name(), "frames are sealed")
+                tracing::info!(%peer, suite = suite.name(), "frames are sealed");
+                lock_of(&self.session_faults).remove(&peer);
             }
-            Event::SessionDown { peer, reason } => tracing::warn!(%peer, "no session: {reason}"),
+            Event::SessionDown { peer, reason } => {
+                tracing::warn!(%peer, "no session: {reason}");
+                lock_of(&self.session_faults).insert(peer, reason);
+            }
             Event::PortGone { port, reason } => {
                 tracing::debug!(%port, "port is gone: {reason}");
                 self.opened().remove(&port);
@@ -136,15 +146,15 @@ impl Daemon {
     }
 }
 
-/// What the tables of the host `own` must say after `event`.
-fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
+/// What the tables of the host `own`, which seals or does not, must say after `event`.
+fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
     Some(match event {
         MeshEvent::HostUp(host) => Update::SetPeer {
             peer: host.peer,
             candidates: host.candidates.clone(),
             unadvertised: host.unadvertised,
             networks: host.networks.iter().map(|(_, vni)| *vni).collect(),
-            keys: None,
+            keys: seals.then(|| PeerKeys { noise: host.noise_key, suites: host.suites.clone() }),
         },
         MeshEvent::HostDown { peer } => Update::RemovePeer { peer: *peer },
         MeshEvent::EndpointUp(view) => Update::Pin {
@@ -159,8 +169,8 @@ fn update(own: PeerId, event: &MeshEvent) -> Option<Update> {
             addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
         },
         MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
-        MeshEvent::NetworkChanged { vni, mtu, .. } => {
-            Update::SetNetwork { vni: *vni, mtu: *mtu, sealed: false }
+        MeshEvent::NetworkChanged { vni, mtu, encrypted, .. } => {
+            Update::SetNetwork { vni: *vni, mtu: *mtu, sealed: seals || *encrypted }
         }
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
@@ -190,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_pinned_where_it_lives() {
-        let location = |peer| match update(OWN, &MeshEvent::EndpointUp(view(peer))) {
+        let location = |peer| match update(OWN, false, &MeshEvent::EndpointUp(view(peer))) {
             Some(Update::Pin { location, claim, addrs, .. }) => {
                 assert_eq!((claim.peer, addrs.len()), (peer, 1));
                 location
@@ -221,13 +231,37 @@ mod tests {
             networks: vec![Vni::MESH],
             keys: None,
         };
-        assert_eq!(update(OWN, &MeshEvent::HostUp(host)), Some(expected));
+        assert_eq!(update(OWN, false, &MeshEvent::HostUp(host.clone())), Some(expected));
+        let keys = PeerKeys { noise: [3; 32], suites: vec![1, 2] };
+        match update(OWN, true, &MeshEvent::HostUp(host)) {
+            Some(Update::SetPeer { keys: told, .. }) => assert_eq!(told, Some(keys)),
+            other => panic!("{other:?}"),
+        }
         let down = MeshEvent::HostDown { peer: OTHER };
-        assert_eq!(update(OWN, &down), Some(Update::RemovePeer { peer: OTHER }));
+        assert_eq!(update(OWN, false, &down), Some(Update::RemovePeer { peer: OTHER }));
+    }
+
+    #[test]
+    fn a_network_is_sealed_when_the_cluster_or_this_host_says_so() {
+        let sealed = |seals, encrypted| {
+            let (network, name) = (intent(1).network, "mesh".to_owned());
+            let changed = MeshEvent::NetworkChanged {
+                network,
+                name,
+                vni: Vni::MESH,
+                mtu: 1418,
+                range: None,
+                encrypted,
+            };
+            update(OWN, seals, &changed)
+                == Some(Update::SetNetwork { vni: Vni::MESH, mtu: 1418, sealed: true })
+        };
+        let all = [(false, false), (false, true), (true, false), (true, true)];
+        assert_eq!(all.map(|(seals, encrypted)| sealed(seals, encrypted)), [false, true, true, true]);
     }
 
     #[test]
     fn a_notice_is_for_people_only() {
-        assert_eq!(update(OWN, &MeshEvent::Notice { kind: "x", message: String::new() }), None);
+        assert_eq!(update(OWN, false, &MeshEvent::Notice { kind: "x", message: String::new() }), None);
     }
 }

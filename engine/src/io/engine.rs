@@ -32,7 +32,6 @@ use crate::path::Paths;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
 use crate::session::keeper::Identity;
-use crate::session::psk::Psk;
 use crate::session::signals::Signals;
 use crate::tables::{Entry, Registry, Tables};
 use crate::types::{PortId, Vni};
@@ -190,10 +189,10 @@ impl Engine {
         self.inner.publish(&mut control);
     }
 
-    /// The pre-shared keys that sessions take from now on, newest first. Sessions under others go on until they are renewed.
-    pub fn set_psks(&self, psks: Vec<Psk>) {
+    /// This host goes on under a higher incarnation of its host record, if it is higher.
+    pub fn raise(&self, start: u64) {
         if let Some(keeper) = &mut self.inner.lock().keeper {
-            keeper.set_psks(psks);
+            keeper.raise(start);
         }
     }
 

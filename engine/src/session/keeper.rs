@@ -63,11 +63,6 @@ impl Keeper {
         }
     }
 
-    /// The pre-shared keys that are taken, newest first. Sessions under others go on until they are renewed.
-    pub fn set_psks(&mut self, psks: Vec<Psk>) {
-        self.sessions.set_psks(psks);
-    }
-
     /// The host goes on under a higher incarnation.
     pub fn raise(&mut self, start: u64) {
         self.sessions.raise(start);

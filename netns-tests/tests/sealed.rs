@@ -1,0 +1,155 @@
+//! With a secret, what containers say to each other crosses the underlay sealed or not at all.
+
+use netns_tests::{
+    Addressed, Attached, Capture, Host, IperfServer, Result, Tool, Topology, Transport, Value, anyhow,
+    ensure, secs, wait_until,
+};
+
+/// In every ping and in the first message of every connection.
+const MARKER: &str = "meshnet-marker!!";
+/// How tcpdump shows a VXLAN header that is one; it takes whatever comes on the port for VXLAN.
+const CLEAR: &str = "flags [I]";
+/// The largest packet where 1500 bytes pass below, and sealing takes 32.
+const MTU: usize = 1418;
+
+/// Makes a secret and gives it to all hosts.
+fn secret(net: &Topology, hosts: usize) -> Result<Vec<String>> {
+    let paths: Vec<_> = (0..hosts).map(|host| net.host(host).directory().join("secret")).collect();
+    let [first, others @ ..] = &paths[..] else { return Ok(Vec::new()) };
+    net.host(0).run(&["secret", "generate", "--file", &first.display().to_string()])?;
+    others.iter().try_for_each(|path| std::fs::copy(first, path).map(drop))?;
+    Ok(paths.iter().map(|path| path.display().to_string()).collect())
+}
+
+/// Two hosts with a secret and a container each.
+fn sealed_pair(net: &Topology, options: &[&str]) -> Result<(Attached, Attached)> {
+    let files = secret(net, 2)?;
+    let first = [&["--secret-file", &files[0]], options].concat();
+    let second = [&["node01", "--secret-file", &files[1]], options].concat();
+    net.host(0).launch(&first)?;
+    net.host(1).launch(&second)?;
+    let (web, db) = (net.host(0).attach("web")?, net.host(1).attach("db")?);
+    web.ping(&db)?;
+    Ok((web, db))
+}
+
+/// What `host` sees on its underlay while the containers talk.
+fn overheard(net: &Topology, host: &Host, web: &Attached, db: &Attached) -> Result<String> {
+    let capture = Capture::start(host.namespace(), host.interface(), "udp port 4789", net.directory())?;
+    talk(web, db)?;
+    capture.stop_with("-vvA")
+}
+
+/// The marker by ICMP, TCP and UDP.
+fn talk(web: &Attached, db: &Attached) -> Result<()> {
+    let address = db.address();
+    let pattern: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let ping = format!("-c 3 -i 0.2 -W 2 -p {pattern} {address}");
+    Tool::new("ping").words(&ping).inside(web.namespace()).run()?;
+    for (option, kind) in [("", "tcp"), ("-u", "udp")] {
+        let serve = format!(
+            "import socket as s; k=s.socket(s.AF_INET, s.SOCK_{}); k.bind(('', 7000)); ",
+            stream(kind)
+        ) + if kind == "tcp" {
+            "k.listen(); c=k.accept()[0]; print(c.recv(99).decode())"
+        } else {
+            "print(k.recv(99).decode())"
+        };
+        let server = Tool::new("python3").args(["-u", "-c", &serve]).inside(db.namespace()).start()?;
+        let said = format!(
+            "import socket as s; k=s.socket(s.AF_INET, s.SOCK_{}); k.connect(('{address}', 7000)); k.send(b'{MARKER}')",
+            stream(kind)
+        );
+        wait_until(&format!("the marker arrives by {kind} {option}"), secs(5), || {
+            // Until the server listens the client may fail.
+            let _ = Tool::new("python3").args(["-c", &said]).inside(web.namespace()).outcome();
+            ensure!(server.stdout().contains(MARKER), "{}", server.stderr());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn stream(kind: &str) -> &'static str {
+    if kind == "tcp" { "STREAM" } else { "DGRAM" }
+}
+
+fn path_kind(host: &Host) -> Result<String> {
+    let peers = host.run_json(&["status", "peers"])?;
+    let kind = peers.pointer("/0/path/kind").and_then(Value::as_str);
+    kind.map(str::to_owned).ok_or_else(|| anyhow!("no path in {peers}"))
+}
+
+#[test]
+fn a_marker_is_seen_on_the_underlay_of_an_open_cluster_and_not_of_a_closed_one() -> Result<()> {
+    let open = Topology::new("a marker in clear")?.hosts(2)?;
+    let (web, db) = open.web_and_db(&[])?;
+    let seen = overheard(&open, open.host(0), &web, &db)?;
+    ensure!(seen.matches(MARKER).count() >= 3 && seen.contains(CLEAR), "the test is blind: {seen:.500}");
+
+    let closed = Topology::new("a marker, sealed")?.hosts(2)?;
+    let (web, db) = sealed_pair(&closed, &[])?;
+    let seen = overheard(&closed, closed.host(0), &web, &db)?;
+    ensure!(seen.matches("UDP").count() > 10, "nothing was seen: {seen:.500}");
+    // Part of it would be enough to betray the rest, and so would the addresses inside.
+    for sign in [&MARKER[..8], CLEAR, &web.address().to_string(), &db.address().to_string()] {
+        ensure!(!seen.contains(sign), "{sign:?} was seen");
+    }
+    for host in 0..2 {
+        ensure!(path_kind(closed.host(host))? == "sealed", "the path of node0{} is plain", host + 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn full_packets_pass_and_the_books_balance() -> Result<()> {
+    let net = Topology::new("sealed, at full size")?.hosts(2)?;
+    let (web, db) = sealed_pair(&net, &[])?;
+    // 28 bytes are headers of IPv4 and ICMP.
+    web.ping_whole(&db, MTU - 28)?;
+    web.namespace().ping_in_fragments(&db, 4_000)?;
+    let server = IperfServer::start(db.namespace(), &db)?;
+    let forward = server.measure(web.namespace(), Transport::Tcp { streams: 4 }, secs(2), "")?;
+    let back = server.measure(web.namespace(), Transport::Tcp { streams: 2 }, secs(2), "-R")?;
+    ensure!(forward.bytes()? > 1e7 && back.bytes()? > 1e7, "too little came through");
+    let udp = Transport::Udp { payload_bytes: 1000, bits_per_second: 20_000_000 };
+    let (sent, lost) = server.measure(web.namespace(), udp, secs(1), "")?.datagrams()?;
+    ensure!(sent > 1000.0 && lost < sent / 50.0, "{lost} of {sent} datagrams were lost");
+    for host in [net.host(0), net.host(1)] {
+        host.wait_balanced(secs(5))?;
+        for reason in ["bad_sealed", "replayed", "plain_on_sealed"] {
+            ensure!(host.dropped(reason)? == 0, "{}: {:?}", host.name(), host.drops()?);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn after_a_kill_and_a_launch_sealed_traffic_goes_on() -> Result<()> {
+    let net = Topology::new("SIGKILL and launch under a sealed stream")?.hosts(2)?;
+    let (web, db) = sealed_pair(&net, &[])?;
+    let files: Vec<_> = (0..2).map(|host| net.host(host).directory().join("secret")).collect();
+    net.host(1).kill_dead()?;
+    net.host(1).launch(&["node01", "--secret-file", &files[1].display().to_string()])?;
+    web.ping_within(&db, secs(5))?;
+    db.ping_within(&web, secs(2))?;
+    Ok(())
+}
+
+#[test]
+fn frames_in_clear_are_dropped_and_counted() -> Result<()> {
+    let net = Topology::new("VXLAN in clear towards a sealed network")?.hosts(2)?;
+    sealed_pair(&net, &[])?;
+    // From the address of a peer, for its network: python is on no list of sessions.
+    let frame = format!(
+        "import socket as s; k=s.socket(s.AF_INET, s.SOCK_DGRAM); d=bytes([8,0,0,0,0,0,1,0])+b'\\xff'*6+bytes([2,0,0,0,0,9])+bytes([8,6])+bytes(40); [k.sendto(d, ('{}', 4789)) for _ in range(5)]",
+        net.host(1).address()
+    );
+    net.host(0).tool("python3").args(["-c", &frame]).run()?;
+    wait_until("they are counted", secs(5), || {
+        let counted = net.host(1).dropped("plain_on_sealed")?;
+        ensure!(counted == 5, "{counted}");
+        Ok(())
+    })?;
+    Ok(())
+}
