@@ -205,8 +205,8 @@ impl Control {
         self.keeper.iter_mut().for_each(|keeper| keeper.set_path(peer, addr));
     }
 
-    /// Does what the workers ask for, and what is due.
-    fn run_sessions(&mut self, now: Instant, signals: &Signals) {
+    /// Does what the workers ask for, and what is due. `anyhow` also looks for sessions that have sealed much.
+    fn run_sessions(&mut self, now: Instant, signals: &Signals, anyhow: bool) {
         let Some(keeper) = &mut self.keeper else { return };
         let peer = |remote: RemoteIndex| self.registry.peer(remote);
         signals.heard.take().into_iter().filter_map(peer).for_each(|peer| keeper.handle_heard(now, peer));
@@ -215,7 +215,7 @@ impl Control {
             signals.missing.take().into_iter().filter_map(peer).for_each(|peer| keeper.want(now, peer));
             signals.lost.take().into_iter().filter_map(peer).for_each(|peer| keeper.want_anew(now, peer));
         }
-        if keeper.poll_timeout().is_some_and(|due| due <= now) {
+        if anyhow || keeper.poll_timeout().is_some_and(|due| due <= now) {
             keeper.handle_timeout(now);
         }
     }
@@ -340,10 +340,10 @@ impl Inner {
                 return;
             }
             self.receive_control(&mut control, now, &mut received);
-            control.run_sessions(now, &self.signals);
+            let sweep = now >= next_sweep;
+            control.run_sessions(now, &self.signals, sweep);
             control.paths.handle_timeout(now);
             self.send_all(&mut control);
-            let sweep = now >= next_sweep;
             if sweep {
                 control.registry.sweep(now);
                 next_sweep = now + SWEEP;
