@@ -74,6 +74,8 @@ pub(crate) mod code {
     pub(crate) const NOBODY_TAKES_SPACE: &str = "nobody_takes_space";
     /// The caller is not root, or may not open the socket.
     pub(crate) const NOT_PERMITTED: &str = "not_permitted";
+    /// The daemon answers as many callers as it can.
+    pub(crate) const BUSY: &str = "busy";
     /// The group of `--group` is not there.
     pub(crate) const UNKNOWN_GROUP: &str = "unknown_group";
     /// /dev/net/tun cannot be opened.

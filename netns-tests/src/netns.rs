@@ -177,6 +177,12 @@ impl Namespace {
         })?
     }
 
+    /// Opens so many TCP connections, and says nothing on any.
+    pub fn connections(&self, to: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+        let connect = || (0..count).map(|_| TcpStream::connect(to)).collect::<std::io::Result<_>>();
+        self.run(connect)?.with_context(|| format!("cannot connect to {to}"))
+    }
+
     /// Takes a UDP port on all addresses, until the socket is dropped.
     pub fn hold_port(&self, port: u16) -> Result<UdpSocket> {
         self.run(|| UdpSocket::bind(("0.0.0.0", port)))?.with_context(|| format!("cannot bind port {port}"))

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -10,6 +11,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::Listener;
 use axum::{Json, Router};
 use engine::capture::MAX_SNAPLEN;
 use nix::unistd::Gid;
@@ -19,7 +21,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
-use super::{Daemon, attach};
+use super::guest::{Guests, Welcome};
+use super::{Daemon, attach, door};
 use crate::capture::pcapng;
 use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
@@ -54,10 +57,25 @@ pub(super) fn remove(run_dir: &std::path::Path) -> io::Result<()> {
 }
 
 /// Answers until the process ends. A connection that closes ends what was asked on it.
-pub(super) async fn serve(daemon: Arc<Daemon>, listener: UnixListener) {
-    if let Err(error) = axum::serve(listener, router(daemon)).await {
-        tracing::error!("the socket is not served any more: {error}");
+pub(super) async fn serve(daemon: Arc<Daemon>, socket: PathBuf, mut listener: UnixListener) {
+    let (guests, router) = (Guests::new(socket), router(daemon));
+    loop {
+        let (stream, _) = Listener::accept(&mut listener).await;
+        let (router, seat) = match guests.judge(&stream) {
+            Welcome::In(seat) => (router.clone(), seat),
+            Welcome::Out(failure, seat) => (refusing(failure), seat),
+            Welcome::Away => continue,
+        };
+        tokio::spawn(async move {
+            door::answer(stream, router).await;
+            drop(seat);
+        });
     }
+}
+
+/// Answers everything with this failure.
+fn refusing(failure: Failure) -> Router {
+    Router::new().fallback(async move || failure)
 }
 
 fn router(daemon: Arc<Daemon>) -> Router {
@@ -88,6 +106,8 @@ impl IntoResponse for Failure {
         let status = match &*self.code {
             code::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
             code::BAD_USAGE => StatusCode::BAD_REQUEST,
+            code::NOT_PERMITTED => StatusCode::FORBIDDEN,
+            code::BUSY => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::CONFLICT,
         };
         (status, Json(FailureBody { error: self })).into_response()

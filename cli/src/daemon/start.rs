@@ -23,7 +23,7 @@ use super::ready::{self, Launcher};
 use super::sealing::Asked;
 use super::{Daemon, api, follow, metrics, reattach, wipe, wiring};
 use crate::args::LaunchArgs;
-use crate::client::Client;
+use crate::client::{Client, SOCKET};
 use crate::failure::{Failure, code};
 use crate::log::Tail;
 use crate::secret;
@@ -184,7 +184,7 @@ async fn live(
     reattach::reattach(daemon).await?;
     let warnings = daemon.check_range_at_launch().await?;
     let listener = listen(run_dir, group)?;
-    tokio::spawn(api::serve(Arc::clone(daemon), listener));
+    tokio::spawn(api::serve(Arc::clone(daemon), run_dir.join(SOCKET), listener));
     if let Some(metrics) = metrics {
         tokio::spawn(metrics::serve(Arc::clone(daemon), metrics));
     }

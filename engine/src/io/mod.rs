@@ -4,6 +4,7 @@
 //! in its first line, and every block says why it is sound.
 
 pub mod capture;
+pub mod credentials;
 pub mod device;
 pub mod engine;
 pub mod ethtool;

@@ -1,11 +1,13 @@
 //! Connections come about here: by dialling, and by being dialled.
 
+mod guests;
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::types::{PeerId, canonical};
@@ -15,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use self::guests::{Guests, Seat, Verdict};
 use super::admission::{self, Denied, Streams};
 use super::frames::Frame;
 use super::link::{self, Link};
@@ -34,11 +37,6 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const ADDRESSES_MAX: usize = 16;
 /// How long a host that dials us may take for the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes under way, the proof of the secret included, before a dialler must first show that it receives at its address.
-const HANDSHAKES_TRUSTED: usize = 32;
-/// Handshakes under way, and connections, before others are refused.
-const HANDSHAKES_MAX: usize = 256;
-const CONNECTIONS_MAX: usize = 4096;
 
 /// What happened on the wires, in the order of each connection.
 #[derive(Debug)]
@@ -65,8 +63,7 @@ pub(super) struct Connector {
     admission: Arc<Admission>,
     inbox: mpsc::Sender<WireEvent>,
     next: Arc<AtomicU64>,
-    handshakes: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
+    guests: Guests,
 }
 
 impl Connector {
@@ -76,15 +73,7 @@ impl Connector {
         admission: Arc<Admission>,
         inbox: mpsc::Sender<WireEvent>,
     ) -> Self {
-        Connector {
-            quic,
-            me,
-            admission,
-            inbox,
-            next: Arc::default(),
-            handshakes: Arc::default(),
-            connections: Arc::default(),
-        }
+        Connector { quic, me, admission, inbox, next: Arc::default(), guests: Guests::default() }
     }
 
     /// Dials, and follows the connection to its end. The answer is `Established`, `Refused` or `DialFailed` with the same
@@ -144,18 +133,15 @@ impl Connector {
     }
 
     fn admit(&self, incoming: Incoming, guests: &mut JoinSet<()>) {
-        let handshakes = self.handshakes.load(Ordering::Relaxed);
-        if handshakes >= HANDSHAKES_MAX || self.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
-            incoming.refuse();
-        } else if handshakes >= HANDSHAKES_TRUSTED && incoming.may_retry() {
-            let _ = incoming.retry();
-        } else {
-            guests.spawn(self.clone().welcome(incoming));
+        match self.guests.judge(incoming.remote_address().ip(), incoming.remote_address_validated()) {
+            Verdict::Accept(seat) => _ = guests.spawn(self.clone().welcome(incoming, seat)),
+            // It fails only for who has been through it.
+            Verdict::Retry => _ = incoming.retry(),
+            Verdict::Refuse => incoming.refuse(),
         }
     }
 
-    async fn welcome(self, incoming: Incoming) {
-        self.handshakes.fetch_add(1, Ordering::Relaxed);
+    async fn welcome(self, incoming: Incoming, mut seat: Seat) {
         let shaken =
             timeout(HANDSHAKE, async { incoming.accept().map_err(|_| ())?.await.map_err(|_| ()) }).await;
         // A handshake that fails is the dialler's to report: nothing is known about who it was.
@@ -163,8 +149,8 @@ impl Connector {
             Ok(Ok(connection)) => self.let_in(&connection, None).await.map(|admitted| (connection, admitted)),
             Ok(Err(())) | Err(_) => None,
         };
-        self.handshakes.fetch_sub(1, Ordering::Relaxed);
         if let Some((connection, (peer, streams))) = admitted {
+            seat.stand(connection.remote_address().ip());
             self.serve(connection, peer, streams, None).await;
         }
     }
@@ -173,11 +159,9 @@ impl Connector {
     async fn serve(self, connection: Connection, peer: PeerId, streams: Streams, dial: Option<DialId>) {
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
         let remote = canonical(connection.remote_address());
-        self.connections.fetch_add(1, Ordering::Relaxed);
         let link = Link::new(connection.clone(), streams.send);
         self.tell(WireEvent::Established { conn, peer, dial, remote, link }).await;
         let reason = link::read(&connection, streams.receive, conn, &self.inbox).await;
-        self.connections.fetch_sub(1, Ordering::Relaxed);
         self.tell(WireEvent::Closed { conn, reason }).await;
     }
 

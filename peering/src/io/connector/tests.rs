@@ -221,7 +221,7 @@ async fn a_stranger_that_says_nothing_is_dropped_in_time() {
         );
         let end = timeout(Duration::from_secs(8), connection.closed()).await;
         assert!(end.is_ok() && start.elapsed() < Duration::from_secs(7), "{end:?} {:?}", start.elapsed());
-        assert_eq!(host.connector.handshakes.load(Ordering::Relaxed), 0);
+        assert_eq!(host.connector.guests.handshakes(), 0);
     }
 }
 
@@ -441,4 +441,67 @@ fn failures_are_told_once_if_they_agree() {
     assert_eq!(told_together(&[refused(1), refused(2)]), "connection refused");
     let mixed = [refused(1), (at(2), "timed out after 3 s".to_owned())];
     assert_eq!(told_together(&mixed), "127.0.0.1:1: connection refused; 127.0.0.1:2: timed out after 3 s");
+}
+
+/// The first datagrams of so many dials of `host`, which nobody answers.
+async fn initials(host: &Host, count: usize) -> Vec<Vec<u8>> {
+    let sink = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = sink.local_addr().unwrap();
+    let check = || Arc::new(ServerCheck::new(None, Arc::default()));
+    let dials: Vec<_> = (0..count).map(|_| host.quic.connect(addr, check()).unwrap()).collect();
+    let mut seen = BTreeSet::new();
+    let mut datagrams = Vec::new();
+    while datagrams.len() < count {
+        let mut datagram = vec![0; 2048];
+        let len = timeout(Duration::from_secs(5), sink.recv(&mut datagram)).await.unwrap().unwrap();
+        datagram.truncate(len);
+        // The connection id that the dialler chose (RFC 9000 section 17.2): one of each dial, not what is sent again.
+        if seen.insert(datagram[6..14].to_vec()) {
+            datagrams.push(datagram);
+        }
+    }
+    drop(dials);
+    datagrams
+}
+
+/// RFC 9000 section 17.2.5: a long header of type 3.
+fn is_retry(datagram: &[u8]) -> bool {
+    datagram[0] & 0xf0 == 0xf0
+}
+
+#[tokio::test]
+async fn ten_thousand_half_open_handshakes_take_few_places_and_keep_nobody_out() {
+    let (stranger, mut busy, mut honest) = (Host::new(1), Host::new(2), Host::new(3));
+    let initials = initials(&stranger, 100).await;
+    let flood = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    flood.connect(busy.addr()).await.unwrap();
+    let (mut sent, mut got, mut retries) = (0, 0, 0);
+    let mut answer = [0; 2048];
+    for round in 0..100 {
+        for datagram in &initials {
+            sent += flood.send(datagram).await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        while let Ok(len) = flood.try_recv(&mut answer) {
+            got += len;
+            retries += usize::from(is_retry(&answer[..len]));
+        }
+        assert!(busy.connector.guests.handshakes() <= 32, "round {round}");
+        if round == 50 {
+            honest.dial(DialId(1), busy.target());
+        }
+    }
+    assert!(retries > 50, "{retries}");
+    assert!(got <= 3 * sent, "{got} bytes for {sent}");
+    assert_eq!(busy.connector.guests.handshakes(), 32, "the flood filled what it could");
+    let (_, peer, _, _link) = honest.established().await;
+    assert_eq!(peer, busy.identity.peer_id());
+    assert_eq!(busy.established().await.1, honest.identity.peer_id());
+    // Nothing of it stays.
+    let emptied = async {
+        while busy.connector.guests.handshakes() > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(HANDSHAKE + Duration::from_secs(2), emptied).await.expect("a place was not given back");
 }
