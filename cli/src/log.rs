@@ -1,9 +1,16 @@
 //! Where the daemon writes what it does: to standard error, and the last lines into memory, for `report`.
 
+#![allow(clippy::disallowed_types, reason = "the shell: files")]
+
 use std::collections::VecDeque;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::fcntl::OFlag;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -14,11 +21,62 @@ const LINES: usize = 256;
 /// And of each so many bytes.
 const LINE_BYTES: usize = 1024;
 
-/// The last lines of the log. Clones are the same.
+/// A longer file is put aside.
+const LONGEST_FILE_BYTES: u64 = 4 << 20;
+
+/// The last lines of the log, and the file that all of them go to. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tail(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Tail {
+    last: Arc<Mutex<VecDeque<String>>>,
+    file: Arc<Mutex<Option<LogFile>>>,
+}
+
+/// The file behind standard error.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl LogFile {
+    /// Puts the file aside once it is long, and goes on in a new one.
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        if self.bytes > LONGEST_FILE_BYTES {
+            // Without room for a new one the old one goes on.
+            let _ = open(&self.path).and_then(|file| Ok(nix::unistd::dup2_stderr(file)?));
+            self.bytes = 0;
+        }
+    }
+}
+
+/// Opens a log file to write at its end. A long one is put aside before: with it, there are two. Only root may read it, and a name
+/// that somebody made lead elsewhere is not followed.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LONGEST_FILE_BYTES) {
+        // On a full disk the old one goes on.
+        let _ = std::fs::rename(path, path.with_extension("log.1"));
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
+}
 
 impl Tail {
+    /// Keeps the file short that standard error leads to, if it is one of these: strangers can make the daemon say much.
+    pub(crate) fn keep_short(&self, paths: &[PathBuf]) {
+        let identity = |meta: &Metadata| (meta.dev(), meta.ino());
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+        let Ok(ours) = stderr.and_then(|file| file.metadata()) else { return };
+        let is_it =
+            |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|it| identity(&it) == identity(&ours));
+        let found = paths.iter().find(is_it);
+        *self.file() = found.map(|path| LogFile { path: path.clone(), bytes: ours.len() });
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<LogFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The lines, oldest first.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.entries().iter().cloned().collect()
@@ -35,7 +93,7 @@ impl Tail {
     }
 
     fn entries(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,6 +110,7 @@ impl Write for Tail {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.remember(line);
         let _ = io::stderr().write_all(line);
+        self.file().iter_mut().for_each(|file| file.count(line.len()));
         Ok(line.len())
     }
 

@@ -124,3 +124,21 @@ fn ten_thousand_first_packets_from_a_stranger_are_forgotten() -> Result<()> {
     ensure!(more <= memory + GROWTH, "{memory} bytes became {more}");
     Ok(())
 }
+
+#[test]
+fn a_log_is_put_aside_before_it_is_long() -> Result<()> {
+    let net = Topology::new("a long log")?.hosts(1)?;
+    let host = net.host(0);
+    std::fs::create_dir(host.state_dir())?;
+    let (log, aside) = (host.state_dir().join("meshnet.log"), host.state_dir().join("meshnet.log.1"));
+    // A few bytes short: the launch lets it be, the daemon comes to its end.
+    std::fs::write(&log, vec![b'x'; (4 << 20) - 10])?;
+    host.launch(&["--log-level", "debug"])?;
+    let _web = host.attach("web")?;
+    wait_for("the log is put aside", secs(5), || aside.exists())?;
+    ensure!(std::fs::metadata(&aside)?.len() < (4 << 20) + 4096, "it went on there");
+    host.stop()?;
+    let text = std::fs::read_to_string(&log)?;
+    ensure!(text.contains("stopped") && !text.contains('\0'), "where did it go on? {text}");
+    Ok(())
+}

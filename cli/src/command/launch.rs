@@ -1,13 +1,10 @@
 //! `meshnet launch`: starts the daemon, here or behind, and says when it is ready or why it is not.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-
-use nix::fcntl::OFlag;
 
 use super::runtime;
 use crate::args::{Common, LaunchArgs};
@@ -20,8 +17,6 @@ use crate::shape::Hello;
 
 /// Name of the log in the state directory.
 pub(super) const LOG: &str = "meshnet.log";
-/// A log longer than this is put aside at the next launch.
-const LONGEST_LOG_BYTES: u64 = 4 << 20;
 /// Tells the daemon that its standard input leads back to a waiting `launch`.
 const DETACHED: &str = "MESHNET_DETACHED";
 
@@ -77,6 +72,9 @@ fn options(common: &Common, mut launch: LaunchArgs, log: Tail) -> Result<Options
     launch.secret_file =
         launch.secret_file.map(std::path::absolute).transpose().map_err(Failure::internal)?;
     std::env::set_current_dir("/").map_err(Failure::internal)?;
+    if launch.detached {
+        log.keep_short(&[&launch.state_dir, &run_dir].map(|dir| dir.join(LOG)));
+    }
     Ok(Options { run_dir, log, launch })
 }
 
@@ -102,23 +100,14 @@ fn detached(state_dir: &Path, run_dir: &Path) -> Result<Hello, Failure> {
 /// The log in the state directory, or in the run directory while nothing can be written there.
 fn open_log(state_dir: &Path, run_dir: &Path) -> Result<(PathBuf, File), Failure> {
     let path = state_dir.join(LOG);
-    let error = match append_to(&path) {
+    let error = match log::open(&path) {
         Ok(log) => return Ok((path, log)),
         Err(error) => error,
     };
     daemon::make_dir(run_dir, daemon::RUN_DIR_MODE)?;
     let other = run_dir.join(LOG);
-    let log = append_to(&other).map_err(|_| failed(&path.display().to_string(), &error))?;
+    let log = log::open(&other).map_err(|_| failed(&path.display().to_string(), &error))?;
     Ok((other, log))
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LONGEST_LOG_BYTES) {
-        // On a full disk the old one goes on.
-        let _ = std::fs::rename(path, path.with_extension("log.1"));
-    }
-    let mut options = OpenOptions::new();
-    options.create(true).append(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
