@@ -1,12 +1,18 @@
 //! With a secret, what containers say to each other crosses the underlay sealed or not at all.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test says something over sockets")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use netns_tests::{
     Addressed, Attached, Capture, Host, IperfServer, Result, Tool, Topology, Transport, Value, anyhow,
-    ensure, secs, wait_until,
+    ensure, ethernet, secs, vxlan, wait_until,
 };
 
 /// In every ping and in the first message of every connection.
 const MARKER: &str = "meshnet-marker!!";
+/// Where the containers listen.
+const PORT: u16 = 7000;
 /// How tcpdump shows a VXLAN header that is one; it takes whatever comes on the port for VXLAN.
 const CLEAR: &str = "flags [I]";
 /// The largest packet where 1500 bytes pass below, and sealing takes 32.
@@ -46,32 +52,32 @@ fn talk(web: &Attached, db: &Attached) -> Result<()> {
     let pattern: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
     let ping = format!("-c 3 -i 0.2 -W 2 -p {pattern} {address}");
     Tool::new("ping").words(&ping).inside(web.namespace()).run()?;
-    for (option, kind) in [("", "tcp"), ("-u", "udp")] {
-        let serve = format!(
-            "import socket as s; k=s.socket(s.AF_INET, s.SOCK_{}); k.bind(('', 7000)); ",
-            stream(kind)
-        ) + if kind == "tcp" {
-            "k.listen(); c=k.accept()[0]; print(c.recv(99).decode())"
-        } else {
-            "print(k.recv(99).decode())"
-        };
-        let server = Tool::new("python3").args(["-u", "-c", &serve]).inside(db.namespace()).start()?;
-        let said = format!(
-            "import socket as s; k=s.socket(s.AF_INET, s.SOCK_{}); k.connect(('{address}', 7000)); k.send(b'{MARKER}')",
-            stream(kind)
-        );
-        wait_until(&format!("the marker arrives by {kind} {option}"), secs(5), || {
-            // Until the server listens the client may fail.
-            let _ = Tool::new("python3").args(["-c", &said]).inside(web.namespace()).outcome();
-            ensure!(server.stdout().contains(MARKER), "{}", server.stderr());
-            Ok(())
-        })?;
-    }
+    say_by_tcp(web, db)?;
+    say_by_udp(web, db)
+}
+
+fn say_by_tcp(web: &Attached, db: &Attached) -> Result<()> {
+    let at = SocketAddr::new(db.address(), PORT);
+    let listener = db.namespace().run(|| TcpListener::bind(at))??;
+    let mut said = web.namespace().run(|| TcpStream::connect_timeout(&at, secs(5)))??;
+    said.write_all(MARKER.as_bytes())?;
+    let (mut heard, _) = listener.accept()?;
+    heard.set_read_timeout(Some(secs(5)))?;
+    let mut bytes = [0; MARKER.len()];
+    heard.read_exact(&mut bytes)?;
+    ensure!(bytes == MARKER.as_bytes(), "TCP brought {bytes:?}");
     Ok(())
 }
 
-fn stream(kind: &str) -> &'static str {
-    if kind == "tcp" { "STREAM" } else { "DGRAM" }
+fn say_by_udp(web: &Attached, db: &Attached) -> Result<()> {
+    let at = SocketAddr::new(db.address(), PORT);
+    let socket = db.namespace().run(|| UdpSocket::bind(at))??;
+    socket.set_read_timeout(Some(secs(5)))?;
+    web.namespace().send_datagrams(at, &[MARKER.as_bytes().to_vec()])?;
+    let mut bytes = [0; 64];
+    let length = socket.recv(&mut bytes)?;
+    ensure!(&bytes[..length] == MARKER.as_bytes(), "UDP brought {:?}", &bytes[..length]);
+    Ok(())
 }
 
 fn path_kind(host: &Host) -> Result<String> {
@@ -140,12 +146,10 @@ fn after_a_kill_and_a_launch_sealed_traffic_goes_on() -> Result<()> {
 fn frames_in_clear_are_dropped_and_counted() -> Result<()> {
     let net = Topology::new("VXLAN in clear towards a sealed network")?.hosts(2)?;
     sealed_pair(&net, &[])?;
-    // From the address of a peer, for its network: python is on no list of sessions.
-    let frame = format!(
-        "import socket as s; k=s.socket(s.AF_INET, s.SOCK_DGRAM); d=bytes([8,0,0,0,0,0,1,0])+b'\\xff'*6+bytes([2,0,0,0,0,9])+bytes([8,6])+bytes(40); [k.sendto(d, ('{}', 4789)) for _ in range(5)]",
-        net.host(1).address()
-    );
-    net.host(0).tool("python3").args(["-c", &frame]).run()?;
+    // From the address of a peer, and for its network.
+    let frame = ethernet([0xff; 6], [2, 0, 0, 0, 0, 9], 0x0806, &[0; 40]);
+    let to = SocketAddr::new(net.host(1).address().into(), 4789);
+    net.host(0).namespace().send_datagrams(to, &vec![vxlan(1, &frame); 5])?;
     wait_until("they are counted", secs(5), || {
         let counted = net.host(1).dropped("plain_on_sealed")?;
         ensure!(counted == 5, "{counted}");
