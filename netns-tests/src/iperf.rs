@@ -120,7 +120,11 @@ impl IperfServer {
 /// A busy server says so and closes at once; the reset of that may overtake what it says.
 fn is_busy(error: &anyhow::Error) -> bool {
     let text = error.to_string();
-    let signs = ["server is busy", "unable to receive control message: Connection reset by peer"];
+    let signs = [
+        "server is busy",
+        "unable to receive control message: Connection reset by peer",
+        "unable to connect to server: Connection reset by peer",
+    ];
     signs.iter().any(|sign| text.contains(sign))
 }
 
