@@ -54,7 +54,7 @@ impl Mesh {
     pub(super) fn tell_members(&mut self, conn: ConnId, told: Told) {
         let members = if told == Told::Hash { Vec::new() } else { self.membership.members() };
         let message = Message::Members(Members { hash: self.membership.hash(), told, members });
-        self.outbox.push_repairable(conn, message.encode());
+        self.repair_with(conn, vec![message]);
     }
 }
 

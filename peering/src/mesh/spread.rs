@@ -51,7 +51,7 @@ impl Mesh {
         }
         if ours.units != theirs.units {
             let tables = self.ipam.unit_tables();
-            self.transmit_all(conn, tables.into_iter().map(Message::Units).collect());
+            self.repair_with(conn, tables.into_iter().map(Message::Units).collect());
         }
     }
 
@@ -76,7 +76,7 @@ impl Mesh {
             }
         }
         let ranges = ranges.chunks(MAX_RANGES).map(|ranges| Message::Ranges(ranges.to_vec()));
-        self.transmit_all(conn, ranges.chain(digests).collect());
+        self.repair_with(conn, ranges.chain(digests).collect());
     }
 
     pub(super) fn handle_digest(&mut self, conn: ConnId, digest: &Digest) {
@@ -86,7 +86,7 @@ impl Mesh {
         }
         let mut difference = self.store.compare(digest);
         // What is sent costs the peer who asked for it; what it cannot pay now it finds missing in its next round.
-        difference.send.retain(|record| self.pay_out(conn, record.bytes().len()));
+        difference.send.retain(|record| self.pay_record(conn, record));
         self.transmit_all(conn, Message::records(&difference.send));
         if !difference.want.is_empty() {
             self.transmit_all(conn, vec![Message::Pull(difference.want)]);
@@ -95,7 +95,7 @@ impl Mesh {
 
     pub(super) fn handle_pull(&mut self, conn: ConnId, slots: &[Slot]) {
         let mut records = self.store.pull(slots);
-        records.retain(|record| self.pay_out(conn, record.bytes().len()));
+        records.retain(|record| self.pay_record(conn, record));
         self.transmit_all(conn, Message::records(&records));
     }
 
@@ -209,7 +209,7 @@ impl Mesh {
 
     /// Pays for a comparison, out of what this peer may ask and of what all may ask together.
     pub(super) fn pay_repair(&mut self, conn: ConnId) -> bool {
-        self.repairs.pay(self.now) && self.pay_walk(conn)
+        self.repairs.begin(self.now) && self.pay_walk(conn)
     }
 
     pub(super) fn pay_walk(&mut self, conn: ConnId) -> bool {
@@ -218,6 +218,22 @@ impl Mesh {
 
     fn pay_out(&mut self, conn: ConnId, len: usize) -> bool {
         self.budgets.get_mut(&conn).is_some_and(|budget| budget.pay_out(len))
+    }
+
+    /// Pays for a record that a peer lacks, out of what this peer may ask and of what all may ask together.
+    fn pay_record(&mut self, conn: ConnId, record: &Record) -> bool {
+        let len = record.bytes().len();
+        self.pay_out(conn, len) && self.repairs.pay_out(self.now, len)
+    }
+
+    /// Sends what repair needs, as far as all peers together may cost so much.
+    pub(super) fn repair_with(&mut self, conn: ConnId, messages: Vec<Message>) {
+        for message in messages {
+            let bytes = message.encode();
+            if self.repairs.pay_out(self.now, bytes.len()) {
+                self.outbox.push_repairable(conn, bytes);
+            }
+        }
     }
 
     pub(super) fn transmit_all(&mut self, conn: ConnId, messages: Vec<Message>) {
