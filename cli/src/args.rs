@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Capture(CaptureArgs),
     /// Remove a host that will not return; the space it had is taken over
     Rmpeer(RmpeerArgs),
+    /// Cut a host off everywhere, for good; nobody talks to its key again
+    Revoke(RevokeArgs),
     /// Stop the daemon; containers keep their interfaces and addresses
     Stop,
     /// Leave the cluster for good: hand the address space over, stop, and remove all there is of meshnet on this host
@@ -131,6 +133,9 @@ pub(crate) struct LaunchArgs {
     /// cluster is open]
     #[arg(long, value_name = "FILE", env = "MESHNET_SECRET_FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// The file with the peer ids of the only hosts to talk to, one on each line [default: all]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) allow_peers: Option<PathBuf>,
     /// Whether what containers send other hosts is to be sealed; `auto`: when there is a secret
     #[arg(long, value_name = "WISH", default_value = "auto")]
     pub(crate) encryption: Wish,
@@ -234,6 +239,13 @@ pub(crate) struct RmpeerArgs {
     /// Also if it is alive: it comes back by itself, with its containers but without its address space
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RevokeArgs {
+    /// Its nickname, its peer id, or the first digits of that
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: String,
 }
 
 #[derive(Args, Debug)]

@@ -136,6 +136,8 @@ pub(crate) mod code {
     pub(crate) const SECRET_UNUSABLE: &str = "secret_unusable";
     /// Others than the daemon's user may know the secret.
     pub(crate) const SECRET_OPEN: &str = "secret_open";
+    /// The list of allowed hosts cannot be used.
+    pub(crate) const ALLOW_PEERS_UNUSABLE: &str = "allow_peers_unusable";
     /// The file for a new secret exists.
     pub(crate) const SECRET_EXISTS: &str = "secret_exists";
     /// The operating system gives no random numbers.

@@ -1,5 +1,6 @@
 //! `meshnet`: one flat network for the containers of several hosts.
 
+mod allowed;
 mod args;
 mod capture;
 mod client;

@@ -40,6 +40,24 @@ pub(crate) struct RemovedPeer {
     pub(crate) removed: bool,
 }
 
+/// `revoke`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct RevokeRequest {
+    /// Nickname, peer id, or the first digits of that.
+    pub(crate) peer: String,
+}
+
+/// Answer to `revoke`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct RevokedPeer {
+    pub(crate) peer_id: String,
+    pub(crate) nickname: String,
+    /// False when it was revoked already.
+    pub(crate) revoked: bool,
+    /// Without a secret, anybody can come with a new key.
+    pub(crate) open: bool,
+}
+
 /// `attach`. What is not given is `None`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct AttachRequest {

@@ -245,3 +245,77 @@ fn an_open_cluster_agrees_on_plain_frames_and_a_wish_for_more_cuts_a_host_off() 
     let db = net.host(1).attach("db")?;
     db.no_ping(&web, secs(3))
 }
+
+fn peer_id(host: &Host) -> Result<String> {
+    let status = host.status()?;
+    let id = status.get("peer_id").and_then(Value::as_str);
+    id.map(str::to_owned).ok_or_else(|| anyhow!("no peer id in {status}"))
+}
+
+#[test]
+fn a_revoked_host_is_cut_off_within_seconds_and_only_a_new_key_brings_it_back() -> Result<()> {
+    let net = Topology::new("revoke")?.hosts(3)?;
+    let file = secret(net.host(0), "secret")?;
+    let files = [file.clone(), share(&file, net.host(1))?, share(&file, net.host(2))?];
+    for (host, file) in net.all().iter().zip(&files).take(2) {
+        host.launch(&["node01", "node02", "node03", "--secret-file", file])?;
+    }
+    net.host(2).launch(&["node01", "node02", "--secret-file", &files[2], "--nickname", "harbour"])?;
+    let (web, db) = (net.host(0).attach("web")?, net.host(1).attach("db")?);
+    let thief = net.host(2).attach("thief")?;
+    web.ping(&thief)?;
+    let (honest, stolen) = (&net.all()[..2], net.host(2));
+    let id = peer_id(stolen)?;
+    let said = net.host(1).run(&["revoke", "harbour"])?;
+    ensure!(said.contains(&id) && said.contains("new key") && said.contains("--allow-peers"), "{said}");
+    for host in honest {
+        let gone = || host.live_peers().is_ok_and(|peers| peers.len() == 1) && host.ps_row("thief").is_err();
+        wait_for("it is cut off", secs(3), gone)?;
+    }
+    wait_for("it has no connection", secs(3), || {
+        stolen.live_peers().is_ok_and(|peers| peers.is_empty()) || refused(stolen, "revoked") > 0
+    })?;
+    web.no_ping(&thief, secs(1.0))?;
+    web.ping(&db)?;
+
+    // Neither time nor a restart brings it back, there or here.
+    stolen.stop()?;
+    stolen.launch(&["node01", "node02", "--secret-file", &files[2], "--nickname", "harbour"])?;
+    net.host(0).stop()?;
+    net.host(0).launch(&["node02", "--secret-file", &files[0]])?;
+    let second = net.host(1).address().to_string();
+    wait_for("it is refused, and is told why", secs(5), || {
+        shown(stolen, "targets", &second)
+            .is_ok_and(|(state, reason, timed)| state == "refused" && reason.starts_with("revoked") && timed)
+    })?;
+    ensure!(refused(stolen, "revoked") > 0, "the refusal is not counted");
+    for host in honest {
+        ensure!(
+            host.live_peers()?.len() <= 1 && host.ps_row("thief").is_err(),
+            "{} took it back",
+            host.name()
+        );
+    }
+    let again = net.host(0).run_json(&["revoke", &id])?;
+    ensure!(again.get("revoked") == Some(&Value::Bool(false)), "{again}");
+
+    // With a new key it is another host, as the command said, unless only some are allowed.
+    stolen.run(&["reset", "--force"])?;
+    stolen.launch(&["node01", "node02", "--secret-file", &files[2]])?;
+    for host in honest {
+        host.wait("peers=2", secs(10))?;
+    }
+    let allowed = net.directory().join("allowed");
+    std::fs::write(&allowed, format!("{} # node01\n{}\n", peer_id(net.host(0))?, peer_id(net.host(1))?))?;
+    let allowed = allowed.display().to_string();
+    for (host, file) in honest.iter().zip(&files) {
+        host.stop()?;
+        host.launch(&["node01", "node02", "--secret-file", file, "--allow-peers", &allowed])?;
+    }
+    wait_for("it is refused", secs(10), || refused(stolen, "not_allowed") > 0)?;
+    web.ping_within(&db, secs(5))?;
+    for host in honest {
+        wait_for("they have each other", secs(10), || host.live_peers().is_ok_and(|peers| peers.len() == 1))?;
+    }
+    Ok(())
+}

@@ -11,6 +11,7 @@ mod clones;
 mod commands;
 mod config;
 mod disk;
+mod gate;
 mod greeting;
 mod hosts;
 mod journal;
@@ -191,12 +192,14 @@ impl Mesh {
         if !self.begin(now) {
             return self.outbox.push(Output::Close { conn, reason: "stopped".to_owned() });
         }
-        if self.topology.handle_established(now, conn, peer, dial, remote) {
-            self.budgets.insert(conn, Budget::new(now));
-            self.say_hello(conn);
-        } else {
+        if !self.topology.handle_established(now, conn, peer, dial, remote) {
             // One target less is unresolved: a founding may wait for just that.
             self.refresh_own_host();
+        } else if let Some(reason) = self.barred(peer) {
+            self.turn_away(conn, (peer, remote), dial, &reason);
+        } else {
+            self.budgets.insert(conn, Budget::new(now));
+            self.say_hello(conn);
         }
         self.settle();
     }
@@ -229,6 +232,7 @@ impl Mesh {
         match peer {
             Some(peer) if greeting::is_refusal(reason) => {
                 self.topology.handle_refused(now, conn, reason);
+                self.count_bar(reason);
                 self.note_refusal(peer, reason);
             }
             Some(_) | None => self.topology.handle_closed(now, conn, reason),

@@ -173,6 +173,8 @@ pub enum Cause {
     Reclaimed,
     /// It left by itself.
     Reset,
+    /// People cut it off for good.
+    Revoked,
 }
 
 /// A host is removed: everything that it wrote up to an incarnation is dead. The key of the record is the
@@ -312,6 +314,7 @@ impl Cause {
             Cause::Forced => "by force",
             Cause::Reclaimed => "because it was down for too long",
             Cause::Reset => "because it left",
+            Cause::Revoked => "for good: it is revoked",
         }
     }
 }

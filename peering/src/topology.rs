@@ -301,6 +301,11 @@ impl Topology {
         peers
     }
 
+    /// The connections to `peer`, agreed upon or not.
+    pub fn connections_to(&self, peer: PeerId) -> Vec<ConnId> {
+        self.conns.iter().filter(|(_, conn)| conn.peer == peer).map(|(id, _)| *id).collect()
+    }
+
     /// How many connections there are to `peer`, agreed upon or not.
     pub fn connection_count(&self, peer: PeerId) -> usize {
         self.conns.values().filter(|conn| conn.peer == peer).count()

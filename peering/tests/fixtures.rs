@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use engine::types::{IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
 use peering::gossip::{
-    Digest, Line, Merge, PARTS, Parts, Range, RangeHash, Record, RecordStore, Slot, Stamp, StateHash, Version,
+    Digest, Line, Merge, PARTS, Parts, REVOKED, Range, RangeHash, Record, RecordStore, Slot, Stamp,
+    StateHash, Version,
 };
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
@@ -219,12 +220,19 @@ fn records_keep_their_bytes() {
         cause: Cause::Forced,
         nickname: "node03".to_owned(),
     };
+    let revocation = RemovalRecord {
+        peer: PeerId([0xa8; 16]),
+        incarnation: REVOKED,
+        cause: Cause::Revoked,
+        nickname: "node04".to_owned(),
+    };
     let written = [
         ("record-1-host-v1", store.put_host(&me, &host()), Body::Host(host())),
         ("record-2-endpoint-v1", store.put_endpoint(&me, &endpoint()), Body::Endpoint(endpoint())),
         ("record-3-vtep-v1", store.put_vtep(&me, &vtep), Body::Vtep(vtep)),
         ("record-4-network-v1", store.put_network(&me, &network()), Body::Network(network())),
         ("record-5-removal-v1", store.put_removal(&me, &removal), Body::Removal(removal)),
+        ("record-5-revocation-v1", store.put_removal(&me, &revocation), Body::Removal(revocation)),
         (
             "record-2-endpoint-gone-v1",
             store.delete_endpoint(&me, PortId([6; 8])),

@@ -148,3 +148,50 @@ fn a_host_that_joins_late_learns_of_removals() {
     assert!(!names(&world, 3).contains(&"host2".to_owned()));
     assert_eq!(world.remove_peer(3, "host2", false), Ok(false));
 }
+
+#[test]
+fn a_revoked_host_is_cut_off_everywhere_at_once_and_stays_so() {
+    for seed in 0..10 {
+        let mut world = cluster(seed, 5);
+        assert_eq!(world.revoke_peer(1, "host1"), Err(RemoveError::Oneself("host1".to_owned())));
+        assert_eq!(world.revoke_peer(1, "host9"), Err(RemoveError::Unknown("host9".to_owned())));
+        assert_eq!(world.revoke_peer(1, "host4"), Ok(true));
+        let cut_off = |world: &World| {
+            let gone = |at| endpoints(world, at, 4) == 0 && !names(world, at).contains(&"host4".to_owned());
+            let linked = |at| world.wires.live_between(at, 4);
+            (0..4).all(|at| gone(at) && linked(at) == 0)
+        };
+        let time = world.run_until(3 * SECOND, cut_off).expect("it is cut off");
+        assert!(time < 3 * SECOND, "seed {seed}: {time:?}");
+        // It tries again, and is started again under a higher incarnation; others, too.
+        world.run(40 * SECOND);
+        for number in [4, 2] {
+            world.crash(number, false);
+            world.restart(number);
+        }
+        world.run(40 * SECOND);
+        assert!(cut_off(&world), "seed {seed}: it came back");
+        let refused = |at| world.status(at).refused.get("revoked").copied().unwrap_or(0);
+        assert!((0..4).map(refused).sum::<u64>() > 0 && refused(4) > 0, "seed {seed}: it is counted");
+        assert_eq!(world.revoke_peer(0, "host4"), Ok(false), "it is revoked");
+        assert_eq!(world.remove_peer(0, "host4", false), Ok(false), "and removed");
+        let request = world.attach(3, &[]);
+        world.run_until(10 * SECOND, |world| world.answer(request).is_some()).expect("an address");
+        world.assert_no_duplicates();
+    }
+}
+
+#[test]
+fn a_host_that_was_away_learns_of_a_revocation_before_it_believes_the_revoked() {
+    let mut world = cluster(3, 4);
+    world.partition(&[0, 1], &[2, 3]);
+    world.run(SECOND);
+    assert_eq!(world.revoke_peer(0, "host3"), Ok(true));
+    world.run(20 * SECOND);
+    assert_eq!(endpoints(&world, 2, 3), 1, "nobody told it");
+    world.heal();
+    let learnt = |world: &World| endpoints(world, 2, 3) == 0 && endpoints(world, 0, 3) == 0;
+    world.run_until(20 * SECOND, learnt).expect("it learns");
+    world.run(20 * SECOND);
+    assert!(learnt(&world) && world.wires.live_between(2, 3) == 0);
+}

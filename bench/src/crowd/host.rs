@@ -141,6 +141,7 @@ impl Host {
             discovery: true,
             found: false,
             forgot: false,
+            allowed: None,
             sealing: Sealing::default(),
             seed: chance,
         };

@@ -69,8 +69,9 @@ fn detach() -> Result<Launcher, Failure> {
 fn options(common: &Common, mut launch: LaunchArgs, log: Tail) -> Result<Options, Failure> {
     let run_dir = std::path::absolute(&common.run_dir).map_err(Failure::internal)?;
     launch.state_dir = std::path::absolute(&launch.state_dir).map_err(Failure::internal)?;
-    launch.secret_file =
-        launch.secret_file.map(std::path::absolute).transpose().map_err(Failure::internal)?;
+    for file in [&mut launch.secret_file, &mut launch.allow_peers].into_iter().flatten() {
+        *file = std::path::absolute(&*file).map_err(Failure::internal)?;
+    }
     std::env::set_current_dir("/").map_err(Failure::internal)?;
     if launch.detached {
         log.keep_short(&[&launch.state_dir, &run_dir].map(|dir| dir.join(LOG)));

@@ -15,6 +15,7 @@ mod launch;
 mod ps;
 mod report;
 mod reset;
+mod revoke;
 mod rmpeer;
 mod secret;
 mod status;
@@ -62,6 +63,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Vtep(command) => vtep::run(&client, format, command).await,
         Command::Status(args) => status::run(&client, format, &args).await,
         Command::Rmpeer(args) => rmpeer::run(&client, format, args).await,
+        Command::Revoke(args) => revoke::run(&client, format, args).await,
         Command::Stop => stop::run(&client, common).await,
         Command::Reset(args) => reset::run(&client, common, &args).await,
         Command::Version => version::run(&client, format).await,

@@ -28,7 +28,8 @@ use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
     AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, RemoveRequest,
-    RemovedPeer, Reported, ResetDone, ResetRequest, Status, Stopped, Targets, Vtep,
+    RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer, Status, Stopped, Targets,
+    Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -87,6 +88,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/connect", post(connect))
         .route("/forget", post(forget))
         .route("/rmpeer", post(rmpeer))
+        .route("/revoke", post(revoke))
         .route("/attach", post(attach_container))
         .route("/detach", post(detach))
         .route("/vteps", get(vteps))
@@ -167,6 +169,15 @@ async fn rmpeer(State(daemon): Asked, body: Bytes) -> Answer<RemovedPeer> {
     let done = daemon.peering.remove_peer(peer, force).await.map_err(|error| not_removed(&error))?;
     let Removed { peer, nickname, newly } = done;
     Ok(Json(RemovedPeer { peer_id: peer.to_string(), nickname, removed: newly }))
+}
+
+async fn revoke(State(daemon): Asked, body: Bytes) -> Answer<RevokedPeer> {
+    let RevokeRequest { peer } = read(&body)?;
+    daemon.refuse_when_stopping()?;
+    let done = daemon.peering.revoke_peer(peer).await.map_err(|error| not_removed(&error))?;
+    let Removed { peer, nickname, newly } = done;
+    let open = daemon.peering.is_open();
+    Ok(Json(RevokedPeer { peer_id: peer.to_string(), nickname, revoked: newly, open }))
 }
 
 fn not_removed(error: &RemoveError) -> Failure {

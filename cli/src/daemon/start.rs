@@ -1,5 +1,6 @@
 //! From nothing to ready, and back to nothing.
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use engine::io::engine::{self as data_plane, Engine, EngineConfig};
 use engine::io::netns::Netns;
 use engine::io::socket::SocketError;
+use engine::types::PeerId;
 use nix::unistd::{Gid, geteuid};
 use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
 use peering::secret::{Admission, Secret};
@@ -22,6 +24,7 @@ use super::ports::Ports;
 use super::ready::{self, Launcher};
 use super::sealing::Asked;
 use super::{Daemon, api, follow, metrics, reattach, wipe, wiring};
+use crate::allowed;
 use crate::args::LaunchArgs;
 use crate::client::{Client, SOCKET};
 use crate::failure::{Failure, code};
@@ -213,11 +216,12 @@ async fn live(
 /// Starts both planes and wires them. The data plane first: a host that cannot carry frames shall not show itself.
 async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
     let secret = secret::load(launch.secret_file.as_deref())?;
+    let allowed = launch.allow_peers.as_deref().map(allowed::load).transpose()?;
     make_dir(&launch.state_dir, STATE_DIR_MODE)?;
     let own = Netns::current().map_err(Failure::internal)?.id();
     let nickname = launch.nickname.clone().unwrap_or_else(host_name);
     let (engine, engine_events) = Engine::start(&engine_config(&launch)).map_err(|e| engine_failure(&e))?;
-    let started = Peering::start(peering_config(&launch, &nickname, secret)).await;
+    let started = Peering::start(peering_config(&launch, &nickname, (secret, allowed))).await;
     let (peering, mesh_events) = started.map_err(|e| peering_failure(&e))?;
     let asked = Asked::of(&launch);
     if asked.seals(peering.is_open()) {
@@ -309,7 +313,11 @@ fn engine_config(args: &LaunchArgs) -> EngineConfig {
     }
 }
 
-fn peering_config(args: &LaunchArgs, nickname: &str, secret: Option<Secret>) -> PeeringConfig {
+fn peering_config(
+    args: &LaunchArgs,
+    nickname: &str,
+    (secret, allowed): (Option<Secret>, Option<BTreeSet<PeerId>>),
+) -> PeeringConfig {
     let asked = Asked::of(args);
     PeeringConfig {
         state_dir: args.state_dir.clone(),
@@ -327,6 +335,7 @@ fn peering_config(args: &LaunchArgs, nickname: &str, secret: Option<Secret>) -> 
         mtu: args.mtu,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admission: Admission::new(secret),
+        allowed,
         encryption: asked.encryption(),
         suites: asked.suites().to_vec(),
     }

@@ -26,7 +26,7 @@ pub use digest::{Digest, FEW_LINES, Line, MAX_DIGEST, MAX_PULL, Step};
 pub use floor::Version;
 pub use hash::{StateHash, state_hash};
 pub use ranges::{MAX_DEPTH, MAX_RANGES, PARTS, Parts, Range, RangeHash};
-pub use record::{Class, MAX_KEY, MAX_RECORD, Record, RecordError, Slot, Stamp, kind};
+pub use record::{Class, MAX_KEY, MAX_RECORD, REVOKED, Record, RecordError, Slot, Stamp, kind};
 pub use store::{
     Counters, Difference, MAX_BYTES_PER_WRITER, MAX_RECORDS_PER_WRITER, Merge, RecordStore, StoreError,
 };

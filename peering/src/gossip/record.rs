@@ -28,6 +28,8 @@ const DELETED: u8 = 0x01;
 const PEER_ID_LEN: usize = 16;
 /// The highest incarnation that can be removed: no host starts so often, and there must be one above for it to come back.
 const MAX_REMOVED: u64 = 1 << 40;
+/// A removal up to here is a revocation: there is no incarnation above it, and the host never comes back.
+pub const REVOKED: u64 = u64::MAX;
 
 /// The kinds of records, and the newest version of each that this release reads.
 pub mod kind {
@@ -349,7 +351,7 @@ impl Fixed {
     }
 
     fn is_removal(&self, key: &[u8]) -> bool {
-        !self.deleted && key.len() == PEER_ID_LEN && self.major <= MAX_REMOVED
+        !self.deleted && key.len() == PEER_ID_LEN && (self.major <= MAX_REMOVED || self.major == REVOKED)
     }
 
     fn is_floor(&self, key: &[u8], payload: &[u8]) -> bool {

@@ -2,13 +2,13 @@
 //!
 //! The removal of the highest incarnation stays in its slot, so the dead of two removals are those of one of them, and
 //! the order in which records and removals arrive does not matter. A removal is never taken back: the host comes back
-//! under a higher incarnation.
+//! under a higher incarnation. A removal up to [`REVOKED`] has none above it.
 
 use std::sync::Arc;
 
 use engine::types::PeerId;
 
-use super::record::{Class, Record, Slot, kind};
+use super::record::{Class, REVOKED, Record, Slot, kind};
 use super::store::RecordStore;
 use crate::identity::Identity;
 
@@ -16,6 +16,11 @@ impl RecordStore {
     /// True for a host that was removed and did not come back.
     pub fn removed(&self, peer: PeerId) -> bool {
         self.removals.contains_key(&peer) && self.host(peer).is_none()
+    }
+
+    /// True for a host that was cut off for good.
+    pub fn revoked(&self, peer: PeerId) -> bool {
+        self.removals.get(&peer) == Some(&REVOKED)
     }
 
     /// The hosts that belong to the cluster, this one included: those with a live host record.
@@ -40,7 +45,7 @@ impl RecordStore {
 
     /// True when this host was removed and did not come back yet: see [`Self::come_back`].
     pub fn is_removed_itself(&self) -> bool {
-        let Some(&last) = self.removals.get(&self.own) else { return false };
+        let Some(&last) = self.removals.get(&self.own).filter(|last| **last != REVOKED) else { return false };
         self.incarnation <= last || self.own_records().any(|record| record.stamp().major <= last)
     }
 

@@ -1,9 +1,11 @@
 //! What the control plane of a host is started with, and why it may not start.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::types::PeerId;
 use ipnet::Ipv4Net;
 
 use super::addresses::candidates;
@@ -58,6 +60,8 @@ pub struct PeeringConfig {
     pub version: String,
     /// Who is let in.
     pub admission: Admission,
+    /// The only hosts to talk to, if people named them.
+    pub allowed: Option<BTreeSet<PeerId>>,
     /// Whether what containers send other hosts is to be sealed.
     pub encryption: Encryption,
     /// The suites this host can seal with, best first.
@@ -136,6 +140,7 @@ pub(super) fn mesh_config(
         discovery: config.discovery,
         found: config.found,
         forgot,
+        allowed: config.allowed.clone(),
         sealing,
         seed: random()?,
     })

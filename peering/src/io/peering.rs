@@ -135,6 +135,14 @@ impl Peering {
         self.change(move |mesh, now| mesh.remove_peer(now, &name, force)).await
     }
 
+    /// Cuts a host off for good, named as for [`Self::remove_peer`] or by its whole peer id.
+    ///
+    /// # Errors
+    /// Nobody or several are meant, or this host is.
+    pub async fn revoke_peer(&self, name: String) -> Result<Removed, RemoveError> {
+        self.change(move |mesh, now| mesh.revoke_peer(now, &name)).await
+    }
+
     /// Gets addresses; waits until there are some, or a reason why not. Dropping the future cancels: what
     /// was allocated meanwhile is free again.
     ///
@@ -350,6 +358,7 @@ mod tests {
             mtu: None,
             version: "1".to_owned(),
             admission: Admission::default(),
+            allowed: None,
             encryption: Encryption::Auto,
             suites: Vec::new(),
         };

@@ -1,10 +1,12 @@
 //! What a host is told at its start, and how a peer is named by people.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use engine::types::PeerId;
 use ipnet::Ipv4Net;
 
 use crate::identity::Identity;
@@ -53,6 +55,8 @@ pub struct MeshConfig {
     pub found: bool,
     /// The keys are older than anything on the disk: this host lived before, and only others remember how.
     pub forgot: bool,
+    /// The only hosts to talk to, if people named them.
+    pub allowed: Option<BTreeSet<PeerId>>,
     /// What this host wishes to be done with what its containers send.
     pub sealing: Sealing,
     /// Seeds every choice made at random.

@@ -3,6 +3,7 @@
 use engine::types::PeerId;
 
 use super::clones::is_clone;
+use super::gate::bar_of;
 use super::{ConnId, Mesh, Output, PeerState};
 use crate::ipam::Meeting;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message, Purpose, Told};
@@ -16,7 +17,7 @@ const MAX_REMEMBERED: usize = 8192;
 
 /// True for words with which a host closes a connection it will not want a moment later either.
 pub(super) fn is_refusal(reason: &str) -> bool {
-    reason.starts_with(NO_VERSION) || is_clone(reason)
+    reason.starts_with(NO_VERSION) || is_clone(reason) || bar_of(reason).is_some()
 }
 
 impl Mesh {

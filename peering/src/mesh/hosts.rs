@@ -43,7 +43,9 @@ impl Mesh {
             addrs.retain(|addr| addr != seen);
             addrs.insert(0, *seen);
         }
-        self.topology.set_peer(self.now, peer, addrs);
+        if self.barred(peer).is_none() {
+            self.topology.set_peer(self.now, peer, addrs);
+        }
         self.ipam.set_host(self.now, peer, host);
         self.show_host(peer);
     }
@@ -187,7 +189,7 @@ impl Mesh {
 
     /// Shows a host, with its endpoints, if it is up and has introduced itself.
     pub(super) fn show_host(&mut self, peer: PeerId) {
-        if self.membership.state(peer) == PeerState::Down {
+        if self.membership.state(peer) == PeerState::Down || self.barred(peer).is_some() {
             return;
         }
         let Some(view) = self.store.host(peer).map(|host| self.host_view(peer, host)) else { return };

@@ -29,7 +29,7 @@ struct Visitor {
 }
 
 impl Refusals {
-    fn count(&mut self, name: &'static str) {
+    pub(super) fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_default() += 1;
     }
 
@@ -89,14 +89,15 @@ impl Mesh {
                 self.topology.handle_dial_refused(now, dial, peer, &reason);
                 self.note_refusal(peer, &reason);
             }
-            None if self.refusals.show(now, peer, remote, reason.clone()) => {
-                self.note(
-                    "peer_refused",
-                    format!("no peering with {peer}, which came from {remote}: {reason}"),
-                );
-            }
-            None => {}
+            None => self.note_visitor(peer, remote, &reason),
         }
         self.settle();
+    }
+
+    /// A host came and was refused; it is shown, and told of once for as long.
+    pub(super) fn note_visitor(&mut self, peer: PeerId, remote: SocketAddr, reason: &str) {
+        if self.refusals.show(self.now, peer, remote, reason.to_owned()) {
+            self.note("peer_refused", format!("no peering with {peer}, which came from {remote}: {reason}"));
+        }
     }
 }

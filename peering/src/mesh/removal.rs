@@ -7,7 +7,7 @@ use std::time::Instant;
 use engine::types::PeerId;
 
 use super::{LeaveError, Mesh, Output, PeerState};
-use crate::gossip::{Record, kind};
+use crate::gossip::{REVOKED, Record, kind};
 use crate::proto::Message;
 use crate::records::{Body, Cause, RemovalRecord};
 
@@ -137,7 +137,7 @@ impl Mesh {
         }
     }
 
-    fn peer_named(&self, name: &str) -> Result<PeerId, RemoveError> {
+    pub(super) fn peer_named(&self, name: &str) -> Result<PeerId, RemoveError> {
         let found = self.peers_named(name);
         match Vec::from_iter(found).as_slice() {
             [] => Err(RemoveError::Unknown(name.to_owned())),
@@ -161,7 +161,7 @@ impl Mesh {
             .unwrap_or_default()
     }
 
-    fn removed_name(&self, peer: PeerId) -> Option<&str> {
+    pub(super) fn removed_name(&self, peer: PeerId) -> Option<&str> {
         match self.store.removal(peer)?.body() {
             Body::Removal(removal) => Some(&removal.nickname),
             _ => None,
@@ -198,7 +198,10 @@ impl Mesh {
 
     /// A removal is the newest of its host.
     pub(super) fn apply_removal(&mut self, record: &Arc<Record>) {
-        let Some((peer, _)) = record.removes() else { return };
+        let Some((peer, upto)) = record.removes() else { return };
+        if upto == REVOKED {
+            self.apply_revocation(peer, record.signer());
+        }
         if peer == self.me || !self.store.removed(peer) {
             return;
         }

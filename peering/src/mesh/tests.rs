@@ -1,6 +1,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
+use crate::records::VtepRecord;
 use crate::sealing::Sealing;
 
 struct Bench {
@@ -29,6 +30,7 @@ impl Bench {
             discovery: true,
             found: false,
             forgot: false,
+            allowed: None,
             sealing: Sealing::default(),
             seed: [1; 32],
         };
@@ -348,4 +350,67 @@ fn the_name_of_the_network_makes_its_id() {
     use blake2::Digest;
     let hash: [u8; 32] = blake2::Blake2s256::digest(MESH_NAME).into();
     assert_eq!(MESH_NETWORK, NetworkId(hash));
+}
+
+#[test]
+fn a_record_is_believed_by_its_signature_alone_whoever_relays_it() {
+    let mut bench = Bench::new(&[], None);
+    let conn = bench.establish(1, None);
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    bench.outputs();
+    // A third host wrote it; the peer only relays.
+    let writer = Identity::generate([3; 32]).unwrap();
+    let mut store = RecordStore::new(writer.peer_id());
+    let addr = |port| std::net::SocketAddr::from(([192, 0, 2, 9], port));
+    let mut vtep = |port| {
+        store
+            .put_vtep(&writer, &VtepRecord { network: MESH_NETWORK, addr: addr(port) })
+            .unwrap()
+            .bytes()
+            .to_vec()
+    };
+    let (honest, mut forged, mut resigned) = (vtep(1), vtep(2), vtep(3));
+    *forged.last_mut().unwrap() ^= 1;
+    // The peer puts its own key in the place of the writer's, and leaves the signature.
+    let key = Identity::generate([4; 32]).unwrap();
+    let at = resigned.windows(32).position(|part| part == writer.public_key()).unwrap();
+    resigned[at..at + 32].copy_from_slice(key.public_key());
+    for (count, message) in [
+        (2, Message::Push(vec![forged.clone(), honest.clone(), resigned.clone()])),
+        (4, Message::Records(vec![forged, honest, resigned])),
+    ] {
+        bench.hear(conn, &message);
+        let known: Vec<_> = bench.mesh.vteps().into_iter().map(|vtep| vtep.addr.port()).collect();
+        assert_eq!(known, [1], "the honest one alone");
+        assert_eq!(bench.mesh.tables().records_forged, count);
+        assert!(bench.closed().is_none(), "a forgery ends nothing but itself");
+    }
+}
+
+#[test]
+fn only_allowed_hosts_are_talked_to() {
+    let only = |peers: &[u8]| {
+        let mut bench = Bench::new(&["node02"], None);
+        bench.mesh.config.allowed = Some(peers.iter().map(|byte| PeerId([*byte; 16])).collect());
+        bench
+    };
+    let mut bench = only(&[8]);
+    let dial = bench.dial();
+    bench.establish(1, Some(dial));
+    let outputs = bench.outputs();
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Transmit { .. })), "{outputs:?}");
+    assert!(
+        outputs.iter().any(
+            |output| matches!(output, Output::Close { reason, .. } if reason.starts_with("not allowed"))
+        )
+    );
+    assert_eq!(bench.target().state, TargetState::Refused);
+    bench.establish(2, None);
+    assert!(bench.closed().is_some_and(|reason| reason.starts_with("not allowed")));
+    assert_eq!(bench.mesh.status(bench.now).refused, [("not_allowed".to_owned(), 2)].into());
+    let mut bench = only(&[8, 9]);
+    let dial = bench.dial();
+    let conn = bench.establish(1, Some(dial));
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    assert_eq!(bench.target().state, TargetState::Established);
 }

@@ -88,6 +88,7 @@ pub(crate) fn config(dir: &Path, index: u8, port: u16, targets: Vec<Target>) -> 
         mtu: None,
         version: "test".to_owned(),
         admission: Admission::default(),
+        allowed: None,
         encryption: Encryption::Auto,
         suites: Vec::new(),
     }

@@ -172,6 +172,7 @@ impl Host {
             discovery: launch.discovery,
             found: launch.found,
             forgot: self.life > 0 && self.disk.is_none(),
+            allowed: None,
             sealing: Sealing::default(),
             seed,
         }

@@ -266,6 +266,15 @@ impl World {
         done.map(|removed| removed.newly)
     }
 
+    /// Runs `revoke` on a host.
+    pub fn revoke_peer(&mut self, number: usize, name: &str) -> Result<bool, RemoveError> {
+        self.note(&format!("revoke {name} on {number}"));
+        let now = self.hosts[number].here(self.now);
+        let done = self.hosts[number].mesh.as_mut().expect("it runs").revoke_peer(now, name);
+        self.pump(number);
+        done.map(|removed| removed.newly)
+    }
+
     /// Names a host to another, as `connect` does; it is remembered.
     pub fn connect(&mut self, from: usize, to: usize) {
         self.note(&format!("connect {from} to {to}"));
