@@ -313,15 +313,16 @@ impl Mesh {
     }
 
     /// A host that is known by what others tell of it, and is not met in time, is down: else whoever needs an address of
-    /// it would wait for ever.
+    /// it would wait for ever. While this host does not know what any other one knows of members, it is itself late.
     fn look_for_strangers(&mut self) {
         let now = self.now;
+        let alone = self.topology.partners().is_empty();
         self.strangers.retain(|peer, _| !self.states.contains_key(peer) && self.store.host(*peer).is_some());
         let known = self.store.members().filter(|peer| *peer != self.me);
         let unmet: Vec<PeerId> = known.filter(|peer| !self.states.contains_key(peer)).collect();
         for peer in unmet {
             let since = *self.strangers.entry(peer).or_insert(now);
-            if since + STRANGER <= now {
+            if since + STRANGER <= now && (alone || self.rest.has_agreed(since)) {
                 self.set_state(peer, PeerState::Down);
             }
         }

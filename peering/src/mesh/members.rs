@@ -1,5 +1,7 @@
 //! Who is alive, compared with others: repairs what the news of membership told too few, and makes a mass start short.
 
+use std::time::Instant;
+
 use rand::seq::IteratorRandom;
 
 use super::{ConnId, Mesh};
@@ -14,6 +16,8 @@ const AT_REST: u32 = 4;
 pub(super) struct Rest {
     hash: u64,
     ticks: u32,
+    /// When another host was last found to know the same members.
+    agreed: Option<Instant>,
 }
 
 impl Rest {
@@ -22,6 +26,11 @@ impl Rest {
         self.ticks = if hash == self.hash { self.ticks.saturating_add(1) } else { 0 };
         self.hash = hash;
         self.ticks < RESTLESS || self.ticks.is_multiple_of(AT_REST)
+    }
+
+    /// True when another host knew the same members at some time since `since`.
+    pub(super) fn has_agreed(&self, since: Instant) -> bool {
+        self.agreed.is_some_and(|at| at >= since)
     }
 }
 
@@ -39,14 +48,20 @@ impl Mesh {
 
     /// A hash that differs is answered with all that is known; who gets that and still knows more has the last word.
     pub(super) fn handle_members(&mut self, conn: ConnId, theirs: &Members) {
-        if theirs.hash == self.membership.hash() || !self.pay_repair(conn) {
+        if theirs.hash == self.membership.hash() {
+            self.rest.agreed = Some(self.now);
+            return;
+        }
+        if !self.pay_repair(conn) {
             return;
         }
         if theirs.told == Told::Hash {
             return self.tell_members(conn, Told::All);
         }
         self.membership.merge(self.now, &theirs.members);
-        if theirs.told == Told::All && theirs.hash != self.membership.hash() {
+        if theirs.hash == self.membership.hash() {
+            self.rest.agreed = Some(self.now);
+        } else if theirs.told == Told::All {
             self.tell_members(conn, Told::Last);
         }
     }

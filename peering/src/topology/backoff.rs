@@ -10,6 +10,10 @@ pub(super) const FIRST: Duration = Duration::from_millis(100);
 /// No retry waits longer, so that the sides of a healed partition meet within ten seconds.
 pub(super) const LONGEST: Duration = Duration::from_secs(5);
 
+/// A host that is connected to nobody waits no longer: when everybody is told the same host and starts at once, that one
+/// has no room for most at first, and whoever tried in vain for a while would sit out the longest wait when there is.
+pub(super) const ALONE: Duration = Duration::from_secs(1);
+
 /// A peer that refused to talk, or was refused, will hardly change its mind soon.
 pub(super) const REFUSED: Duration = Duration::from_secs(30);
 
@@ -22,7 +26,12 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The wait after one more failure.
     pub(super) fn next(&mut self, rng: &mut impl Rng) -> Duration {
-        let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        self.next_within(LONGEST, rng)
+    }
+
+    /// The same, but at most `longest`.
+    pub(super) fn next_within(&mut self, longest: Duration, rng: &mut impl Rng) -> Duration {
+        let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(rng.random_range(0.5..=1.0))
     }

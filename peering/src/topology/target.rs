@@ -1,11 +1,11 @@
 //! The peers named by people: retried for ever.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::types::PeerId;
 
-use super::backoff::{Backoff, REFUSED};
+use super::backoff::{ALONE, Backoff, LONGEST, REFUSED};
 use super::{SETTLED_AFTER, Topology};
 use crate::mesh::{DialId, DialTarget, Target, TargetState, TargetStatus};
 use crate::proto::Purpose;
@@ -92,20 +92,25 @@ impl Topology {
     }
 
     pub(super) fn target_failed(&mut self, now: Instant, target: &Target, reason: &str) {
-        let Some(aim) = self.targets.get_mut(target) else { return };
-        let until = now + aim.backoff.next(&mut self.rng);
-        aim.phase = Phase::Waiting { until, refused: false };
-        aim.reason = Some(reason.to_owned());
+        let alone = self.conns.values().all(|conn| conn.nonce.is_none());
+        self.wait_for_target(now, target, reason, if alone { ALONE } else { LONGEST });
     }
 
     /// Whoever answered there did not let this host in, or was not let in.
     pub(super) fn target_refused(&mut self, now: Instant, target: &Target, peer: PeerId, reason: &str) {
-        self.target_failed(now, target, reason);
+        self.wait_for_target(now, target, reason, LONGEST);
         let Some(aim) = self.targets.get_mut(target) else { return };
         aim.peer = Some(peer);
         if let Phase::Waiting { refused, .. } = &mut aim.phase {
             *refused = true;
         }
+    }
+
+    fn wait_for_target(&mut self, now: Instant, target: &Target, reason: &str, longest: Duration) {
+        let Some(aim) = self.targets.get_mut(target) else { return };
+        let until = now + aim.backoff.next_within(longest, &mut self.rng);
+        aim.phase = Phase::Waiting { until, refused: false };
+        aim.reason = Some(reason.to_owned());
     }
 
     /// Every target at which `peer` answered waits long.

@@ -88,7 +88,10 @@ fn a_target_is_retried_for_ever_and_says_why() {
         host.topology.handle_dial_failed(host.now, dials[0], "no such name");
         assert_eq!(host.state(), (TargetState::Waiting, Some("no such name".to_owned())));
         let wait = host.topology.poll_timeout().unwrap() - host.now;
-        assert!(wait <= if round == 0 { backoff::FIRST } else { backoff::LONGEST });
+        assert!(
+            wait <= if round == 0 { backoff::FIRST } else { backoff::ALONE },
+            "it is connected to nobody"
+        );
         host.wait(wait);
     }
 }
