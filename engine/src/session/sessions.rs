@@ -32,8 +32,9 @@ pub const REJECT_AFTER: Duration = Duration::from_secs(180);
 const RETRY: Duration = Duration::from_secs(1);
 /// So long is tried before it is told that the peer does not answer; whoever wants the session then begins anew.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
-/// Two sessions begun within this time of each other were begun at the same time by both hosts.
-const SIMULTANEOUS: Duration = Duration::from_secs(5);
+/// Two sessions begun within this time of each other were begun at the same time by both hosts. Longer, and a host that was
+/// started again would be sealed to in a session of its former life.
+const SIMULTANEOUS: Duration = Duration::from_secs(1);
 /// Initiations read in a second, for all senders together; more must show a cookie, and those are limited too.
 const FREE_READS: u32 = 50;
 const MOST_READS: u32 = 1_000;
