@@ -422,10 +422,11 @@ fn a_removal_is_never_taken_back() {
     };
     let draft = |deleted, key| draft_to(3, deleted, key);
     assert_eq!(
-        draft_to(u64::MAX, false, &peer.0).unwrap_err(),
+        draft_to(REVOKED - 1, false, &peer.0).unwrap_err(),
         RecordError::Removal,
-        "nobody could come back"
+        "nobody could come back, and nobody has said so"
     );
+    assert_eq!(draft_to(REVOKED, false, &peer.0).unwrap().removes(), Some((peer, REVOKED)));
     assert_eq!(draft(true, &peer.0).unwrap_err(), RecordError::Removal);
     assert_eq!(draft(false, &peer.0[1..]).unwrap_err(), RecordError::Removal);
     let removal = draft(false, &peer.0).unwrap();
