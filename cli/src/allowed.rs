@@ -3,12 +3,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell: files")]
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use engine::types::PeerId;
+use nix::libc::O_NONBLOCK;
 use nix::unistd::geteuid;
 
 use crate::failure::{Failure, code};
@@ -25,14 +26,22 @@ const LONGEST_BYTES: u64 = 1 << 20;
 pub(crate) fn load(path: &Path) -> Result<BTreeSet<PeerId>, Failure> {
     let shown = path.display();
     let failed = |e: io::Error| unusable(format!("{shown} cannot be read: {e}"));
-    let file = File::open(path).map_err(failed)?;
+    // A pipe without a writer must not hold the launch up.
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() {
+        return Err(unusable(format!("{shown} is no file")));
+    }
     if meta.mode() & WRITABLE != 0 || meta.uid() != geteuid().as_raw() {
         return Err(unusable(format!("others may write {shown}, and so decide who is let in"))
             .hint("`chown root` and `chmod 644` it"));
     }
     let mut text = String::new();
-    file.take(LONGEST_BYTES).read_to_string(&mut text).map_err(failed)?;
+    file.take(LONGEST_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LONGEST_BYTES {
+        // Whoever stands behind that would be kept out without a word.
+        return Err(unusable(format!("{shown} is longer than {LONGEST_BYTES} bytes")));
+    }
     parse(&text).map_err(|line| {
         unusable(format!("line {line} of {shown} is no peer id"))
             .hint("`meshnet status` shows the id of a host")
@@ -80,6 +89,9 @@ mod tests {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             assert_eq!(load(&path).is_ok(), good, "{mode:o}");
         }
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, "# nobody\n".repeat(200_000)).unwrap();
+        assert_eq!(load(&path).unwrap_err().code, code::ALLOW_PEERS_UNUSABLE, "too long");
         assert_eq!(load(&dir.path().join("none")).unwrap_err().code, code::ALLOW_PEERS_UNUSABLE);
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell: files")]
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -30,20 +31,26 @@ const LONGEST_BYTES: u64 = 2 * MAX_LEN as u64 + 2;
 /// # Errors
 /// It is given twice, cannot be read, is known to others, or is no secret.
 pub(crate) fn load(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
-    let value = std::env::var(VALUE).ok().filter(|value| !value.is_empty()).map(Zeroizing::new);
-    match (file, value) {
+    match (file, std::env::var_os(VALUE)) {
         (Some(_), Some(_)) => {
             Err(unusable(format!("both a file and {VALUE} give a secret")).hint("leave one of them out"))
         }
         (Some(file), None) => read(file).map(Some),
-        (None, Some(value)) => parse(&value, &format!("the secret in {VALUE}")).map(Some),
+        (None, Some(value)) => of_environment(value).map(Some),
         (None, None) => credential().as_deref().map(read).transpose(),
     }
 }
 
+/// A variable that is empty, or no text, is no host without a secret: that would open the cluster without a word.
+fn of_environment(value: OsString) -> Result<Secret, Failure> {
+    let text = value.into_string().map(Zeroizing::new).unwrap_or_default();
+    parse(&text, &format!("the secret in {VALUE}"))
+}
+
 fn credential() -> Option<PathBuf> {
     let path = Path::new(&std::env::var_os(CREDENTIALS)?).join(CREDENTIAL);
-    path.exists().then_some(path)
+    // One that cannot be looked at is there, and reading it says why it is of no use.
+    path.try_exists().unwrap_or(true).then_some(path)
 }
 
 fn read(path: &Path) -> Result<Secret, Failure> {
@@ -130,6 +137,16 @@ mod tests {
         assert_eq!(write(&generate().unwrap(), &path).unwrap_err().code, code::SECRET_EXISTS);
         assert_eq!(*read(&path).unwrap().text(), *secret.text());
         assert_ne!(*generate().unwrap().text(), *secret.text());
+    }
+
+    #[test]
+    fn a_variable_that_holds_no_secret_is_refused_and_not_overlooked() {
+        let good = generate().unwrap().text();
+        assert_eq!(*of_environment(OsString::from(good.as_str())).unwrap().text(), *good);
+        let no_text = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff; 64]);
+        for value in [OsString::new(), OsString::from("5c"), no_text] {
+            assert_eq!(of_environment(value).unwrap_err().code, code::SECRET_UNUSABLE);
+        }
     }
 
     #[test]

@@ -105,8 +105,11 @@ impl Sealed {
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(body);
         let content = self.bytes.get_mut(start..).unwrap_or_default();
-        // A header of this epoch has a lane that it has.
-        let tag = epoch.seal(header, content).unwrap_or([0; TAG_LEN]);
+        // A header of this epoch has a lane that it has; without one nothing may leave in clear.
+        let tag = epoch.seal(header, content).unwrap_or_else(|| {
+            content.fill(0);
+            [0; TAG_LEN]
+        });
         self.bytes.extend_from_slice(&tag);
     }
 
