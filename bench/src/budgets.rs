@@ -1,5 +1,6 @@
 //! What meshnet shall reach, beside what was measured.
 
+use crate::cases;
 use crate::column::Column;
 use crate::library::Library;
 use crate::plan::{Quantity, Row};
@@ -57,7 +58,7 @@ impl Budget {
     }
 }
 
-/// All of them, with what `library` says.
+/// All of plain traffic, with what `library` says.
 pub fn all(library: &Library) -> Vec<Budget> {
     let mut budgets = throughput(library);
     budgets.extend(latency(library));
@@ -107,6 +108,40 @@ fn throughput(library: &Library) -> Vec<Budget> {
     });
     budgets
 }
+
+/// Those of sealed traffic: AES-256-GCM, where nothing else is said.
+pub fn sealed(library: &Library) -> Vec<Budget> {
+    use Column::{Aes, Boringtun, Kernel, Meshnet, WireguardGo};
+    use Limit::{AtLeast, AtMost};
+    use Quantity::{AvgUs, CpuSPerGb, GbitPerS, KppsDelivered};
+    let to = |what: &str, row, quantity, other, limit| Budget {
+        what: format!("`nic` wire, {what}"),
+        limit,
+        measured: quotient(library, "nic", row, quantity, (Aes, other)),
+    };
+    vec![
+        to("TCP, 1 stream, share of plain", Row::Tcp1, GbitPerS, Meshnet, AtLeast(0.8)),
+        to("TCP, 1 stream, share of kernel VXLAN", Row::Tcp1, GbitPerS, Kernel, AtLeast(0.7)),
+        Budget {
+            what: "`nic` wire, TCP, 1 stream, CPU s/GB of the machine".to_owned(),
+            limit: AtMost(2.1),
+            measured: median(library, "nic", Row::Tcp1, CpuSPerGb, Aes),
+        },
+        to("TCP, 1 stream, times boringtun", Row::Tcp1, GbitPerS, Boringtun, AtLeast(5.0)),
+        to("TCP, 1 stream, times wireguard-go", Row::Tcp1, GbitPerS, WireguardGo, AtLeast(5.0)),
+        to("UDP 64 B, 1 flow, share of kernel VXLAN", Row::Udp64, KppsDelivered, Kernel, AtLeast(1.2)),
+        to("idle RTT at 1/s, average, times plain", Row::Rtt1, AvgUs, Meshnet, AtMost(1.1)),
+        to("idle RTT at 100/s, average, times plain", Row::Rtt100, AvgUs, Meshnet, AtMost(1.1)),
+        Budget {
+            what: "refusing an initiation with a wrong MAC1, ns".to_owned(),
+            limit: AtMost(300.0),
+            measured: library.micro(cases::WRONG_MAC1),
+        },
+    ]
+}
+
+/// What plain traffic is compared with.
+pub const PLAIN_PEERS: [Column; 3] = [Column::Ovs, Column::Vpncloud, Column::Boringtun];
 
 fn latency(library: &Library) -> Vec<Budget> {
     use Quantity::{AvgUs, P99Us};
@@ -173,12 +208,26 @@ fn beyond(library: &Library, wire: &str, row: Row, quantity: Quantity) -> Option
     Some((median(Column::Meshnet)? - median(Column::Kernel)?).max(0.0))
 }
 
+/// One column as a share of another that was measured in the same run.
+fn quotient(
+    library: &Library,
+    wire: &str,
+    row: Row,
+    quantity: Quantity,
+    (of, to): (Column, Column),
+) -> Option<f64> {
+    let line = library.line(wire, row, quantity, &[of, to])?;
+    let median = |column| line.columns.get(&column).map(|sample| sample.median);
+    let whole = median(to).filter(|whole| *whole > 0.0)?;
+    Some(median(of)? / whole)
+}
+
 /// Against the fastest peer; none unless all were measured in the same run.
 fn times_the_best(library: &Library) -> Option<f64> {
-    let columns = [&[Column::Meshnet][..], &Column::PEERS].concat();
+    let columns = [&[Column::Meshnet][..], &PLAIN_PEERS].concat();
     let line = library.line("nic", Row::Tcp1, Quantity::GbitPerS, &columns)?;
     let median = |column: &Column| line.columns.get(column).map(|sample| sample.median);
-    let best = Column::PEERS.iter().filter_map(median).max_by(f64::total_cmp)?;
+    let best = PLAIN_PEERS.iter().filter_map(median).max_by(f64::total_cmp)?;
     (best > 0.0).then_some(median(&Column::Meshnet)? / best)
 }
 
@@ -194,9 +243,9 @@ mod tests {
 
     #[test]
     fn what_nobody_measured_is_not_held() {
-        let budgets = all(&Library::default());
-        assert!(budgets.len() > 15);
-        for budget in budgets {
+        let (plain, sealed) = (all(&Library::default()), sealed(&Library::default()));
+        assert!(plain.len() > 15 && sealed.len() > 5);
+        for budget in plain.into_iter().chain(sealed) {
             assert_eq!(budget.cells()[2..], ["not measured", "-"], "{}", budget.what);
         }
     }

@@ -1,16 +1,25 @@
 //! The micro-benchmarks: one list for the clock (criterion) and for the instruction counter (callgrind).
 
 use std::hint::black_box;
+use std::net::SocketAddr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use engine::counters::DropReason;
 use engine::fdb::{Learned, MAX_LEARNED};
 use engine::offload::cut::{Outbox, cut};
 use engine::packet::MAX_FRAMES;
+use engine::session::key::{LaneKeys, SplitKey};
+use engine::session::mac::MacKeys;
+use engine::session::noise::StaticKey;
+use engine::session::sessions::Sessions;
+use engine::session::suite::Suite;
 use engine::switch::{Classes, Port};
 use engine::types::{MacAddr, Vni};
 use engine::wire::checksum::Sum;
 use engine::wire::ether::Ether;
 use engine::wire::ipv4::Ipv4;
+use engine::wire::sealed::{Header, INITIATION};
 use engine::wire::udp::Udp;
 use engine::wire::virtio::VnetHeader;
 use engine::wire::{ether, vxlan};
@@ -48,7 +57,31 @@ pub const ALL: &[Case] = &[
     Case { name: "offload: join 45 TCP segments", make: join_large },
     Case { name: "offload: join 44 TCP segments of two flows in turns", make: join_two },
     Case { name: "path: a small frame out and one in", make: round_trip },
+    Case { name: WRONG_MAC1, make: wrong_mac1 },
+    Case { name: "seal: 64 B, aes-256-gcm", make: || seal(Suite::AesGcm, 64) },
+    Case { name: "seal: 1400 B, aes-256-gcm", make: || seal(Suite::AesGcm, 1400) },
+    Case { name: "seal: 8900 B, aes-256-gcm", make: || seal(Suite::AesGcm, 8900) },
+    Case { name: "seal: 64 B, chacha20-poly1305", make: || seal(Suite::ChaChaPoly, 64) },
+    Case { name: "seal: 1400 B, chacha20-poly1305", make: || seal(Suite::ChaChaPoly, 1400) },
+    Case { name: "seal: 8900 B, chacha20-poly1305", make: || seal(Suite::ChaChaPoly, 8900) },
+    Case { name: "open: 64 B, aes-256-gcm", make: || open(Suite::AesGcm, 64) },
+    Case { name: "open: 1400 B, aes-256-gcm", make: || open(Suite::AesGcm, 1400) },
+    Case { name: "open: 8900 B, aes-256-gcm", make: || open(Suite::AesGcm, 8900) },
+    Case { name: "open: 64 B, chacha20-poly1305", make: || open(Suite::ChaChaPoly, 64) },
+    Case { name: "open: 1400 B, chacha20-poly1305", make: || open(Suite::ChaChaPoly, 1400) },
+    Case { name: "open: 8900 B, chacha20-poly1305", make: || open(Suite::ChaChaPoly, 8900) },
 ];
+
+/// The case of an initiation for somebody else.
+pub const WRONG_MAC1: &str = "session: refuse a wrong MAC1";
+
+/// Lengths of the frames that are sealed and opened, in bytes.
+pub const SEALED_SIZES: [usize; 3] = [64, 1400, 8900];
+
+/// The name of the case that does this (`seal` or `open`) with so many bytes.
+pub fn sealed_case(what: &str, size: usize, suite: Suite) -> String {
+    format!("{what}: {size} B, {}", suite.name())
+}
 
 /// The case of this name.
 pub fn find(name: &str) -> Option<&'static Case> {
@@ -200,9 +233,62 @@ fn round_trip() -> Result<Work> {
     }))
 }
 
+/// An initiation of usual length under the key of somebody else, as it is refused before any arithmetic with keys.
+fn wrong_mac1() -> Result<Work> {
+    let now = Instant::now();
+    let mut sessions = Sessions::new(now, StaticKey::new([1; 32]), 1, [2; 32]);
+    let mut datagram = vec![INITIATION, Suite::AesGcm.number(), 0, 0];
+    // What comes before the hashes when one pre-shared key is offered: number, Noise message, its payload of three words.
+    datagram.resize(8 + 96 + 24, 0x5a);
+    MacKeys::of(&[3; 32]).finish(&mut datagram, None);
+    let from = SocketAddr::from(([198, 18, 0, 1], vxlan::PORT));
+    let refused = sessions.handle_datagram(now, from, &datagram);
+    ensure!(refused == Err(DropReason::BadHandshake), "the initiation was taken");
+    Ok(Box::new(move || {
+        black_box(sessions.handle_datagram(now, from, black_box(&datagram)).is_err());
+    }))
+}
+
+/// A key of one lane, a header of its own for each frame.
+fn lane_keys(suite: Suite) -> LaneKeys {
+    LaneKeys::new(suite, &SplitKey::new([7; 32]))
+}
+
+fn seal(suite: Suite, size: usize) -> Result<Work> {
+    let (keys, mut content, mut counter) = (lane_keys(suite), vec![0x5a; size], 0);
+    ensure!(keys.lane(0).is_some(), "no key");
+    Ok(Box::new(move || {
+        let Some(key) = keys.lane(0) else { return };
+        counter += 1;
+        let header = Header { lane: 0, receiver: 1, counter };
+        black_box(key.seal(header, black_box(&mut content)));
+    }))
+}
+
+/// The datagram is copied first, since opening changes it.
+fn open(suite: Suite, size: usize) -> Result<Work> {
+    let (keys, mut content) = (lane_keys(suite), vec![0x5a; size]);
+    let header = Header { lane: 0, receiver: 1, counter: 7 };
+    let tag = keys.lane(0).context("no key")?.seal(header, &mut content);
+    let sealed = [&header.to_bytes()[..], &content, &tag].concat();
+    let mut datagram = sealed.clone();
+    Ok(Box::new(move || {
+        datagram.copy_from_slice(black_box(&sealed));
+        let opened = keys.lane(0).is_some_and(|key| key.open(header, &mut datagram).is_ok());
+        assert!(black_box(opened), "what was sealed does not open");
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_size_is_sealed_and_opened_with_both_suites() {
+        for (size, suite) in SEALED_SIZES.iter().flat_map(|size| Suite::ALL.map(|suite| (*size, suite))) {
+            assert!(["seal", "open"].iter().all(|what| find(&sealed_case(what, size, suite)).is_some()));
+        }
+    }
 
     #[test]
     fn every_case_can_be_set_up_and_run() {

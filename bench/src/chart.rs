@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use crate::budgets;
 use crate::column::Column;
 use crate::library::Library;
 use crate::plan::{Quantity, Row};
@@ -57,7 +58,7 @@ fn groups(library: &Library) -> Vec<Group> {
 
 /// The line with the most columns.
 fn group(library: &Library, wire: &str, row: Row, quantity: Quantity) -> Option<Group> {
-    let with_peers = [&[Column::Kernel, Column::Meshnet][..], &Column::PEERS].concat();
+    let with_peers = [&[Column::Kernel, Column::Meshnet][..], &budgets::PLAIN_PEERS].concat();
     let line = library
         .line(wire, row, quantity, &with_peers)
         .or_else(|| library.line(wire, row, quantity, &[Column::Kernel, Column::Meshnet]))?;
@@ -119,9 +120,12 @@ fn colour(column: Column) -> &'static str {
         Column::Bare => "#a8adb3",
         Column::Kernel => INK,
         Column::Meshnet => "#2f81d0",
+        Column::Aes => "#1f9e9e",
+        Column::Chacha => "#6d6fd0",
         Column::Ovs => "#d08a2f",
         Column::Vpncloud => "#5aa469",
         Column::Boringtun => "#b0609a",
+        Column::WireguardGo => "#c05050",
     }
 }
 

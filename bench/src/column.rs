@@ -1,11 +1,11 @@
 //! The columns of the table: the ways from one container to another, each a file that says how it is set up.
 
 mod bare;
-mod boringtun;
 mod kernel;
 mod meshnet;
 mod ovs;
 mod vpncloud;
+mod wireguard;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,22 +26,36 @@ pub enum Column {
     Bare,
     /// Container, bridge, kernel VXLAN device, wire, and back. On one host: a bridge.
     Kernel,
-    /// Container, meshnet, wire, and back.
+    /// Container, meshnet, wire, and back; nothing is sealed.
     Meshnet,
+    /// The same, sealed with AES-256-GCM.
+    Aes,
+    /// The same, sealed with ChaCha20-Poly1305.
+    Chacha,
     /// Open vSwitch with its datapath in userspace, VXLAN between the hosts.
     Ovs,
     /// vpncloud with a TAP device.
     Vpncloud,
     /// boringtun: WireGuard in userspace.
     Boringtun,
+    /// wireguard-go: another one.
+    #[serde(rename = "wireguard-go")]
+    WireguardGo,
 }
 
 impl Column {
     /// What is measured unless something else is asked for.
     pub const USUAL: [Column; 3] = [Column::Bare, Column::Kernel, Column::Meshnet];
 
+    /// meshnet, sealed.
+    pub const SEALED: [Column; 2] = [Column::Aes, Column::Chacha];
+
     /// Others that can be asked for.
-    pub const PEERS: [Column; 3] = [Column::Ovs, Column::Vpncloud, Column::Boringtun];
+    pub const PEERS: [Column; 4] = [Column::Ovs, Column::Vpncloud, Column::Boringtun, Column::WireguardGo];
+
+    fn all() -> impl Iterator<Item = Column> {
+        Column::USUAL.into_iter().chain(Column::SEALED).chain(Column::PEERS)
+    }
 
     /// Its name on the command line and in the results.
     pub fn name(self) -> &'static str {
@@ -49,9 +63,12 @@ impl Column {
             Column::Bare => "bare",
             Column::Kernel => "kernel",
             Column::Meshnet => "meshnet",
+            Column::Aes => "aes",
+            Column::Chacha => "chacha",
             Column::Ovs => "ovs",
             Column::Vpncloud => "vpncloud",
             Column::Boringtun => "boringtun",
+            Column::WireguardGo => "wireguard-go",
         }
     }
 
@@ -59,10 +76,11 @@ impl Column {
     pub fn check(self) -> Result<()> {
         match self {
             Column::Bare | Column::Kernel => Ok(()),
-            Column::Meshnet => netns_tests::meshnet_binary().map(drop),
+            Column::Meshnet | Column::Aes | Column::Chacha => netns_tests::meshnet_binary().map(drop),
             Column::Ovs => ovs::check(),
             Column::Vpncloud => vpncloud::check(),
-            Column::Boringtun => boringtun::check(),
+            Column::Boringtun => wireguard::BORINGTUN.check(),
+            Column::WireguardGo => wireguard::WIREGUARD_GO.check(),
         }
     }
 
@@ -74,11 +92,15 @@ impl Column {
             (Column::Bare, Scene::Local) => return Ok(None),
             (Column::Bare, _) => Ok(bare::lane(topology(count)?)),
             (Column::Kernel, _) => kernel::lane(topology(count)?, scene),
-            (Column::Meshnet, _) => meshnet::lane(topology(count)?, scene),
+            (Column::Meshnet, _) => meshnet::lane(topology(count)?, scene, &[]),
+            (Column::Aes | Column::Chacha, Scene::Local) => return Ok(None),
+            (Column::Aes, _) => meshnet::lane(topology(count)?, scene, &sealed("aes-256-gcm")),
+            (Column::Chacha, _) => meshnet::lane(topology(count)?, scene, &sealed("chacha20-poly1305")),
             (_, Scene::Spread | Scene::Local) => return Ok(None),
             (Column::Ovs, Scene::Pair) => ovs::lane(topology(2)?),
             (Column::Vpncloud, Scene::Pair) => vpncloud::lane(topology(2)?),
-            (Column::Boringtun, Scene::Pair) => boringtun::lane(topology(2)?),
+            (Column::Boringtun, Scene::Pair) => wireguard::BORINGTUN.lane(topology(2)?),
+            (Column::WireguardGo, Scene::Pair) => wireguard::WIREGUARD_GO.lane(topology(2)?),
         };
         lane.with_context(|| format!("cannot set up {self}")).map(Some)
     }
@@ -88,9 +110,9 @@ impl FromStr for Column {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let all = || Column::USUAL.into_iter().chain(Column::PEERS);
-        let names = || all().map(Column::name).collect::<Vec<_>>().join(", ");
-        all().find(|column| column.name() == text).ok_or_else(|| format!("expected one of {}", names()))
+        let names = || Column::all().map(Column::name).collect::<Vec<_>>().join(", ");
+        let found = Column::all().find(|column| column.name() == text);
+        found.ok_or_else(|| format!("expected one of {}", names()))
     }
 }
 
@@ -100,11 +122,19 @@ impl fmt::Display for Column {
             Column::Bare => "bare veth",
             Column::Kernel => "kernel VXLAN",
             Column::Meshnet => "meshnet",
+            Column::Aes => "AES-256-GCM",
+            Column::Chacha => "ChaCha20-Poly1305",
             Column::Ovs => "Open vSwitch",
             Column::Vpncloud => "vpncloud",
             Column::Boringtun => "boringtun",
+            Column::WireguardGo => "wireguard-go",
         })
     }
+}
+
+/// What makes a daemon seal with this cipher alone, in an open cluster: a secret changes keys and no cost of a frame.
+fn sealed(cipher: &str) -> [&str; 4] {
+    ["--encryption", "on", "--cipher", cipher]
 }
 
 /// Where traffic goes and what carries it.
@@ -243,4 +273,17 @@ fn move_into(host: &Host, device: &str, container: &Container, address: &str, mt
     namespace.ip(&format!("link set dev {device} mtu {mtu} up"))?;
     namespace.ip(&format!("address add {address}/24 dev {device}"))?;
     Ok(End { namespace: namespace.clone(), address: address.parse()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_by_the_names_that_results_use() {
+        for column in Column::all() {
+            assert_eq!(column.name().parse(), Ok(column));
+            assert_eq!(serde_json::to_value(column).unwrap(), column.name());
+        }
+    }
 }

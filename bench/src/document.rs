@@ -5,12 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::budgets;
+use engine::session::suite::Suite;
+
+use crate::budgets::{self, Budget};
+use crate::cases;
 use crate::chart;
 use crate::library::{Library, Named};
 use crate::results::Results;
 use crate::session::NO_WIRE;
-use crate::table::aligned;
+use crate::table::{aligned, figure};
 
 /// The name of the page below `docs`.
 pub const PAGE: &str = "performance.md";
@@ -67,6 +70,16 @@ const TESTED: [(&str, &str); 10] = [
     ),
 ];
 
+/// What sealed figures are of.
+const SEALED: &str = "\
+Every frame between the hosts is sealed: AES-256-GCM or ChaCha20-Poly1305, 32 bytes more on the wire, one session. Plain
+traffic, kernel VXLAN and the others were measured in the same run; wireguard-go and boringtun seal with ChaCha20-Poly1305.";
+
+/// What the figures of the ciphers are.
+const CIPHERS: &str = "\
+What one processor seals in place, and opens (with a copy of the datagram first, since opening changes it), frames of one
+size, again and again:";
+
 /// What the figures of a sweep are.
 const SWEEP: &str = "\
 What one TCP stream carries, and how long echoes take beside it, a hundred a second, by `txqueuelen` of the device in the
@@ -88,14 +101,16 @@ As root, on a machine that does nothing else:
 cargo build --release --bin meshnet
 cargo run --release -p bench --bin throughput -- --json docs/results/throughput.json
 cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64 --peer ovs,vpncloud,boringtun --json docs/results/throughput-peers.json
+cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,tcp4,udp64 --columns kernel,meshnet,aes,chacha --peer boringtun,wireguard-go --json docs/results/throughput-sealed.json
 cargo run --release -p bench --bin latency -- --json docs/results/latency.json
+cargo run --release -p bench --bin latency -- --rows rtt1,rtt100 --columns meshnet,aes,chacha --json docs/results/latency-sealed.json
 cargo run --release -p bench --bin latency -- --txqueuelen 64,100,250,500,1000 --json docs/results/sweep.json
 cargo run --release -p bench --bin scale -- --json docs/results/scale.json
 cargo run --release -p bench --bin report
 ```
 
-The first needs iperf3, `scale` needs valgrind. The peers are Debian's openvswitch-switch (its services may stay off),
-and two crates: `cargo install vpncloud`, `cargo install boringtun-cli` (with Debian's wireguard-tools), found on the
+The first needs iperf3, `scale` needs valgrind. The peers are Debian's openvswitch-switch (its services may stay off) and
+wireguard-go (with wireguard-tools), and two crates: `cargo install vpncloud`, `cargo install boringtun-cli`, found on the
 `PATH` or in the directory `MESHNET_PEERS`. vpncloud runs without encryption, boringtun with one thread: both are then at
 their fastest here. `cargo bench -p bench` has the micro-benchmarks by the clock alone.
 ";
@@ -103,7 +118,8 @@ their fastest here. `cargo bench -p bench` has the micro-benchmarks by the clock
 /// The page.
 pub fn page(library: &Library) -> String {
     let mut out = INTRODUCTION.to_owned();
-    section(&mut out, "Budgets", &budget_table(library));
+    section(&mut out, "Budgets", &budget_table(&budgets::all(library)));
+    section(&mut out, "Sealed", &sealed(library));
     section(&mut out, "Promises that are tests", &tested_table());
     if chart::svg(library).is_some() {
         let _infallible = writeln!(out, "\n![Throughput as a share of kernel VXLAN]({CHART})");
@@ -147,10 +163,35 @@ fn link(file: &str) -> String {
     format!("[{file}]({RESULTS}/{file})")
 }
 
-fn budget_table(library: &Library) -> String {
+/// Budgets of sealed traffic, and what the ciphers give by themselves.
+fn sealed(library: &Library) -> String {
+    format!("{SEALED}\n\n{}{}", budget_table(&budgets::sealed(library)), cipher_table(library))
+}
+
+/// Payload a second of one processor, by cipher and size; empty when nobody measured it.
+fn cipher_table(library: &Library) -> String {
+    let sizes = cases::SEALED_SIZES;
+    let row = |suite: Suite, what: &str| {
+        let speed = |size: usize| Some(size as f64 / library.micro(&cases::sealed_case(what, size, suite))?);
+        let cells: Vec<String> = sizes.iter().filter_map(|size| speed(*size)).map(figure).collect();
+        let name = format!("{what}, {}", suite.name());
+        (cells.len() == sizes.len()).then(|| std::iter::once(name).chain(cells).collect::<Vec<_>>())
+    };
+    let rows: Vec<_> = Suite::ALL
+        .iter()
+        .flat_map(|suite| ["seal", "open"].map(|what| row(*suite, what)))
+        .flatten()
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = std::iter::once("GB/s".to_owned()).chain(sizes.map(|size| format!("{size} B"))).collect();
+    format!("\n{CIPHERS}\n\n{}", aligned(&[vec![head], rows].concat()))
+}
+
+fn budget_table(budgets: &[Budget]) -> String {
     let head = ["promise", "budget", "measured", "verdict"].map(str::to_owned).to_vec();
-    let budgets = budgets::all(library);
-    let rows: Vec<_> = std::iter::once(head).chain(budgets.iter().map(budgets::Budget::cells)).collect();
+    let rows: Vec<_> = std::iter::once(head).chain(budgets.iter().map(Budget::cells)).collect();
     aligned(&rows)
 }
 

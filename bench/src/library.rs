@@ -84,6 +84,12 @@ impl Library {
                 && columns.iter().all(|column| line.columns.contains_key(column))
         })
     }
+
+    /// Nanoseconds of an iteration of the micro-benchmark with this name.
+    pub fn micro(&self, name: &str) -> Option<f64> {
+        let mut micros = self.scale.iter().flat_map(|named| &named.content.micro);
+        micros.find(|micro| micro.name == name).map(|micro| micro.ns.median)
+    }
 }
 
 fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T> {

@@ -14,10 +14,10 @@ use crate::plan::{Plan, Row};
 /// Which columns, on which wires, how often; rows and times are the programs' own.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Columns: bare, kernel, meshnet
+    /// Columns: bare, kernel, meshnet, and meshnet sealed: aes, chacha
     #[arg(long, value_name = "COLUMN", value_delimiter = ',', default_value = "bare,kernel,meshnet")]
     pub columns: Vec<Column>,
-    /// Other overlays to measure in the same run: ovs, vpncloud, boringtun. Programs that are not installed for
+    /// Other overlays to measure in the same run: ovs, vpncloud, boringtun, wireguard-go. Programs that are not installed for
     /// everybody are looked for in the directory MESHNET_PEERS
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     pub peer: Vec<Column>,

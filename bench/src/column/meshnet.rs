@@ -1,4 +1,5 @@
-//! meshnet: a daemon on each host, a container attached to each; or two containers attached to one.
+//! meshnet: a daemon on each host, a container attached to each; or two containers attached to one. Sealed or not is a matter
+//! of options.
 
 use anyhow::{Context, Result};
 use netns_tests::{Attached, Container, Host, Topology, secs};
@@ -6,11 +7,12 @@ use netns_tests::{Attached, Container, Host, Topology, secs};
 use super::{End, Lane, Route};
 use crate::plan::Scene;
 
-/// From a container of the first host to one of each other, or to a second one of the first.
-pub(super) fn lane(topology: Topology, scene: Scene) -> Result<Lane> {
+/// From a container of the first host to one of each other, or to a second one of the first; all daemons with these `options`.
+pub(super) fn lane(topology: Topology, scene: Scene, options: &[&str]) -> Result<Lane> {
     let hosts = topology.all();
     for host in hosts {
-        host.launch(if host.name() == "node01" { &[] } else { &["node01"] })?;
+        let first: &[&str] = if host.name() == "node01" { &[] } else { &["node01"] };
+        host.launch(&[first, options].concat())?;
     }
     let attached: Vec<Attached> = match (scene, hosts) {
         (Scene::Local, [host, ..]) => {
