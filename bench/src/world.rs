@@ -57,7 +57,14 @@ impl World {
             let (peer, address) = (peer_id(number), underlay(number));
             let candidates = vec![address];
             let networks = vec![Vni::MESH];
-            registry.apply(Update::SetPeer { peer, candidates, unadvertised: None, networks, keys: None });
+            registry.apply(Update::SetPeer {
+                peer,
+                candidates,
+                unadvertised: None,
+                networks,
+                keys: None,
+                trusted: vec![],
+            });
             registry.set_path(peer, Some(address));
             registry.apply(pin(1, number, Location::Peer(peer)));
         }

@@ -254,6 +254,7 @@ impl Running {
                 unadvertised: None,
                 networks: vec![NET],
                 keys: Some(PeerKeys { noise: key(number).public(), suites: vec![1, 2] }),
+                trusted: vec![],
             },
             Update::Pin {
                 vni: NET,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::rate::Rate;
 use engine::types::MacAddr;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use peering::mesh::Target;
 
 /// The port of a VTEP that is given without one (RFC 7348 section 5).
@@ -142,6 +142,10 @@ pub(crate) struct LaunchArgs {
     /// The one cipher to seal with [default: the fastest that both hosts have]
     #[arg(long, value_name = "CIPHER", default_value = "auto")]
     pub(crate) cipher: Cipher,
+    /// Subnets of the underlay in which everybody is trusted, as 10.1.0.0/16,fd00::/8: where two hosts both say so, frames
+    /// between two addresses there are not sealed
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = subnet)]
+    pub(crate) trusted_subnets: Vec<IpNet>,
     /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR", value_parser = range)]
     pub(crate) ipalloc_range: Option<Ipv4Net>,
@@ -457,6 +461,15 @@ fn range(s: &str) -> Result<Ipv4Net, String> {
     } else {
         Ok(net)
     }
+}
+
+/// A subnet of the underlay, host bits clear.
+fn subnet(s: &str) -> Result<IpNet, String> {
+    let net: IpNet = s.parse().map_err(|_| "expected a subnet as 10.1.0.0/16 or fd00::/8".to_owned())?;
+    if net.trunc() != net {
+        return Err(format!("host bits are set: did you mean {}?", net.trunc()));
+    }
+    Ok(net)
 }
 
 /// `ADDR[:PORT]` of a VTEP.

@@ -118,6 +118,8 @@ pub(crate) mod code {
     pub(crate) const IFNAME_IN_USE: &str = "ifname_in_use";
     /// There is no such network.
     pub(crate) const UNKNOWN_NETWORK: &str = "unknown_network";
+    /// External endpoints cannot take part in the network: its frames are sealed.
+    pub(crate) const NETWORK_SEALED: &str = "network_sealed";
     /// No address space came in time.
     pub(crate) const TIMEOUT: &str = "timeout";
     /// The device could not be made.

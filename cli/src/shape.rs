@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use peering::mesh::{EventStatus, IpamStatus, MeshTables, PeerState, TargetStatus};
 use serde::{Deserialize, Serialize};
 
@@ -234,6 +235,9 @@ pub(crate) struct Sealing {
     pub(crate) encryption: String,
     /// What it can seal with, best first.
     pub(crate) suites: Vec<String>,
+    /// The subnets of the underlay in which it trusts everybody.
+    #[serde(default)]
+    pub(crate) trusted_subnets: Vec<IpNet>,
     /// Its public key.
     pub(crate) noise_key: String,
     /// The name of the secret, which tells nothing about it; null without one.
@@ -288,6 +292,9 @@ pub(crate) struct Peer {
     /// What it and this host agreed on: `plain`, `sealed`, `differ` or `no_suite`; null while it is down.
     #[serde(default)]
     pub(crate) agreement: Option<String>,
+    /// Which of both trusts the underlay between them: `neither`, `both` or `differ`; null while it is down.
+    #[serde(default)]
+    pub(crate) trust: Option<String>,
 }
 
 /// How frames reach another host.

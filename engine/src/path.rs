@@ -5,6 +5,9 @@
 //! a full packet is the path; where none does, the one that carries most.
 //! Pure: datagrams and `now` in ([`Paths::handle_datagram`], [`Paths::handle_timeout`]); probes, path changes
 //! and the next deadline out ([`Paths::poll_transmit`], [`Paths::poll_event`], [`Paths::poll_timeout`]).
+//!
+//! Probes also tell from which addresses a host takes frames in clear ([`Paths::set_clear`]): whoever trusts a way sends so
+//! only while the other end says that it trusts it too ([`Paths::takes_clear`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +54,8 @@ pub struct Transmit {
 pub struct Paths {
     peers: BTreeMap<PeerId, Peer>,
     addresses: BTreeSet<IpAddr>,
+    /// From where frames in clear are taken on sealed networks.
+    clear: BTreeSet<IpAddr>,
     /// UDP payload of a datagram that carries a full overlay packet.
     full: usize,
     /// Bytes of it that are no overlay packet.
@@ -74,6 +79,8 @@ struct Peer {
 
 struct Candidate {
     addr: SocketAddr,
+    /// What the peer said last: it takes frames in clear from where our datagrams to this address come from.
+    takes_clear: bool,
     /// Largest payload that came back in the current round.
     answered: usize,
     /// Rounds in a row without any answer.
@@ -91,6 +98,7 @@ impl Paths {
         Paths {
             peers: BTreeMap::new(),
             addresses: BTreeSet::new(),
+            clear: BTreeSet::new(),
             full: probe::LEN,
             around: ENCAPSULATION,
             nonces: Nonces(seed),
@@ -105,6 +113,24 @@ impl Paths {
     pub fn set_mtu(&mut self, mtu: u16, sealing: usize) {
         self.around = ENCAPSULATION + sealing;
         self.full = usize::from(mtu) + self.around;
+    }
+
+    /// From now on frames in clear are taken from these addresses, also on sealed networks. Peers for which that is news are
+    /// told at once.
+    pub fn set_clear(&mut self, now: Instant, clear: BTreeSet<IpAddr>) {
+        let news: BTreeSet<IpAddr> = self.clear.symmetric_difference(&clear).copied().collect();
+        self.clear = clear;
+        for peer in self.peers.values_mut() {
+            if peer.candidates.iter().any(|candidate| news.contains(&candidate.addr.ip())) {
+                (peer.next_round, peer.rested) = (now, true);
+            }
+        }
+    }
+
+    /// Whether the peer says that it takes frames in clear, also on sealed networks, that are sent to the address in use.
+    pub fn takes_clear(&self, peer: PeerId) -> bool {
+        let known = self.peers.get(&peer).and_then(|peer| Some((peer, peer.told?.0)));
+        known.is_some_and(|(peer, at)| peer.candidates.iter().any(|c| c.addr == at && c.takes_clear))
     }
 
     /// A peer is alive at one of these addresses, best first. What is known of an address is kept.
@@ -154,9 +180,24 @@ impl Paths {
         if !self.addresses.contains(&from.ip()) {
             return Err(DropReason::UnknownSource);
         }
-        match probe.reply() {
-            Some(reply) => self.answer(now, from, reply),
-            None => self.handle_answer(from, probe.nonce),
+        match probe.reply(self.clear.contains(&from.ip())) {
+            Some(reply) => {
+                self.hear_wish(now, from, probe.clear);
+                self.answer(now, from, reply)
+            }
+            None => self.handle_answer(from, &probe),
+        }
+    }
+
+    /// A question tells what its sender takes, but not who sent it: that ends frames in clear, and begins none. For that
+    /// the peer is asked.
+    fn hear_wish(&mut self, now: Instant, from: SocketAddr, clear: bool) {
+        for peer in self.peers.values_mut() {
+            let Some(candidate) = peer.candidates.iter_mut().find(|c| c.addr == from) else { continue };
+            if clear && !candidate.takes_clear {
+                peer.next_round = peer.next_round.min(now + RETRY);
+            }
+            candidate.takes_clear &= clear;
         }
     }
 
@@ -173,10 +214,10 @@ impl Paths {
         Ok(())
     }
 
-    fn handle_answer(&mut self, from: SocketAddr, nonce: u64) -> Result<(), DropReason> {
+    fn handle_answer(&mut self, from: SocketAddr, answer: &Probe) -> Result<(), DropReason> {
         let answered = self.peers.iter_mut().find_map(|(&id, peer)| {
             let candidate = peer.candidates.iter_mut().find(|c| c.addr == from)?;
-            candidate.take_answer(nonce).then_some(id)
+            candidate.take_answer(answer).then_some(id)
         });
         let peer = answered.ok_or(DropReason::StaleProbe)?;
         self.tell(peer);
@@ -209,7 +250,8 @@ impl Paths {
             for size in candidate.sizes(self.full, peer.rounds).into_iter().rev() {
                 let nonce = self.nonces.next();
                 candidate.remember(nonce, size);
-                let mut contents = Probe { answer: false, nonce }.emit().to_vec();
+                let clear = self.clear.contains(&candidate.addr.ip());
+                let mut contents = Probe { answer: false, clear, nonce }.emit().to_vec();
                 contents.resize(size, 0);
                 self.transmits.push_back(Transmit { to: candidate.addr, contents });
             }
@@ -292,7 +334,15 @@ impl Peer {
 
 impl Candidate {
     fn new(addr: SocketAddr) -> Self {
-        Candidate { addr, answered: 0, misses: 0, shrunk: 0, passed: 0, in_flight: VecDeque::new() }
+        Candidate {
+            addr,
+            takes_clear: false,
+            answered: 0,
+            misses: 0,
+            shrunk: 0,
+            passed: 0,
+            in_flight: VecDeque::new(),
+        }
     }
 
     /// Weighs what came back since the last round. In a hurry an answer may still be under way.
@@ -322,8 +372,10 @@ impl Candidate {
     }
 
     /// Notes what passed; false when the nonce is not one of ours.
-    fn take_answer(&mut self, nonce: u64) -> bool {
-        let Some(index) = self.in_flight.iter().position(|&(sent, _)| sent == nonce) else { return false };
+    fn take_answer(&mut self, answer: &Probe) -> bool {
+        let sent = self.in_flight.iter().position(|&(sent, _)| sent == answer.nonce);
+        let Some(index) = sent else { return false };
+        self.takes_clear = answer.clear;
         let size = self.in_flight.remove(index).map_or(0, |(_, size)| size);
         self.answered = self.answered.max(size);
         self.passed = self.passed.max(size);

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::session::suite::Suite;
-use crate::types::{Claim, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
+use crate::types::{Claim, IpPrefix, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
 
 /// A change of the tables, told by the control plane. Applying one twice changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +39,9 @@ pub enum Update {
         networks: Vec<Vni>,
         /// What sessions with it need; none: there are none.
         keys: Option<PeerKeys>,
+        /// The subnets of the underlay that this host and the peer both trust: between two addresses in them frames go in
+        /// clear, also those of sealed networks.
+        trusted: Vec<IpPrefix>,
     },
     /// The host is down or unknown: its path and its sessions end and its datagrams are dropped.
     RemovePeer {
@@ -116,6 +119,14 @@ pub enum Event {
         peer: PeerId,
         /// Why, for people.
         reason: String,
+    },
+    /// How frames of sealed networks go to the peer from now on: in clear, as both hosts trust the way, or sealed, as they do
+    /// until this is told.
+    InClear {
+        /// The peer.
+        peer: PeerId,
+        /// In clear.
+        clear: bool,
     },
     /// The device of a port is gone: its namespace died or somebody deleted it.
     PortGone {

@@ -9,7 +9,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,6 +57,8 @@ pub struct Remote {
     pub peer: Option<PeerId>,
     /// Whether datagrams for it may leave from other ports than the data port: it is where it says it is.
     pub spread: bool,
+    /// Whether frames go there in clear also on sealed networks: both hosts trust the way.
+    pub clear: bool,
     /// The device that takes super-frames for it whole, if there is one on the way.
     pub through: Option<Through>,
 }
@@ -71,12 +73,15 @@ pub struct LocalPort {
 }
 
 type Map<K, V> = HashMap<K, V, RandomState>;
+type Set<T> = HashSet<T, RandomState>;
 
 /// One snapshot of everything a worker needs to forward.
 #[derive(Clone, Debug)]
 pub struct Tables {
     networks: Map<Vni, Arc<Network>>,
     sources: Arc<Sources>,
+    /// From where frames in clear are taken on sealed networks.
+    clear: Arc<Set<IpAddr>>,
     remotes: Arc<[Option<Remote>]>,
     ports: Arc<[Option<LocalPort>]>,
     sessions: Arc<SessionTable>,
@@ -124,6 +129,16 @@ impl Tables {
             Err(_) if self.networks.contains_key(&vni) => Err(DropReason::NotOnNetwork),
             Err(_) => Err(DropReason::UnknownVni),
         }
+    }
+
+    /// Whether frames in clear from the underlay address `ip` are taken on `network`.
+    pub fn takes_clear(&self, network: &Network, ip: IpAddr) -> bool {
+        !network.is_sealed() || self.clear.contains(&ip.to_canonical())
+    }
+
+    /// Whether frames of `network` are sealed on their way to `remote`.
+    pub fn seals(&self, network: &Network, remote: RemoteIndex) -> bool {
+        network.is_sealed() && !self.remote(remote).is_some_and(|remote| remote.clear)
     }
 
     /// Who sends from the underlay address `ip`, on whatever network.

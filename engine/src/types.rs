@@ -213,6 +213,23 @@ pub struct IpPrefix {
     pub len: u8,
 }
 
+impl IpPrefix {
+    /// True when `ip` has the first bits of the prefix. IPv4-mapped addresses count as the IPv4 addresses they stand for.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.addr, ip.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) => {
+                let shift = 32_u32.saturating_sub(self.len.into());
+                (own.to_bits() ^ ip.to_bits()).checked_shr(shift).is_none_or(|differing| differing == 0)
+            }
+            (IpAddr::V6(own), IpAddr::V6(ip)) => {
+                let shift = 128_u32.saturating_sub(self.len.into());
+                (own.to_bits() ^ ip.to_bits()).checked_shr(shift).is_none_or(|differing| differing == 0)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for IpPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.addr, self.len)
@@ -233,6 +250,18 @@ mod tests {
         assert!("02:6d:65:00:00".parse::<MacAddr>().is_err());
         assert!("+1:6d:65:00:00:01:02".parse::<MacAddr>().is_err());
         assert!("zz".parse::<PortId>().is_err());
+    }
+
+    #[test]
+    fn a_prefix_contains_what_begins_like_it() {
+        let prefix = |addr: &str, len| IpPrefix { addr: addr.parse().unwrap(), len };
+        let has = |prefix: IpPrefix, ip: &str| prefix.contains(ip.parse().unwrap());
+        assert!(has(prefix("192.0.2.0", 24), "192.0.2.255") && !has(prefix("192.0.2.0", 24), "192.0.3.0"));
+        assert!(has(prefix("192.0.2.7", 32), "192.0.2.7") && !has(prefix("192.0.2.7", 32), "192.0.2.6"));
+        assert!(has(prefix("10.1.2.3", 8), "::ffff:10.9.9.9"), "host bits count for nothing");
+        assert!(has(prefix("0.0.0.0", 0), "198.51.100.1") && !has(prefix("0.0.0.0", 0), "fd00::1"));
+        assert!(has(prefix("fd00::", 8), "fdff::1") && !has(prefix("fd00::", 8), "fe00::1"));
+        assert!(has(prefix("::", 0), "fd00::1") && !has(prefix("::", 0), "192.0.2.1"));
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Host {
                 unadvertised: None,
                 networks: vec![NET],
                 keys: Some(keys),
+                trusted: vec![],
             },
             Update::Pin { vni: NET, mac: mac(other), claim, location, addrs },
         ]);

@@ -14,7 +14,7 @@ use engine::Update;
 use engine::counters::DropReason;
 use engine::session::psk::Psk;
 use engine::session::suite::Suite;
-use engine::types::{MacAddr, PeerKeys, PortId, Vni};
+use engine::types::{IpPrefix, MacAddr, PeerKeys, PortId, Vni};
 use engine::wire::virtio::VnetHeader;
 use engine::wire::{sealed, vxlan};
 use support::{Spec, cut_one, payload, vni};
@@ -318,6 +318,80 @@ fn frames_in_clear_are_refused_on_a_sealed_network() {
     assert!(pair.world.wire.iter().all(|burst| burst.to != vtep));
 }
 
+/// Host `own` learns that it and host `other` trust the way between them, and whether the other end says so.
+fn trust(world: &mut World, own: usize, other: usize, takes_clear: bool) {
+    let registry = &mut world.hosts[own].registry;
+    registry.apply(Update::SetPeer {
+        peer: peer_id(other),
+        candidates: vec![addr(other)],
+        unadvertised: None,
+        networks: vec![vni()],
+        keys: None,
+        trusted: vec![IpPrefix { addr: addr(0).ip(), len: 24 }],
+    });
+    registry.set_path(peer_id(other), Some(addr(other)));
+    registry.set_sources(BTreeMap::from([(addr(other).ip(), addr(own).ip())]));
+    registry.set_takes_clear(peer_id(other), takes_clear);
+}
+
+#[test]
+fn hosts_that_trust_each_other_speak_in_clear_and_others_never_see_it() {
+    let mut world = World::sealed(3, &[vni()], Suite::AesGcm);
+    let stations = [0, 1, 2].map(station);
+    stations.iter().for_each(|s| world.attach(s.host, vni(), s.port, Some(s.mac)));
+    trust(&mut world, 0, 1, true);
+    trust(&mut world, 1, 0, true);
+    let (vnet, mut frame) = hello(1);
+    frame[6..12].copy_from_slice(&stations[0].mac.0);
+    // To everybody: in clear to the one, sealed to the other, in one batch.
+    frame[..6].fill(0xff);
+    for expected in [1, 2] {
+        world.write(0, stations[0].port, vni(), &[(vnet, frame.clone())]);
+        for burst in &world.wire {
+            assert_eq!(contains(&burst.bytes, MARKER), burst.to == addr(1), "to {}", burst.to);
+        }
+        world.settle();
+        assert_eq!(std::mem::take(&mut world.delivered).len(), expected, "sessions first");
+    }
+    // And to one alone.
+    frame[..6].copy_from_slice(&stations[1].mac.0);
+    world.write(0, stations[0].port, vni(), &[(vnet, frame.clone())]);
+    assert!(world.wire.iter().all(|burst| contains(&burst.bytes, MARKER)));
+    world.settle();
+    assert_eq!(std::mem::take(&mut world.delivered).len(), 1);
+    // The third host takes nothing in clear, also from a host that is trusted elsewhere.
+    let bytes = [&vxlan::header(vni())[..], &frame].concat();
+    world.receive(&Burst { from: addr(0), to: addr(2), stride: 0, bytes });
+    assert!(world.delivered.is_empty());
+    let reasons = [(DropReason::PlainOnSealed, 1), (DropReason::NoSession, 1)];
+    assert_eq!(world.drops, BTreeMap::from(reasons));
+}
+
+#[test]
+fn while_hosts_disagree_on_trust_frames_are_sealed() {
+    let mut world = World::sealed(2, &[vni()], Suite::ChaChaPoly);
+    let stations = [station(0), station(1)];
+    stations.iter().for_each(|s| world.attach(s.host, vni(), s.port, Some(s.mac)));
+    trust(&mut world, 0, 1, false);
+    let (vnet, mut frame) = hello(1);
+    frame[..6].copy_from_slice(&stations[1].mac.0);
+    frame[6..12].copy_from_slice(&stations[0].mac.0);
+    let write = |world: &mut World| {
+        world.write(0, stations[0].port, vni(), &[(vnet, frame.clone())]);
+        let seen = world.wire.iter().any(|burst| contains(&burst.bytes, MARKER));
+        world.settle();
+        (seen, world.delivered.drain(..).count())
+    };
+    assert_eq!([write(&mut world), write(&mut world)], [(false, 0), (false, 1)]);
+    // They agree, and then do not any more: nothing is lost, and nothing is in clear that is not to be.
+    trust(&mut world, 1, 0, true);
+    trust(&mut world, 0, 1, true);
+    assert_eq!(write(&mut world), (true, 1));
+    world.hosts[0].registry.set_takes_clear(peer_id(1), false);
+    assert_eq!(write(&mut world), (false, 1));
+    assert_eq!(world.drops, BTreeMap::from([(DropReason::NoSession, 1)]));
+}
+
 #[test]
 fn a_peer_speaks_only_on_networks_that_it_has() {
     let other = Vni::new(7).unwrap();
@@ -341,6 +415,7 @@ fn a_peer_speaks_only_on_networks_that_it_has() {
         unadvertised: None,
         networks: vec![vni()],
         keys: Some(keys),
+        trusted: vec![],
     });
     world.hosts[1].registry.set_path(peer_id(0), Some(addr(0)));
     assert_eq!(write(&mut world), 0);

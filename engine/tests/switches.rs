@@ -115,6 +115,7 @@ fn networks_do_not_meet() {
         unadvertised: None,
         networks: vec![vni()],
         keys: None,
+        trusted: vec![],
     });
     world.receive(&Burst { from: addr(0), to: addr(1), stride: 0, bytes: bytes.clone() });
     world.receive(&Burst { from: addr(77), to: addr(1), stride: 0, bytes });

@@ -205,6 +205,7 @@ fn set_peer(number: u8) -> Update {
         unadvertised: None,
         networks: vec![NET],
         keys: None,
+        trusted: vec![],
     }
 }
 

@@ -57,7 +57,7 @@ use waiting::Waiting;
 pub use alloc::{AllocError, AllocRequest};
 pub use api::{
     ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, LeaveError, MeshEvent, Output, RequestId,
-    VtepView,
+    VtepError, VtepView,
 };
 pub use config::{
     DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, MeshConfig, ParseTargetError, Target,

@@ -21,6 +21,8 @@ pub const MAX_NAME: usize = 253;
 pub const MAX_ADDRESSES: usize = 64;
 /// Most networks one host takes part in.
 pub const MAX_NETWORKS: usize = 512;
+/// Most subnets that one host trusts.
+pub const MAX_TRUSTED: usize = 64;
 /// Most targets of one host that others are told about.
 pub const MAX_TARGETS: usize = 256;
 
@@ -84,6 +86,9 @@ pub struct HostRecord {
     pub networks: Vec<(NetworkId, Vni)>,
     /// Its targets: the closure of a founding reaches through them.
     pub targets: Vec<TargetRecord>,
+    /// The subnets of the underlay in which its people trust everybody: frames need no seal between two addresses there.
+    #[serde(with = "plain")]
+    pub trusted: Vec<IpNet>,
 }
 
 /// How an endpoint came by its addresses: of two that have the same one, this decides who keeps it.
@@ -219,6 +224,7 @@ impl HostRecord {
             && self.suites.len() <= MAX_ADDRESSES
             && self.networks.len() <= MAX_NETWORKS
             && self.targets.len() <= MAX_TARGETS
+            && self.trusted.len() <= MAX_TRUSTED
             && self.targets.iter().all(|target| target.name.len() <= MAX_NAME + 8)
     }
 }

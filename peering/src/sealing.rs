@@ -1,6 +1,10 @@
 //! Whether two hosts seal what their containers send each other: what each wishes, and what comes of it.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use engine::types::IpPrefix;
+use ipnet::IpNet;
 
 use crate::records::{Encryption, HostRecord};
 
@@ -16,6 +20,8 @@ pub struct Sealing {
     pub encryption: Encryption,
     /// The suites it can seal with, best first.
     pub suites: Vec<u16>,
+    /// The subnets of the underlay where frames need no seal.
+    pub trusted: Vec<IpNet>,
     /// The cluster has a secret.
     pub closed: bool,
 }
@@ -33,6 +39,17 @@ pub enum Agreement {
     NoSuite,
 }
 
+/// Whether two hosts that seal may leave it between them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Neither of them trusts the underlay between them.
+    Neither,
+    /// Both do.
+    Both,
+    /// One of them does, or each another part of it: frames stay sealed.
+    Differ,
+}
+
 impl Sealing {
     /// True when this host seals.
     pub fn seals(&self) -> bool {
@@ -47,6 +64,41 @@ impl Sealing {
             (true, true) => Agreement::NoSuite,
             (true, false) | (false, true) => Agreement::Differ,
         }
+    }
+
+    /// The subnets that this host and another one both trust; none unless both seal. Both sides come to the same.
+    pub fn trusted_with(&self, other: &HostRecord) -> Vec<IpPrefix> {
+        if self.with(other) != Agreement::Sealed {
+            return Vec::new();
+        }
+        let pairs = self.trusted.iter().flat_map(|own| other.trusted.iter().map(move |theirs| (own, theirs)));
+        let common = pairs.filter_map(|(own, theirs)| match (own.contains(theirs), theirs.contains(own)) {
+            (true, _) => Some(theirs),
+            (false, true) => Some(own),
+            (false, false) => None,
+        });
+        let mut common: Vec<_> =
+            common.map(|net| IpPrefix { addr: net.network(), len: net.prefix_len() }).collect();
+        common.sort_unstable();
+        common.dedup();
+        common
+    }
+
+    /// Whether this host, which advertises the addresses `own`, and another one trust the underlay between them. That is by
+    /// what they say of themselves; frames go by the addresses in use.
+    pub fn trust(&self, own: &[SocketAddr], other: &HostRecord) -> Trust {
+        let both_in = |holds: &dyn Fn(IpAddr) -> bool| {
+            let any = |addrs: &[SocketAddr]| addrs.iter().any(|addr| holds(addr.ip().to_canonical()));
+            any(own) && any(&other.data_addrs)
+        };
+        let in_list = |list: &[IpNet]| both_in(&|ip| list.iter().any(|net| net.contains(&ip)));
+        let common = self.trusted_with(other);
+        if both_in(&|ip| common.iter().any(|prefix| prefix.contains(ip))) {
+            return Trust::Both;
+        }
+        let sealed = self.with(other) == Agreement::Sealed;
+        let either = in_list(&self.trusted) || in_list(&other.trusted);
+        if sealed && either { Trust::Differ } else { Trust::Neither }
     }
 
     fn resolve(&self, encryption: Encryption) -> bool {
@@ -69,12 +121,27 @@ impl fmt::Display for Agreement {
     }
 }
 
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trust::Neither => "neither",
+            Trust::Both => "both",
+            Trust::Differ => "differ",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn wish(encryption: Encryption, closed: bool, suites: &[u16]) -> Sealing {
-        Sealing { encryption, suites: suites.to_vec(), closed }
+        Sealing { encryption, suites: suites.to_vec(), trusted: vec![], closed }
+    }
+
+    fn trusting(subnets: &[&str]) -> Sealing {
+        let trusted = subnets.iter().map(|net| net.parse().unwrap()).collect();
+        Sealing { trusted, ..wish(Encryption::On, false, &[AES_256_GCM]) }
     }
 
     fn record(wish: &Sealing) -> HostRecord {
@@ -88,6 +155,43 @@ mod tests {
             encryption: wish.encryption,
             networks: vec![],
             targets: vec![],
+            trusted: wish.trusted.clone(),
+        }
+    }
+
+    /// What two hosts with these lists make of each other, at 192.0.2.1 and 192.0.2.2.
+    fn trust(here: &[&str], there: &[&str]) -> (Trust, Vec<String>) {
+        let (here, there) = (trusting(here), trusting(there));
+        let [at, to] = [1, 2].map(|host| vec![SocketAddr::from(([192, 0, 2, host], 4789))]);
+        let (ours, theirs) = (record(&here), record(&there));
+        let ours = HostRecord { data_addrs: at.clone(), ..ours };
+        let theirs = HostRecord { data_addrs: to.clone(), ..theirs };
+        let said = here.trust(&at, &theirs);
+        assert_eq!(there.trust(&to, &ours), said, "both sides come to the same");
+        assert_eq!(there.trusted_with(&ours), here.trusted_with(&theirs), "and trust the same");
+        (said, here.trusted_with(&theirs).iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn only_what_both_trust_is_trusted() {
+        let of = |said, common: &[&str]| (said, common.iter().map(|&net| net.to_owned()).collect::<Vec<_>>());
+        assert_eq!(trust(&[], &[]), of(Trust::Neither, &[]));
+        assert_eq!(trust(&["192.0.2.0/24"], &["192.0.2.0/24"]), of(Trust::Both, &["192.0.2.0/24"]));
+        assert_eq!(trust(&["192.0.2.0/24"], &[]), of(Trust::Differ, &[]));
+        assert_eq!(trust(&["0.0.0.0/0"], &["192.0.2.0/29", "fd00::/8"]), of(Trust::Both, &["192.0.2.0/29"]));
+        // Each trusts both addresses, but not in the same words: the smaller counts, and it holds one alone.
+        assert_eq!(trust(&["192.0.2.0/24"], &["192.0.2.0/31", "192.0.2.2/31"]).0, Trust::Both);
+        assert_eq!(trust(&["192.0.2.0/24"], &["192.0.2.2/32"]), of(Trust::Differ, &["192.0.2.2/32"]));
+        assert_eq!(trust(&["198.51.100.0/24"], &["198.51.100.0/24"]).0, Trust::Neither);
+    }
+
+    #[test]
+    fn nothing_is_trusted_where_nothing_is_sealed() {
+        let open = Sealing { encryption: Encryption::Off, ..trusting(&["0.0.0.0/0"]) };
+        let sealed = trusting(&["0.0.0.0/0"]);
+        for (here, there) in [(&open, &open), (&open, &sealed), (&sealed, &open)] {
+            assert_eq!(here.trusted_with(&record(there)), []);
+            assert_eq!(here.trust(&[], &record(there)), Trust::Neither);
         }
     }
 

@@ -159,6 +159,7 @@ fn host() -> HostRecord {
             TargetRecord { name: "node02".to_owned(), peer: Some(PeerId([2; 16])) },
             TargetRecord { name: "node03:7000".to_owned(), peer: None },
         ],
+        trusted: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
     }
 }
 

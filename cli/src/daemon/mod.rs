@@ -101,6 +101,8 @@ struct Daemon {
     networks: watch::Sender<BTreeMap<String, Network>>,
     paths: Mutex<Paths>,
     agreements: Mutex<Agreements>,
+    /// The hosts to which frames go in clear though this host seals.
+    in_clear: Mutex<BTreeSet<PeerId>>,
     /// Why there is no session with a host, where there should be one.
     session_faults: Mutex<BTreeMap<PeerId, String>>,
     asked: Asked,
@@ -147,6 +149,7 @@ impl Daemon {
             networks: watch::Sender::default(),
             paths: Mutex::default(),
             agreements: Mutex::default(),
+            in_clear: Mutex::default(),
             session_faults: Mutex::default(),
             asked: Asked::of(launch),
             told: Mutex::default(),

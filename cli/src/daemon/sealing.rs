@@ -15,22 +15,24 @@ use engine::session::noise::StaticKey;
 use engine::session::psk::Psk;
 use engine::session::suite::Suite;
 use engine::types::PeerId;
+use ipnet::IpNet;
 use peering::io::Peering;
 use peering::records::Encryption;
-use peering::sealing::{self, AES_256_GCM, Agreement, CHACHA20_POLY1305};
+use peering::sealing::{self, AES_256_GCM, Agreement, CHACHA20_POLY1305, Trust};
 
 use super::{Daemon, lock_of};
 use crate::args::{Cipher, LaunchArgs, Wish};
 use crate::shape::{NetworkStatus, Sealing};
 
 /// What was agreed on with each host that is up.
-pub(super) type Agreements = BTreeMap<PeerId, Agreement>;
+pub(super) type Agreements = BTreeMap<PeerId, (Agreement, Trust)>;
 
 /// What people asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     encryption: Encryption,
     suites: Vec<u16>,
+    trusted: Vec<IpNet>,
 }
 
 impl Asked {
@@ -40,7 +42,8 @@ impl Asked {
             Wish::On => Encryption::On,
             Wish::Off => Encryption::Off,
         };
-        Asked { encryption, suites: suites(launch.cipher, has_aes()) }
+        let trusted = launch.trusted_subnets.clone();
+        Asked { encryption, suites: suites(launch.cipher, has_aes()), trusted }
     }
 
     pub(super) fn encryption(&self) -> Encryption {
@@ -51,10 +54,14 @@ impl Asked {
         &self.suites
     }
 
+    pub(super) fn trusted(&self) -> &[IpNet] {
+        &self.trusted
+    }
+
     /// Whether this host seals, in a cluster with a secret or in an open one.
     pub(super) fn seals(&self, open: bool) -> bool {
         let (encryption, suites) = (self.encryption, self.suites.clone());
-        sealing::Sealing { encryption, suites, closed: !open }.seals()
+        sealing::Sealing { encryption, suites, trusted: self.trusted.clone(), closed: !open }.seals()
     }
 
     /// Who this host is in its sessions.
@@ -122,6 +129,7 @@ impl Daemon {
         Sealing {
             encryption: mode_name(self.asked.encryption).to_owned(),
             suites: self.asked.suites.iter().copied().map(suite_name).collect(),
+            trusted_subnets: self.asked.trusted.clone(),
             noise_key: hex(self.peering.identity().noise_public_key()),
             secret: self.peering.admission().name().map(|name| hex(&name)),
             start,
@@ -147,10 +155,15 @@ impl Daemon {
         all.collect()
     }
 
-    /// For `status`: what was agreed on with another host.
-    pub(super) fn agreement(&self, peer: &str) -> Option<String> {
-        let peer = peer.parse().ok()?;
-        lock_of(&self.agreements).get(&peer).map(ToString::to_string)
+    /// For `status`: what was agreed on with another host, and who of both trusts the underlay between them.
+    pub(super) fn agreement(&self, peer: &str) -> Option<(Agreement, Trust)> {
+        lock_of(&self.agreements).get(&peer.parse().ok()?).copied()
+    }
+
+    /// For `status`: how frames go to another host.
+    pub(super) fn path_kind(&self, peer: &str) -> &'static str {
+        let in_clear = |peer| lock_of(&self.in_clear).contains(&peer);
+        if self.seals() && !peer.parse().is_ok_and(in_clear) { "sealed" } else { "plain" }
     }
 }
 

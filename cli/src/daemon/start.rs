@@ -338,6 +338,7 @@ fn peering_config(
         allowed,
         encryption: asked.encryption(),
         suites: asked.suites().to_vec(),
+        trusted: asked.trusted().to_vec(),
     }
 }
 
@@ -379,8 +380,8 @@ fn engine_failure(error: &data_plane::StartError) -> Failure {
         data_plane::StartError::Socket(SocketError::NotLocal { .. }) => {
             Failure::new(code::ADDRESS_NOT_LOCAL, error.to_string()).hint(LISTEN_HINT)
         }
-        data_plane::StartError::Socket(_) | data_plane::StartError::System(_) => {
-            Failure::new(code::START_FAILED, error.to_string())
-        }
+        data_plane::StartError::Socket(_)
+        | data_plane::StartError::Netlink(_)
+        | data_plane::StartError::System(_) => Failure::new(code::START_FAILED, error.to_string()),
     }
 }

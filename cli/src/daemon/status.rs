@@ -105,7 +105,7 @@ impl Daemon {
         let state = peer.peer_id.parse().ok().and_then(|id| paths.get(&id));
         let (path, reason) = match state {
             Some(PathState::Up { addr, mtu }) => {
-                let kind = if self.seals() { "sealed" } else { "plain" }.to_owned();
+                let kind = self.path_kind(&peer.peer_id).to_owned();
                 (Some(Path { address: *addr, kind, mtu: *mtu }), self.session_fault(&peer.peer_id))
             }
             Some(PathState::Down { reason }) => (None, Some(reason.clone())),
@@ -114,8 +114,10 @@ impl Daemon {
                 (peer.state == PeerState::Alive).then(|| "no data address has answered yet".to_owned()),
             ),
         };
+        let agreed = self.agreement(&peer.peer_id);
         Peer {
-            agreement: self.agreement(&peer.peer_id),
+            agreement: agreed.map(|(agreement, _)| agreement.to_string()),
+            trust: agreed.map(|(_, trust)| trust.to_string()),
             peer_id: peer.peer_id,
             nickname: peer.nickname,
             address: peer.address,

@@ -1,5 +1,7 @@
 //! External VXLAN endpoints.
 
+use peering::mesh::VtepError;
+
 use super::Daemon;
 use crate::failure::{Failure, code};
 use crate::shape::Vtep;
@@ -17,13 +19,20 @@ impl Daemon {
     /// Declares a VTEP; one that is declared already is fine.
     pub(super) async fn add_vtep(&self, vtep: &Vtep) -> Result<(), Failure> {
         let network = self.network_id(&vtep.network)?;
-        match self.peering.add_vtep(network, vtep.address).await {
-            true => Ok(()),
-            false => {
-                Err(Failure::new(code::UNKNOWN_NETWORK, format!("there is no network {}", vtep.network))
-                    .hint("the network `mesh` is always there"))
+        self.peering.add_vtep(network, vtep.address).await.map_err(|error| match error {
+            VtepError::UnknownNetwork => {
+                Failure::new(code::UNKNOWN_NETWORK, format!("there is no network {}", vtep.network))
+                    .hint("the network `mesh` is always there")
             }
-        }
+            VtepError::Sealed => {
+                let why = format!(
+                    "frames of the network {} are sealed, which no external VTEP can open",
+                    vtep.network
+                );
+                Failure::new(code::NETWORK_SEALED, why)
+                    .hint("external VTEPs need a cluster whose hosts are launched with --encryption off")
+            }
+        })
     }
 
     /// Removes a VTEP; one that is not declared is fine.

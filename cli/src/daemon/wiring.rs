@@ -91,7 +91,7 @@ impl Daemon {
                 }
             }
             MeshEvent::HostUp(host) => {
-                lock_of(&self.agreements).insert(host.peer, host.agreement);
+                lock_of(&self.agreements).insert(host.peer, (host.agreement, host.trust));
                 tracing::info!(peer = %host.peer, nickname = host.nickname, sealing = %host.agreement, "host is alive");
             }
             MeshEvent::HostDown { peer } => {
@@ -128,6 +128,14 @@ impl Daemon {
                 tracing::warn!(%peer, "no data path: {reason}");
                 self.paths().insert(peer, PathState::Down { reason });
             }
+            Event::InClear { peer, clear: true } => {
+                tracing::info!(%peer, "frames go in clear: both hosts trust the way");
+                lock_of(&self.in_clear).insert(peer);
+            }
+            Event::InClear { peer, clear: false } => {
+                tracing::info!(%peer, "frames go sealed again");
+                lock_of(&self.in_clear).remove(&peer);
+            }
             Event::SessionUp { peer, suite } => {
                 tracing::info!(%peer, suite = suite.name(), "frames are sealed");
                 lock_of(&self.session_faults).remove(&peer);
@@ -155,6 +163,7 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
             unadvertised: host.unadvertised,
             networks: host.networks.iter().map(|(_, vni)| *vni).collect(),
             keys: seals.then(|| PeerKeys { noise: host.noise_key, suites: host.suites.clone() }),
+            trusted: host.trusted.clone(),
         },
         MeshEvent::HostDown { peer } => Update::RemovePeer { peer: *peer },
         MeshEvent::EndpointUp(view) => Update::Pin {
@@ -182,9 +191,9 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
 
 #[cfg(test)]
 mod tests {
-    use engine::types::{Claim, Vni};
+    use engine::types::{Claim, IpPrefix, Vni};
     use peering::mesh::{EndpointView, HostView};
-    use peering::sealing::Agreement;
+    use peering::sealing::{Agreement, Trust};
 
     use super::super::devices::endpoint;
     use super::super::ports::tests::intent;
@@ -222,6 +231,8 @@ mod tests {
             noise_key: [3; 32],
             suites: vec![1, 2],
             agreement: Agreement::Plain,
+            trust: Trust::Both,
+            trusted: vec![IpPrefix { addr: [192, 0, 2, 0].into(), len: 24 }],
         };
         let candidates = host.candidates.clone();
         let expected = Update::SetPeer {
@@ -230,6 +241,7 @@ mod tests {
             unadvertised: None,
             networks: vec![Vni::MESH],
             keys: None,
+            trusted: host.trusted.clone(),
         };
         assert_eq!(update(OWN, false, &MeshEvent::HostUp(host.clone())), Some(expected));
         let keys = PeerKeys { noise: [3; 32], suites: vec![1, 2] };

@@ -50,7 +50,7 @@ pub fn wire(data: &[u8]) {
     }
     if let Ok(probe) = Probe::parse(data) {
         assert_eq!(Probe::parse(&probe.emit()), Ok(probe));
-        assert!(probe.reply().is_none_or(|reply| reply.emit().len() <= data.len()));
+        assert!(probe.reply(true).is_none_or(|reply| reply.emit().len() <= data.len()));
     }
     if let Ok((vni, frame)) = vxlan::parse(data) {
         assert_eq!(vxlan::parse(&[&vxlan::header(vni)[..], frame].concat()), Ok((vni, frame)));

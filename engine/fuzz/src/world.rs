@@ -238,6 +238,7 @@ impl Host {
                 unadvertised: None,
                 networks,
                 keys: None,
+                trusted: vec![],
             });
             registry.set_path(peer, Some(addr(other)));
         }
@@ -286,12 +287,12 @@ impl Host {
             (Some(&(1..=3)), Some(keeper)) => keeper.handle_datagram(now, from, datagram).map(|()| None),
             _ => {
                 let (vni, _) = vxlan::parse(datagram)?;
-                let from = tables.source(from.ip(), vni)?;
+                let sender = tables.source(from.ip(), vni)?;
                 let network = tables.network(vni).ok_or(DropReason::UnknownVni)?;
-                if network.is_sealed() {
+                if !tables.takes_clear(network, from.ip()) {
                     return Err(DropReason::PlainOnSealed);
                 }
-                Ok(Some(((from, vni), network.mtu(), part.skip(vxlan::LEN), Sums::Guessed)))
+                Ok(Some(((sender, vni), network.mtu(), part.skip(vxlan::LEN), Sums::Guessed)))
             }
         }
     }
@@ -327,8 +328,11 @@ impl Host {
             self.put(host, from, VnetHeader::default(), reply, delivered);
         }
         let network = self.switch.tables().network(vni);
-        let (mtu, is_sealed) = network.map_or((MTU, false), |network| (network.mtu(), network.is_sealed()));
-        let cut = if is_sealed { cut_for_sealing } else { cut };
+        let mtu = network.map_or(MTU, |network| network.mtu());
+        let seals = |to| match (network, to) {
+            (Some(network), Port::Remote(remote)) => self.switch.tables().seals(network, remote),
+            (_, Port::Tap(_)) | (None, _) => false,
+        };
         let arena = self.batch.arena();
         let mut jobs: Vec<(Port, Vec<u16>)> = self
             .classes
@@ -341,6 +345,8 @@ impl Host {
         }
         for (to, slots) in jobs {
             self.outbox.clear();
+            let is_sealed = seals(to);
+            let cut = if is_sealed { cut_for_sealing } else { cut };
             for slot in slots.iter().map(|&slot| &self.batch.frames()[usize::from(slot)]) {
                 match to {
                     Port::Tap(_) => self.put(host, to, slot.vnet, slot.frame(arena), delivered),

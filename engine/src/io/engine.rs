@@ -7,7 +7,7 @@
 
 mod control;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -20,6 +20,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture::{self, Capture, CaptureError, Lens, MAX_CAPTURES, Place, Target};
 use super::device::Device;
+use super::netlink::{Changes, NetlinkError};
 use super::socket::{self, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::tunnel::{Tunnel, Underlay};
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The data socket.
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
+    /// Routes and addresses cannot be watched.
+    #[error("the data plane cannot be started: {0}")]
+    Netlink(#[from] NetlinkError),
     /// Threads, epoll or event descriptors.
     #[error("the data plane cannot be started: {0}")]
     System(#[from] io::Error),
@@ -146,6 +150,8 @@ impl Engine {
             captures: BTreeMap::new(),
             events,
             ways_stale: false,
+            trust_stale: false,
+            in_clear: BTreeSet::new(),
             stopping: false,
         };
         let inner = Arc::new(Inner {
@@ -159,8 +165,11 @@ impl Engine {
             offloads,
         });
         let for_thread = Arc::clone(&inner);
+        let changes = Changes::subscribe()?;
         let control = std::thread::Builder::new().name("control".into());
-        threads.push(control.spawn(move || for_thread.run_control(&gone_receiver, underlay.as_ref()))?);
+        let control =
+            control.spawn(move || for_thread.run_control(&gone_receiver, (&changes, underlay.as_ref())));
+        threads.push(control?);
         let watched = Arc::downgrade(&inner);
         let watcher = Watcher::start(move |netns| {
             if let Some(inner) = watched.upgrade() {

@@ -439,14 +439,14 @@ fn content(batch: &Batch) -> (Traffic, u64) {
 struct Source(Option<(Vni, RemoteIndex, u16)>);
 
 impl Source {
-    /// The sender on `vni`, whose frames go in clear, and the MTU of that network.
+    /// The sender on `vni`, whose frames may come in clear, and the MTU of that network.
     fn of(&mut self, tables: &Tables, ip: IpAddr, vni: Vni) -> Result<(RemoteIndex, u16), DropReason> {
         if let Some((_, from, mtu)) = self.0.filter(|known| known.0 == vni) {
             return Ok((from, mtu));
         }
         let from = tables.source(ip, vni)?;
         let network = tables.network(vni).ok_or(DropReason::UnknownVni)?;
-        if network.is_sealed() {
+        if !tables.takes_clear(network, ip) {
             return Err(DropReason::PlainOnSealed);
         }
         self.0 = Some((vni, from, network.mtu()));

@@ -100,8 +100,8 @@ fn a_narrow_path_is_measured() {
 #[test]
 fn strangers_and_stale_answers_are_dropped_by_name() {
     let mut world = World::new(&[addr(2)]);
-    let request = Probe { answer: false, nonce: 9 }.emit();
-    let answer = Probe { answer: true, nonce: 9 }.emit();
+    let request = Probe { answer: false, clear: false, nonce: 9 }.emit();
+    let answer = Probe { answer: true, clear: false, nonce: 9 }.emit();
     assert_eq!(world.here.handle_datagram(world.now, addr(99), &request), Err(DropReason::UnknownSource));
     assert_eq!(world.here.handle_datagram(world.now, addr(2), &answer), Err(DropReason::StaleProbe));
 }
@@ -109,10 +109,32 @@ fn strangers_and_stale_answers_are_dropped_by_name() {
 #[test]
 fn answers_are_under_a_budget() {
     let mut world = World::new(&[addr(2)]);
-    let request = Probe { answer: false, nonce: 9 }.emit();
+    let request = Probe { answer: false, clear: false, nonce: 9 }.emit();
     let answered =
         (0..10_000).filter(|_| world.here.handle_datagram(world.now, addr(2), &request).is_ok()).count();
     assert_eq!(answered, 2_000);
+}
+
+#[test]
+fn frames_in_clear_are_welcome_where_the_other_end_says_so() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(second());
+    assert!(!world.here.takes_clear(PEER), "it did not say so");
+    world.there.set_clear(world.now, BTreeSet::from([addr(1).ip()]));
+    // It says so in its next question, and is asked because of it: questions alone are not believed.
+    world.there.handle_timeout(world.now);
+    let question = world.there.poll_transmit().unwrap().contents;
+    world.here.handle_datagram(world.now, addr(2), &question).unwrap();
+    assert!(!world.here.takes_clear(PEER));
+    let _answer = world.here.poll_transmit();
+    world.run(second());
+    assert!(world.here.takes_clear(PEER));
+    // A question is enough to end it.
+    world.there.set_clear(world.now, BTreeSet::new());
+    world.there.handle_timeout(world.now);
+    let question = world.there.poll_transmit().unwrap().contents;
+    world.here.handle_datagram(world.now, addr(2), &question).unwrap();
+    assert!(!world.here.takes_clear(PEER));
 }
 
 #[test]

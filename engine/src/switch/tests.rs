@@ -48,6 +48,7 @@ impl Bed {
             unadvertised: None,
             networks: vec![NET],
             keys: None,
+            trusted: vec![],
         });
         registry.apply(Update::AddVtep { vni: NET, addr: addr(2) });
         registry.set_path(PEER, Some(addr(1)));

@@ -13,7 +13,7 @@ use crate::offload::tunnel::Through;
 use crate::seam::Update;
 use crate::session::epoch::Epoch;
 use crate::switch::Port;
-use crate::types::{Location, PeerId, PortId, Vni, canonical};
+use crate::types::{IpPrefix, Location, PeerId, PortId, Vni, canonical};
 
 /// Everything the control plane said, and the snapshot last built from it.
 ///
@@ -28,6 +28,8 @@ pub struct Registry {
     remotes: Slots<RemoteKey>,
     /// By the addresses of remotes.
     ways: BTreeMap<IpAddr, Through>,
+    /// By the addresses of peers: from where datagrams to them leave.
+    sources: BTreeMap<IpAddr, IpAddr>,
     /// Sessions that are opened, by our number for them.
     opens: BTreeMap<u32, (PeerId, Arc<Epoch>)>,
     /// Sessions that are sealed in.
@@ -65,7 +67,11 @@ struct PeerState {
     candidates: Vec<SocketAddr>,
     unadvertised: Option<SocketAddr>,
     networks: BTreeSet<Vni>,
+    /// Where both hosts trust the underlay.
+    trusted: Vec<IpPrefix>,
     path: Option<SocketAddr>,
+    /// The peer takes frames in clear where its path is.
+    takes_clear: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -80,6 +86,7 @@ impl Registry {
         let current = Arc::new(Tables {
             networks: super::Map::default(),
             sources: Arc::new(Sources::default()),
+            clear: Arc::new(super::Set::default()),
             remotes: Arc::new([]),
             ports: Arc::new([]),
             sessions: Arc::new(SessionTable::default()),
@@ -92,6 +99,7 @@ impl Registry {
             port_networks: BTreeMap::new(),
             remotes: Slots::new(),
             ways: BTreeMap::new(),
+            sources: BTreeMap::new(),
             opens: BTreeMap::new(),
             seals: BTreeMap::new(),
             current,
@@ -104,8 +112,8 @@ impl Registry {
         match update {
             Update::SetNetwork { vni, mtu, sealed } => self.set_network(vni, mtu, sealed),
             Update::RemoveNetwork { vni } => self.remove_network(vni),
-            Update::SetPeer { peer, candidates, unadvertised, networks, keys: _ } => {
-                self.set_peer(peer, candidates, unadvertised, networks)
+            Update::SetPeer { peer, candidates, unadvertised, networks, trusted, keys: _ } => {
+                self.set_peer(peer, (candidates, unadvertised), networks, trusted)
             }
             Update::RemovePeer { peer } => self.remove_peer(peer),
             Update::AddVtep { vni, addr } => self.add_vtep(vni, canonical(addr)),
@@ -143,15 +151,17 @@ impl Registry {
     fn set_peer(
         &mut self,
         peer: PeerId,
-        candidates: Vec<SocketAddr>,
-        unadvertised: Option<SocketAddr>,
+        (candidates, unadvertised): (Vec<SocketAddr>, Option<SocketAddr>),
         networks: Vec<Vni>,
+        trusted: Vec<IpPrefix>,
     ) {
         let candidates: Vec<_> = candidates.into_iter().map(canonical).collect();
         let held = self.peers.get(&peer);
         let path = held.and_then(|held| held.path).filter(|path| candidates.contains(path));
+        let takes_clear = path.is_some() && held.is_some_and(|held| held.takes_clear);
         let unadvertised = unadvertised.map(canonical);
-        let state = PeerState { candidates, unadvertised, networks: networks.into_iter().collect(), path };
+        let networks = networks.into_iter().collect();
+        let state = PeerState { candidates, unadvertised, networks, trusted, path, takes_clear };
         if held != Some(&state) {
             self.remove_peer(peer);
             self.remotes.intern(RemoteKey::Peer(peer));
@@ -231,11 +241,75 @@ impl Registry {
         let path = path.map(canonical);
         let Some(state) = self.peers.get_mut(&peer).filter(|state| state.path != path) else { return };
         let before = std::mem::replace(&mut state.path, path);
+        state.takes_clear = false;
         // Whose an address is depends on paths only where several peers name it, or none does.
         let moved = before.into_iter().chain(path);
         let unclear = moved.into_iter().any(|addr| self.claimants_of(addr.ip()) != 1);
         self.dirty.sources |= unclear;
         self.peer_changed(peer);
+    }
+
+    /// Whether the peer takes frames in clear where its path is, also on sealed networks. Unknown peers are ignored.
+    pub fn set_takes_clear(&mut self, peer: PeerId, takes_clear: bool) {
+        let known = self.peers.get_mut(&peer);
+        if let Some(state) = known.filter(|state| state.takes_clear != takes_clear) {
+            state.takes_clear = takes_clear;
+            self.dirty.remotes = true;
+        }
+    }
+
+    /// The peers with which this host trusts anything in common.
+    pub fn trusting_peers(&self) -> Vec<PeerId> {
+        let trusting = self.peers.iter().filter(|(_, peer)| !peer.trusted.is_empty());
+        trusting.map(|(&id, _)| id).collect()
+    }
+
+    /// The addresses of peers that both ends would trust, if datagrams to them leave from the right address.
+    pub fn trusted_candidates(&self) -> BTreeSet<IpAddr> {
+        let trusted = |peer: &PeerState, ip: IpAddr| peer.trusted.iter().any(|prefix| prefix.contains(ip));
+        let of_peer = |peer: &'_ PeerState| {
+            let ips = peer.candidates.iter().map(SocketAddr::ip);
+            ips.filter(|ip| trusted(peer, *ip)).collect::<Vec<_>>()
+        };
+        self.peers.values().flat_map(of_peer).collect()
+    }
+
+    /// From which address of this host datagrams to each of [`Registry::trusted_candidates`] leave; replaces what was said
+    /// before. True when that changes the tables.
+    pub fn set_sources(&mut self, sources: BTreeMap<IpAddr, IpAddr>) -> bool {
+        let changed = self.sources != sources;
+        self.sources = sources;
+        self.dirty.remotes |= changed;
+        self.dirty.sources |= changed;
+        changed
+    }
+
+    /// The addresses from which frames in clear are taken, also on sealed networks: both hosts trust them and the address
+    /// of this host that faces them. One that several hosts have must be trusted with all of them.
+    pub fn clear_sources(&self) -> BTreeSet<IpAddr> {
+        let mut trusted = self.trusted_candidates();
+        trusted.retain(|&ip| {
+            let mut claimants = self.peers.values().filter(|peer| peer.has(ip));
+            claimants.all(|peer| self.is_clear(peer, ip))
+        });
+        trusted
+    }
+
+    /// The peers to which frames go in clear, also those of sealed networks.
+    pub fn peers_in_clear(&self) -> BTreeSet<PeerId> {
+        let in_clear = self.peers.iter().filter(|(_, peer)| self.sends_clear(peer));
+        in_clear.map(|(&id, _)| id).collect()
+    }
+
+    /// This host would send in clear, and the peer says that it takes that.
+    fn sends_clear(&self, peer: &PeerState) -> bool {
+        peer.takes_clear && peer.path.is_some_and(|path| self.is_clear(peer, path.ip()))
+    }
+
+    /// Whether both hosts trust the way between this one and the address `ip` of the peer.
+    fn is_clear(&self, peer: &PeerState, ip: IpAddr) -> bool {
+        let trusted = |ip| peer.trusted.iter().any(|prefix| prefix.contains(ip));
+        trusted(ip) && self.sources.get(&ip).is_some_and(|own| trusted(*own))
     }
 
     /// Which peer has this number, whether or not it has a path.
@@ -264,7 +338,7 @@ impl Registry {
 
     /// How many peers have `ip` among their candidates.
     fn claimants_of(&self, ip: IpAddr) -> usize {
-        self.peers.values().filter(|peer| peer.candidates.iter().any(|addr| addr.ip() == ip)).count()
+        self.peers.values().filter(|peer| peer.has(ip)).count()
     }
 
     fn peer_changed(&mut self, peer: PeerId) {
@@ -314,6 +388,7 @@ impl Registry {
             }
             if dirty.sources {
                 next.sources = Arc::new(self.build_sources());
+                next.clear = Arc::new(self.clear_sources().into_iter().collect());
             }
             // Who may send what depends on who is on which network.
             if dirty.sessions || (dirty.sources && !self.opens.is_empty()) {
@@ -375,11 +450,12 @@ impl Registry {
         }
     }
 
-    /// Peers that have the network and a path, then VTEPs; each address once.
+    /// Peers that have the network and a path, then VTEPs, which know nothing of seals; each address once.
     fn flood_remotes(&self, vni: Vni, state: &NetworkState) -> Box<[RemoteIndex]> {
         let peers = self.peers.iter().filter(|(_, peer)| peer.networks.contains(&vni));
         let peers = peers.filter_map(|(&id, peer)| Some((peer.path?, RemoteKey::Peer(id))));
-        let vteps = state.vteps.iter().map(|&addr| (addr, RemoteKey::Vtep(addr)));
+        let vteps = state.vteps.iter().filter(|_| !state.sealed);
+        let vteps = vteps.map(|&addr| (addr, RemoteKey::Vtep(addr)));
         let mut seen = BTreeSet::new();
         let each_once = peers.chain(vteps).filter(|(addr, _)| seen.insert(*addr));
         each_once.filter_map(|(_, key)| self.remotes.get(&key).map(RemoteIndex)).collect()
@@ -392,11 +468,12 @@ impl Registry {
 
     fn build_remotes(&self) -> Arc<[Option<Remote>]> {
         let remote = |key: &RemoteKey| match *key {
-            RemoteKey::Vtep(addr) => Some(self.remote(addr, None, true)),
+            RemoteKey::Vtep(addr) => Some(self.remote(addr, None, (true, false))),
             RemoteKey::Peer(id) => {
                 let peer = self.peers.get(&id)?;
                 let addr = peer.path?;
-                Some(self.remote(addr, Some(id), peer.unadvertised != Some(addr)))
+                let (spread, clear) = (peer.unadvertised != Some(addr), self.sends_clear(peer));
+                Some(self.remote(addr, Some(id), (spread, clear)))
             }
         };
         self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()
@@ -418,8 +495,8 @@ impl Registry {
         }
     }
 
-    fn remote(&self, addr: SocketAddr, peer: Option<PeerId>, spread: bool) -> Remote {
-        Remote { addr, peer, spread, through: self.ways.get(&addr.ip()).copied() }
+    fn remote(&self, addr: SocketAddr, peer: Option<PeerId>, (spread, clear): (bool, bool)) -> Remote {
+        Remote { addr, peer, spread, clear, through: self.ways.get(&addr.ip()).copied() }
     }
 
     /// Of several senders with one address and network the one whose path it is counts, then any peer, then a VTEP.
@@ -459,5 +536,11 @@ impl Registry {
 
     fn is_present(&self, vni: Vni) -> bool {
         self.networks.get(&vni).is_some_and(|network| network.mtu.is_some())
+    }
+}
+
+impl PeerState {
+    fn has(&self, ip: IpAddr) -> bool {
+        self.candidates.iter().any(|addr| addr.ip() == ip)
     }
 }

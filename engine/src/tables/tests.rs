@@ -1,11 +1,12 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
 use crate::fdb::MAX_AGE_S;
 use crate::seam::Update;
-use crate::types::{Claim, Location, MacAddr};
+use crate::types::{Claim, IpPrefix, Location, MacAddr};
 
 const NET: Vni = Vni::MESH;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -34,6 +35,7 @@ fn set_peer(number: u8, candidates: &[u8], networks: &[Vni]) -> Update {
         unadvertised: None,
         networks: networks.to_vec(),
         keys: None,
+        trusted: vec![],
     }
 }
 
@@ -70,7 +72,7 @@ fn who_may_send_what() {
     let of_vtep = tables.source(addr(2).ip(), vni(7)).unwrap();
     assert_eq!(
         tables.remote(of_vtep),
-        Some(&Remote { addr: addr(2), peer: None, spread: true, through: None })
+        Some(&Remote { addr: addr(2), peer: None, spread: true, clear: false, through: None })
     );
     assert_eq!(tables.source(addr(2).ip(), NET), Err(DropReason::NotOnNetwork));
 }
@@ -84,12 +86,16 @@ fn only_who_is_where_he_says_is_sent_to_from_other_ports() {
         unadvertised: Some(addr(11)),
         networks: vec![NET],
         keys: None,
+        trusted: vec![],
     });
     let of_peer = registry.tables().source(addr(1).ip(), NET).unwrap();
     for (path, spread) in [(1, true), (11, false), (1, true)] {
         registry.set_path(peer(1), Some(addr(path)));
         let remote = registry.tables().remote(of_peer).copied();
-        assert_eq!(remote, Some(Remote { addr: addr(path), peer: Some(peer(1)), spread, through: None }));
+        assert_eq!(
+            remote,
+            Some(Remote { addr: addr(path), peer: Some(peer(1)), spread, clear: false, through: None })
+        );
     }
 }
 
@@ -280,4 +286,97 @@ fn learned_entries_age_and_go_with_their_port() {
     assert_ne!(registry.add_port(port(2), NET), index, "the number still rests");
     registry.sweep(start + Duration::from_secs(3));
     assert_eq!(registry.add_port(port(3), NET), index);
+}
+
+/// A sealed network, and a peer at 192.0.2.1 that trusts 192.0.2.0/24 as this host does.
+fn trusting() -> Registry {
+    let mut registry = Registry::new(Instant::now());
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: true });
+    trust(&mut registry, &[1], &[24]);
+    registry.set_path(peer(1), Some(addr(1)));
+    registry
+}
+
+fn trust(registry: &mut Registry, candidates: &[u8], lens: &[u8]) {
+    let subnets = lens.iter().map(|&len| IpPrefix { addr: [192, 0, 2, 0].into(), len }).collect();
+    let Update::SetPeer { peer, candidates, unadvertised, networks, keys, .. } =
+        set_peer(1, candidates, &[NET])
+    else {
+        return;
+    };
+    registry.apply(Update::SetPeer { peer, candidates, unadvertised, networks, keys, trusted: subnets });
+}
+
+/// Whether frames go in clear to the peer, and whether such frames are taken from its address.
+fn in_clear(registry: &mut Registry) -> (bool, bool) {
+    let tables = registry.tables();
+    let network = tables.network(NET).unwrap();
+    let to = tables.source(addr(1).ip(), NET).unwrap();
+    assert_eq!(registry.peers_in_clear().contains(&peer(1)), !tables.seals(network, to));
+    (!tables.seals(network, to), tables.takes_clear(network, addr(1).ip()))
+}
+
+fn faces(own: [u8; 4]) -> BTreeMap<IpAddr, IpAddr> {
+    BTreeMap::from([(addr(1).ip(), own.into())])
+}
+
+#[test]
+fn frames_go_in_clear_only_where_both_hosts_trust_both_addresses() {
+    let mut registry = trusting();
+    registry.set_takes_clear(peer(1), true);
+    assert_eq!(in_clear(&mut registry), (false, false), "nobody knows where datagrams leave from");
+    assert_eq!(registry.trusted_candidates(), BTreeSet::from([addr(1).ip()]));
+    assert!(registry.set_sources(faces([198, 51, 100, 1])));
+    assert_eq!(in_clear(&mut registry), (false, false), "they leave from elsewhere");
+    assert!(registry.set_sources(faces([192, 0, 2, 9])));
+    assert_eq!(in_clear(&mut registry), (true, true));
+    assert!(!registry.set_sources(faces([192, 0, 2, 9])));
+    registry.set_takes_clear(peer(1), false);
+    assert_eq!(in_clear(&mut registry), (false, true), "the peer sees it otherwise: sealed wins");
+    registry.set_takes_clear(peer(1), true);
+    assert_eq!(in_clear(&mut registry), (true, true));
+    // One of them trusts less from now on.
+    trust(&mut registry, &[1], &[32]);
+    assert_eq!(in_clear(&mut registry), (false, false));
+    trust(&mut registry, &[1], &[24]);
+    assert_eq!(in_clear(&mut registry), (true, true));
+    trust(&mut registry, &[1], &[]);
+    assert_eq!(in_clear(&mut registry), (false, false));
+}
+
+#[test]
+fn another_path_is_sealed_until_the_peer_says_that_it_trusts_it() {
+    let mut registry = trusting();
+    trust(&mut registry, &[1, 2], &[24]);
+    registry.set_sources([1, 2].map(|host| (addr(host).ip(), [192, 0, 2, 9].into())).into());
+    registry.set_takes_clear(peer(1), true);
+    assert_eq!(in_clear(&mut registry), (true, true));
+    registry.set_path(peer(1), Some(addr(2)));
+    assert_eq!(in_clear(&mut registry), (false, true));
+    registry.set_takes_clear(peer(1), true);
+    assert_eq!(in_clear(&mut registry), (true, true));
+}
+
+#[test]
+fn an_address_of_several_hosts_is_trusted_with_all_of_them_or_not_at_all() {
+    let mut registry = trusting();
+    registry.set_sources(faces([192, 0, 2, 9]));
+    registry.set_takes_clear(peer(1), true);
+    assert_eq!(in_clear(&mut registry), (true, true));
+    registry.apply(set_peer(2, &[1], &[NET]));
+    assert!(!in_clear(&mut registry).1);
+    registry.apply(Update::RemovePeer { peer: peer(2) });
+    assert!(in_clear(&mut registry).1);
+}
+
+#[test]
+fn a_vtep_has_no_part_in_a_sealed_network() {
+    let mut registry = trusting();
+    registry.apply(Update::AddVtep { vni: NET, addr: addr(7) });
+    assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
+    assert!(!registry.tables().takes_clear(registry.tables().network(NET).unwrap(), addr(7).ip()));
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: false });
+    assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(7)]);
+    registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: true });
+    assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
 }

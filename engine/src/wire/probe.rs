@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0     type, 6
-//! 1     flags: bit 0 set in an answer
+//! 1     flags: bit 0 set in an answer; bit 1: frames in clear from where this goes are taken, on sealed networks too
 //! 2..4  zero
 //! 4..12 nonce, little-endian: the answer repeats the question's
 //! 12..  padding of the question, zero; never answered in kind
@@ -18,12 +18,15 @@ pub const TYPE: u8 = 6;
 pub const LEN: usize = 12;
 
 const FLAG_ANSWER: u8 = 0x01;
+const FLAG_CLEAR: u8 = 0x02;
 
 /// A probe or its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
     /// True for an answer.
     pub answer: bool,
+    /// The sender takes frames in clear from the address that this goes to, on sealed networks too.
+    pub clear: bool,
     /// Drawn at random by the asker.
     pub nonce: u64,
 }
@@ -37,7 +40,8 @@ impl Probe {
         match datagram {
             [TYPE, flags, _, _, nonce @ ..] => {
                 let nonce = nonce.first_chunk::<8>().ok_or(DropReason::TruncatedProbe)?;
-                Ok(Probe { answer: flags & FLAG_ANSWER != 0, nonce: u64::from_le_bytes(*nonce) })
+                let (answer, clear) = (flags & FLAG_ANSWER != 0, flags & FLAG_CLEAR != 0);
+                Ok(Probe { answer, clear, nonce: u64::from_le_bytes(*nonce) })
             }
             [TYPE, ..] => Err(DropReason::TruncatedProbe),
             _ => Err(DropReason::NotOurs),
@@ -47,12 +51,15 @@ impl Probe {
     /// The twelve bytes. A question that is to show that a size passes is padded with zeros behind them.
     pub fn emit(&self) -> [u8; LEN] {
         let [a, b, c, d, e, f, g, h] = self.nonce.to_le_bytes();
-        [TYPE, u8::from(self.answer), 0, 0, a, b, c, d, e, f, g, h]
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags = flag(self.answer, FLAG_ANSWER) | flag(self.clear, FLAG_CLEAR);
+        [TYPE, flags, 0, 0, a, b, c, d, e, f, g, h]
     }
 
-    /// The answer to a question; none to an answer, so that two hosts cannot keep each other busy.
-    pub fn reply(&self) -> Option<Probe> {
-        if self.answer { None } else { Some(Probe { answer: true, ..*self }) }
+    /// The answer to a question; none to an answer, so that two hosts cannot keep each other busy. `clear`: frames in clear
+    /// are taken from the asker.
+    pub fn reply(&self, clear: bool) -> Option<Probe> {
+        if self.answer { None } else { Some(Probe { answer: true, clear, ..*self }) }
     }
 }
 
@@ -62,14 +69,17 @@ mod tests {
 
     #[test]
     fn question_and_answer() {
-        let question = Probe { answer: false, nonce: 0x0102_0304_0506_0708 };
+        let question = Probe { answer: false, clear: false, nonce: 0x0102_0304_0506_0708 };
         let mut datagram = question.emit().to_vec();
         assert_eq!(datagram, [6, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
         datagram.resize(1400, 0);
         assert_eq!(Probe::parse(&datagram), Ok(question));
-        let answer = question.reply().unwrap();
-        assert_eq!(Probe::parse(&answer.emit()), Ok(answer));
-        assert_eq!(answer.reply(), None);
+        for clear in [false, true] {
+            let answer = question.reply(clear).unwrap();
+            assert_eq!(Probe::parse(&answer.emit()), Ok(Probe { answer: true, clear, ..question }));
+            assert_eq!(answer.emit()[1], 1 | u8::from(clear) << 1);
+            assert_eq!(answer.reply(clear), None);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn host(nickname: &str) -> HostRecord {
         control_addrs: vec!["[2001:db8::1]:6783".parse().unwrap()],
         suites: vec![1],
         encryption: Encryption::Auto,
+        trusted: Vec::new(),
         networks: vec![(NetworkId([1; 32]), Vni::MESH)],
         targets: vec![TargetRecord { name: "node01".to_owned(), peer: Some(PeerId([5; 16])) }],
     }

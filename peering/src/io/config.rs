@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::types::PeerId;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::addresses::candidates;
 use super::quic::BindError;
@@ -66,6 +66,8 @@ pub struct PeeringConfig {
     pub encryption: Encryption,
     /// The suites this host can seal with, best first.
     pub suites: Vec<u16>,
+    /// The subnets of the underlay where frames need no seal.
+    pub trusted: Vec<IpNet>,
 }
 
 /// The control plane cannot start.
@@ -116,6 +118,7 @@ pub(super) fn mesh_config(
     let sealing = Sealing {
         encryption: config.encryption,
         suites: config.suites.clone(),
+        trusted: config.trusted.clone(),
         closed: !config.admission.is_open(),
     };
     let mtu = if over_ipv6 { MTU_OVER_IPV6 } else { MTU_OVER_IPV4 };

@@ -20,7 +20,7 @@ use super::tls::Credentials;
 use crate::identity::Identity;
 use crate::mesh::{
     AllocError, AllocRequest, Endpoint, EndpointView, LeaveError, Mesh, MeshError, MeshEvent, MeshStatus,
-    MeshTables, RemoveError, Removed, RequestId, Target, VtepView,
+    MeshTables, RemoveError, Removed, RequestId, Target, VtepError, VtepView,
 };
 use crate::secret::Admission;
 
@@ -183,8 +183,11 @@ impl Peering {
         self.change(move |mesh, now| mesh.remove_endpoint(now, port)).await;
     }
 
-    /// Declares an external VXLAN endpoint. False: there is no such network.
-    pub async fn add_vtep(&self, network: NetworkId, addr: SocketAddr) -> bool {
+    /// Declares an external VXLAN endpoint.
+    ///
+    /// # Errors
+    /// When there is no such network, or its frames are sealed.
+    pub async fn add_vtep(&self, network: NetworkId, addr: SocketAddr) -> Result<(), VtepError> {
         self.change(move |mesh, now| mesh.add_vtep(now, network, addr)).await
     }
 
@@ -361,6 +364,7 @@ mod tests {
             allowed: None,
             encryption: Encryption::Auto,
             suites: Vec::new(),
+            trusted: Vec::new(),
         };
         let (peering, _events) = Peering::start(config).await.unwrap();
         let soon = Duration::from_secs(5);

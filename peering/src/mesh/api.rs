@@ -6,7 +6,7 @@ use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 
 use super::config::Target;
-use crate::sealing::Agreement;
+use crate::sealing::{Agreement, Trust};
 
 /// A connection, numbered by the shell; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -191,6 +191,10 @@ pub struct HostView {
     pub suites: Vec<u16>,
     /// Whether frames between it and this host are sealed.
     pub agreement: Agreement,
+    /// Whether both trust the underlay between them.
+    pub trust: Trust,
+    /// The subnets that both trust: between two addresses in them frames go in clear.
+    pub trusted: Vec<IpPrefix>,
 }
 
 /// An attachment of a container of this host to a network.
@@ -229,6 +233,17 @@ pub struct EndpointView {
     pub vni: Vni,
     /// Its host's claim on the MAC address.
     pub claim: Claim,
+}
+
+/// Why an external VXLAN endpoint cannot be declared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum VtepError {
+    /// There is no such network.
+    #[error("there is no such network")]
+    UnknownNetwork,
+    /// The frames of the network are sealed, and external endpoints know nothing of that.
+    #[error("the frames of the network are sealed")]
+    Sealed,
 }
 
 /// An external VXLAN endpoint.

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use engine::types::{Claim, NetworkId, PortId};
 
-use super::{AllocError, AllocRequest, Endpoint, EndpointView, Mesh, Output, RequestId, Target, VtepView};
+use super::{
+    AllocError, AllocRequest, Endpoint, EndpointView, Mesh, Output, RequestId, Target, VtepError, VtepView,
+};
 use crate::records::{EndpointRecord, Given, VtepRecord};
 
 impl Mesh {
@@ -105,15 +107,21 @@ impl Mesh {
         }
     }
 
-    /// Declares an external VXLAN endpoint. False: there is no such network.
-    pub fn add_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> bool {
+    /// Declares an external VXLAN endpoint.
+    ///
+    /// # Errors
+    /// When there is no such network, or its frames are sealed.
+    pub fn add_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> Result<(), VtepError> {
         if !self.begin(now) || self.vni(network).is_none() {
-            return false;
+            return Err(VtepError::UnknownNetwork);
+        }
+        if self.is_sealed(network) {
+            return Err(VtepError::Sealed);
         }
         let record = self.store.put_vtep(&self.config.identity, &VtepRecord { network, addr });
         self.wrote(record.as_slice());
         self.settle();
-        true
+        Ok(())
     }
 
     /// Removes an external VXLAN endpoint. False: it was not declared.

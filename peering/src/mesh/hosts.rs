@@ -14,7 +14,7 @@ use super::{
 use crate::gossip::{Class, Record, Slot, kind};
 use crate::membership::MemberEvent;
 use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
-use crate::sealing::Agreement;
+use crate::sealing::{Agreement, Trust};
 
 /// A host that others tell of is met within this, or is down. The death of a member is known as soon.
 const STRANGER: Duration = Duration::from_secs(5);
@@ -88,6 +88,7 @@ impl Mesh {
         let Some((network, addr)) = vtep_of_key(key) else { return };
         if let Some(vni) = self.vni(network) {
             self.view.set_vtep(vni, addr, declared);
+            self.shut_vteps_out(network);
         }
     }
 
@@ -168,6 +169,35 @@ impl Mesh {
         self.note("encryption_differs", text + ": launch both with the same options");
     }
 
+    /// Two hosts that do not trust the same underlay are told.
+    fn compare_trust(&mut self, host: &HostView) {
+        if host.trust == Trust::Differ && self.view.trust(host.peer) != Some(Trust::Differ) {
+            let text = format!(
+                "host {} and this one do not both trust the underlay between them: frames stay sealed; launch both with the same --trusted-subnets",
+                host.nickname
+            );
+            self.note("trust_differs", text);
+        }
+    }
+
+    /// External endpoints know nothing of seals: those of a sealed network get nothing, and people are told.
+    fn shut_vteps_out(&mut self, network: NetworkId) {
+        let sealed = self.is_sealed(network);
+        let vteps = self.store.vteps().filter(|vtep| vtep.network == network);
+        let vteps: Vec<SocketAddr> = vteps.map(|vtep| vtep.addr).filter(|_| sealed).collect();
+        let name = self.view.network(network).map(|view| view.name.clone()).unwrap_or_default();
+        for addr in self.view.shut_out(network, vteps) {
+            let text =
+                format!("the external endpoint {addr} is shut out: frames of the network {name} are sealed");
+            self.note("vtep_shut_out", text);
+        }
+    }
+
+    /// Whether this host seals the frames of a network.
+    pub(super) fn is_sealed(&self, network: NetworkId) -> bool {
+        self.config.sealing.seals() || self.view.network(network).is_some_and(|view| view.encrypted)
+    }
+
     pub(super) fn show_network(&mut self, network: &NetworkRecord) {
         let range = match network.range {
             IpNet::V4(range) => Some(range),
@@ -185,6 +215,7 @@ impl Mesh {
         for vtep in self.store.vteps().filter(|vtep| vtep.network == id) {
             self.view.set_vtep(vni, vtep.addr, true);
         }
+        self.shut_vteps_out(id);
     }
 
     /// Shows a host, with its endpoints, if it is up and has introduced itself.
@@ -195,6 +226,7 @@ impl Mesh {
         let Some(view) = self.store.host(peer).map(|host| self.host_view(peer, host)) else { return };
         let known = self.view.shows_host(peer);
         self.compare_sealing(&view);
+        self.compare_trust(&view);
         self.view.show_host(view);
         if !known {
             let endpoints: Vec<EndpointRecord> = self.store.endpoints_of(peer).cloned().collect();
@@ -245,6 +277,8 @@ impl Mesh {
             noise_key: host.noise_key,
             suites: host.suites.clone(),
             agreement: self.config.sealing.with(host),
+            trust: self.config.sealing.trust(&self.config.data_addrs, host),
+            trusted: self.config.sealing.trusted_with(host),
         }
     }
 
@@ -355,6 +389,7 @@ impl Mesh {
             control_addrs: self.config.advertise.clone(),
             suites: self.config.sealing.suites.clone(),
             encryption: self.config.sealing.encryption,
+            trusted: self.config.sealing.trusted.clone(),
             networks: vec![(MESH_NETWORK, Vni::MESH)],
             targets,
         };

@@ -300,7 +300,7 @@ fn a_version_is_on_disk_before_it_leaves() {
     let conn = bench.establish(1, None);
     bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
     bench.outputs();
-    assert!(bench.mesh.add_vtep(bench.now, MESH_NETWORK, "192.0.2.9:4789".parse().unwrap()));
+    assert_eq!(bench.mesh.add_vtep(bench.now, MESH_NETWORK, "192.0.2.9:4789".parse().unwrap()), Ok(()));
     assert_eq!(bench.mesh.poll_output(), None);
     let disk = bench.mesh.poll_persist().unwrap();
     assert_eq!(bench.mesh.poll_output(), None);

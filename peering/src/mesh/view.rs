@@ -9,7 +9,7 @@ use engine::types::{NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 
 use super::{EndpointView, HostView, MeshEvent};
-use crate::sealing::Agreement;
+use crate::sealing::{Agreement, Trust};
 
 /// A network as the daemon knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct View {
     endpoints: BTreeMap<(PeerId, PortId), EndpointView>,
     networks: BTreeMap<NetworkId, NetworkView>,
     vteps: BTreeSet<(Vni, SocketAddr)>,
+    /// External endpoints of sealed networks, as it was told.
+    shut_out: BTreeSet<(NetworkId, SocketAddr)>,
     events: VecDeque<MeshEvent>,
 }
 
@@ -65,6 +67,20 @@ impl View {
     /// What two hosts do with what their containers send, as it was told of the other one.
     pub(super) fn agreement(&self, peer: PeerId) -> Option<Agreement> {
         self.hosts.get(&peer).map(|host| host.agreement)
+    }
+
+    /// Whether two hosts trust the underlay between them, as it was told of the other one.
+    pub(super) fn trust(&self, peer: PeerId) -> Option<Trust> {
+        self.hosts.get(&peer).map(|host| host.trust)
+    }
+
+    /// The external endpoints that a network shuts out are `addrs` now; gives those for which that is news.
+    pub(super) fn shut_out(&mut self, network: NetworkId, addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let now: BTreeSet<_> = addrs.into_iter().map(|addr| (network, addr)).collect();
+        let news = now.difference(&self.shut_out).map(|&(_, addr)| addr).collect();
+        self.shut_out.retain(|(of, _)| *of != network);
+        self.shut_out.extend(now);
+        news
     }
 
     /// True when the daemon knows the host as up.

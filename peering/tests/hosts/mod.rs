@@ -91,6 +91,7 @@ pub(crate) fn config(dir: &Path, index: u8, port: u16, targets: Vec<Target>) -> 
         allowed: None,
         encryption: Encryption::Auto,
         suites: Vec::new(),
+        trusted: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
         path,
         reason: None,
         agreement: None,
+        trust: None,
     }
 }
 

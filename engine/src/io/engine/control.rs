@@ -2,8 +2,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,9 @@ use nix::sys::eventfd::EventFd;
 use super::PortSnapshot;
 use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
 use crate::io::capture::{self, Place};
+use crate::io::netlink::Changes;
 use crate::io::netns::NetnsId;
-use crate::io::socket::{DataSocket, Gauge, RecvBatch};
+use crate::io::socket::{DataSocket, Gauge, RecvBatch, source_of};
 use crate::io::tap::Offloads;
 use crate::io::tunnel::Underlay;
 use crate::io::worker::{Command, PortGone};
@@ -72,6 +74,10 @@ pub(super) struct Control {
     pub(super) events: Sender<Event>,
     /// The destinations have changed since their ways were looked up.
     pub(super) ways_stale: bool,
+    /// The same of what both ends trust, and of the addresses that face it.
+    pub(super) trust_stale: bool,
+    /// The peers to which frames of sealed networks go in clear, as it was told last.
+    pub(super) in_clear: BTreeSet<PeerId>,
     pub(super) stopping: bool,
 }
 
@@ -124,10 +130,12 @@ impl Control {
                 self.networks.remove(vni);
             }
             Update::SetPeer { peer, candidates, keys, .. } => {
+                self.trust_stale = true;
                 self.paths.set_peer(now, *peer, candidates);
                 self.set_keys(*peer, keys.clone());
             }
             Update::RemovePeer { peer } => {
+                self.trust_stale = true;
                 self.paths.remove_peer(*peer);
                 self.keys.remove(peer);
                 self.keeper.iter_mut().for_each(|keeper| keeper.remove_peer(*peer));
@@ -175,7 +183,7 @@ impl Control {
 
     /// Takes over what the paths and the sessions have decided; true when that changes the tables.
     fn drain(&mut self) -> bool {
-        let paths = self.drain_path_events();
+        let paths = self.drain_path_events() | self.drain_wishes();
         let Some(keeper) = &mut self.keeper else { return paths };
         let sessions = keeper.drain(&mut self.registry);
         while let Some(event) = keeper.poll_event() {
@@ -193,11 +201,30 @@ impl Control {
             match &event {
                 Event::PathUp { peer, addr, .. } => self.set_path(*peer, Some(*addr)),
                 Event::PathDown { peer, .. } => self.set_path(*peer, None),
-                Event::PortGone { .. } | Event::SessionUp { .. } | Event::SessionDown { .. } => {}
+                Event::PortGone { .. }
+                | Event::InClear { .. }
+                | Event::SessionUp { .. }
+                | Event::SessionDown { .. } => {}
             }
             self.tell(event);
         }
         changed
+    }
+
+    /// Takes over which peers take frames in clear, and tells to whom they go so.
+    fn drain_wishes(&mut self) -> bool {
+        let wishes = self.registry.trusting_peers().into_iter();
+        let wishes: Vec<_> = wishes.map(|peer| (peer, self.paths.takes_clear(peer))).collect();
+        for (peer, takes_clear) in wishes {
+            self.registry.set_takes_clear(peer, takes_clear);
+        }
+        let in_clear = self.registry.peers_in_clear();
+        let changed: Vec<PeerId> = self.in_clear.symmetric_difference(&in_clear).copied().collect();
+        self.in_clear = in_clear;
+        for &peer in &changed {
+            self.tell(Event::InClear { peer, clear: self.in_clear.contains(&peer) });
+        }
+        !changed.is_empty()
     }
 
     fn set_path(&mut self, peer: PeerId, addr: Option<std::net::SocketAddr>) {
@@ -316,14 +343,17 @@ impl Inner {
         ports.into_iter().for_each(|port| self.port_gone(port, "its namespace has no other holder"));
     }
 
-    pub(super) fn run_control(&self, gone: &Receiver<PortGone>, underlay: Option<&Underlay>) {
+    pub(super) fn run_control(
+        &self,
+        gone: &Receiver<PortGone>,
+        (changes, underlay): (&Changes, Option<&Underlay>),
+    ) {
         let mut received = RecvBatch::new(1);
         let mut next_sweep = Instant::now() + SWEEP;
         loop {
             let timeout = self.control_timeout(next_sweep);
-            let routes = underlay.map_or(self.wake.as_fd(), AsFd::as_fd);
-            let mut ready =
-                [self.wake.as_fd(), self.socket.as_fd(), routes].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let mut ready = [self.wake.as_fd(), self.socket.as_fd(), changes.as_fd()]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             if let Err(error) = poll(&mut ready, timeout)
                 && error != nix::errno::Errno::EINTR
             {
@@ -341,6 +371,8 @@ impl Inner {
             }
             self.receive_control(&mut control, now, &mut received);
             let sweep = now >= next_sweep;
+            let changed = changes.take();
+            self.find_sources(&mut control, now, changed || sweep);
             control.run_sessions(now, &self.signals, sweep);
             control.paths.handle_timeout(now);
             self.send_all(&mut control);
@@ -350,21 +382,35 @@ impl Inner {
             }
             // A device's features change without a word, so its ways are looked up now and then.
             if let Some(underlay) = underlay {
-                self.find_ways(&mut control, underlay, sweep);
+                self.find_ways(&mut control, underlay, changed || sweep);
             }
         }
     }
 
     /// Looks up through which devices super-frames leave whole, when anything of it may have changed.
     fn find_ways(&self, control: &mut Control, underlay: &Underlay, anyhow: bool) {
-        let changed = underlay.has_changed();
-        if !std::mem::take(&mut control.ways_stale) && !changed && !anyhow {
+        if !std::mem::take(&mut control.ways_stale) && !anyhow {
             return;
         }
         let ways = underlay.ways(control.registry.destinations());
         if control.registry.set_ways(ways) {
             self.tables.store(control.registry.tables());
         }
+    }
+
+    /// Looks up which addresses of this host face those that both ends trust, when anything of it may have changed.
+    fn find_sources(&self, control: &mut Control, now: Instant, anyhow: bool) {
+        if !std::mem::take(&mut control.trust_stale) && !anyhow {
+            return;
+        }
+        let own = self.socket.local_addr().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |addr| addr.ip());
+        let candidates = control.registry.trusted_candidates().into_iter();
+        let sources = candidates.filter_map(|ip| Some((ip, source_of(own, ip)?))).collect();
+        if control.registry.set_sources(sources) {
+            control.drain_wishes();
+            self.tables.store(control.registry.tables());
+        }
+        control.paths.set_clear(now, control.registry.clear_sources());
     }
 
     fn control_timeout(&self, next_sweep: Instant) -> PollTimeout {

@@ -11,6 +11,11 @@ use super::NetlinkError;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+/// Everything that may change which way a datagram goes, and from which address.
+const GROUPS: [u32; 5] =
+    [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE];
 
 /// A subscription to what changes in one namespace.
 #[derive(Debug)]
@@ -22,7 +27,7 @@ impl Changes {
         let failed = |source| NetlinkError::Io { action: "listen for changes".to_owned(), source };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind(&SocketAddr::new(0, 0)).map_err(failed)?;
-        for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE] {
+        for group in GROUPS {
             socket.add_membership(group).map_err(failed)?;
         }
         socket.set_non_blocking(true).map_err(failed)?;

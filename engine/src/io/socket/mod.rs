@@ -10,6 +10,7 @@ mod group;
 mod holder;
 mod pool;
 mod receive;
+mod source;
 mod steering;
 mod transmit;
 
@@ -23,6 +24,7 @@ pub use group::{SocketError, SocketGroup, bind};
 pub use holder::{Holder, port_holder};
 pub use pool::pools;
 pub use receive::{Received, RecvBatch, SLOT_LEN};
+pub use source::source_of;
 pub use transmit::Transmit;
 
 use crate::io::tap::Offloads;

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::io::ethtool;
-use crate::io::netlink::{Changes, Netlink, NetlinkError};
+use crate::io::netlink::{Netlink, NetlinkError};
 use crate::offload::tunnel::Through;
 
 /// The feature of a device that segments TCP inside UDP tunnels, by its kernel name.
 const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
 
-/// The routing table of the underlay, and a bell for its changes.
+/// The routing table of the underlay.
 #[derive(Debug)]
 pub struct Underlay {
     netlink: Netlink,
-    changes: Changes,
     /// The address to send from, where it must be a certain one.
     own: Option<Ipv4Addr>,
 }
@@ -28,12 +26,7 @@ impl Underlay {
             IpAddr::V4(own) if !own.is_unspecified() => Some(own),
             _ => None,
         });
-        Ok(Underlay { netlink: Netlink::open()?, changes: Changes::subscribe()?, own })
-    }
-
-    /// True once after routes, addresses or links have changed.
-    pub fn has_changed(&self) -> bool {
-        self.changes.take()
+        Ok(Underlay { netlink: Netlink::open()?, own })
     }
 
     /// The way to each of `addrs` that leads through such a device. Call it in the namespace of the underlay.
@@ -62,12 +55,5 @@ impl Underlay {
         let name = self.netlink.link_by_index(index).ok().flatten().map(|link| link.name);
         let features = name.and_then(|name| ethtool::features(&name).ok());
         features.is_some_and(|features| features.get(TUNNEL_SEGMENTATION).copied().unwrap_or_default())
-    }
-}
-
-impl AsFd for Underlay {
-    /// Readable when [`Underlay::has_changed`] has something to say.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.changes.as_fd()
     }
 }

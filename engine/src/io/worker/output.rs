@@ -166,33 +166,55 @@ impl Output {
         batch: &Batch,
         slot: &Slot,
     ) {
-        let (ports, remotes) = switch.flood(from, vni);
+        let (ports, _) = switch.flood(from, vni);
         let (mut destinations, segments) = (0, segments(batch, slot));
         for port in ports {
             self.deliver(port, batch, slot);
             destinations += 1;
         }
-        let mut remotes = remotes.peekable();
-        if remotes.peek().is_some() {
-            self.outbox.clear();
-            let network = switch.tables().network(vni);
-            let sealed = network.is_some_and(Network::is_sealed);
-            match self.cut(switch.tables(), None, network, batch, slot) {
-                Ok(datagrams) => {
-                    for remote in remotes {
-                        self.counters.recut(segments, datagrams);
-                        self.flush(switch.tables(), (remote, source), sealed, batch);
-                        destinations += 1;
-                    }
-                }
-                Err(reason) => {
-                    // One drop stands for all hosts.
-                    self.drop_from(from, reason, segments);
-                    destinations += 1;
-                }
+        if let Some(network) = switch.tables().network(vni) {
+            let flood = (network, (from, source));
+            destinations += self.flood_remotes(switch, flood, false, batch, slot);
+            if network.is_sealed() {
+                destinations += self.flood_remotes(switch, flood, true, batch, slot);
             }
         }
         self.counters.flooded(segments, destinations);
+    }
+
+    /// Copies a frame to every host of its network that gets it sealed, or to every one that gets it in clear; gives how many
+    /// these are.
+    fn flood_remotes(
+        &mut self,
+        switch: &Switch,
+        (network, (from, source)): (&Network, (Port, SourcePort)),
+        sealed: bool,
+        batch: &Batch,
+        slot: &Slot,
+    ) -> u64 {
+        let tables = switch.tables();
+        let (_, remotes) = switch.flood(from, network.vni());
+        let mut remotes = remotes.filter(|&remote| tables.seals(network, remote) == sealed).peekable();
+        if remotes.peek().is_none() {
+            return 0;
+        }
+        self.outbox.clear();
+        match self.cut(tables, None, (network, sealed), batch, slot) {
+            Ok(datagrams) => {
+                let mut destinations = 0;
+                for remote in remotes {
+                    self.counters.recut(segments(batch, slot), datagrams);
+                    self.flush(tables, (remote, source), sealed, batch);
+                    destinations += 1;
+                }
+                destinations
+            }
+            Err(reason) => {
+                // One drop stands for all of them.
+                self.drop_from(from, reason, segments(batch, slot));
+                1
+            }
+        }
     }
 
     /// Encapsulates frames for one host and sends them, in as few sends as their sizes allow.
@@ -205,13 +227,16 @@ impl Output {
         slots: impl Iterator<Item = &'a Slot>,
     ) {
         self.outbox.clear();
-        let network = tables.network(vni);
-        let sealed = network.is_some_and(Network::is_sealed);
+        let Some(network) = tables.network(vni) else {
+            return slots
+                .for_each(|slot| self.drop_from(from, DropReason::UnknownVni, segments(batch, slot)));
+        };
+        let sealed = tables.seals(network, to.0);
         for slot in slots {
-            if !sealed && self.send_whole(tables, to, vni, batch, slot) {
+            if !sealed && self.send_whole(tables, to, network, batch, slot) {
                 continue;
             }
-            match self.cut(tables, Some(to), network, batch, slot) {
+            match self.cut(tables, Some(to), (network, sealed), batch, slot) {
                 Ok(datagrams) => self.counters.recut(segments(batch, slot), datagrams),
                 Err(reason) => self.drop_from(from, reason, segments(batch, slot)),
             }
@@ -220,15 +245,21 @@ impl Output {
     }
 
     /// Sends a super-frame uncut, behind what is in the outbox; false when it must be cut.
-    fn send_whole(&mut self, tables: &Tables, to: Route, vni: Vni, batch: &Batch, slot: &Slot) -> bool {
-        let Some(remote) = tables.remote(to.0).filter(|remote| remote.through.is_some()) else {
-            return false;
-        };
-        let Some(network) = tables.network(vni).filter(|_| slot.vnet.is_super()) else { return false };
+    fn send_whole(
+        &mut self,
+        tables: &Tables,
+        to: Route,
+        network: &Network,
+        batch: &Batch,
+        slot: &Slot,
+    ) -> bool {
+        let through = tables.remote(to.0).filter(|remote| remote.through.is_some());
+        let Some(remote) = through.filter(|_| slot.vnet.is_super()) else { return false };
         if !self.outbox.datagrams().is_empty() {
             self.flush(tables, to, false, batch);
             self.outbox.clear();
         }
+        let vni = network.vni();
         let Some(result) = self.whole.send((remote, to.1), (vni, network.mtu()), batch, slot) else {
             return false;
         };
@@ -256,12 +287,11 @@ impl Output {
         &mut self,
         tables: &Tables,
         to: Option<Route>,
-        network: Option<&Network>,
+        (network, sealed): (&Network, bool),
         batch: &Batch,
         slot: &Slot,
     ) -> Result<u64, DropReason> {
-        let network = network.ok_or(DropReason::UnknownVni)?;
-        let (vni, mtu, sealed) = (network.vni(), network.mtu(), network.is_sealed());
+        let (vni, mtu) = (network.vni(), network.mtu());
         let cut = if sealed { cut_for_sealing } else { cut };
         let mut before = self.outbox.datagrams().len();
         let mut taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;

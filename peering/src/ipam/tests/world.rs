@@ -417,6 +417,7 @@ fn host_record(n: usize, targets: Vec<TargetRecord>) -> HostRecord {
         control_addrs: Vec::new(),
         suites: Vec::new(),
         encryption: Encryption::Off,
+        trusted: Vec::new(),
         networks: Vec::new(),
         targets,
     }
