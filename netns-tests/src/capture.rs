@@ -36,6 +36,16 @@ impl Capture {
         Ok(Capture { process, file })
     }
 
+    /// Ends it and returns the packets as they are, behind each other, with the headers of the file between them.
+    pub fn stop_raw(self) -> Result<Vec<u8>> {
+        std::thread::sleep(RETIRE);
+        self.process.interrupt()?;
+        let bytes = std::fs::read(&self.file)?;
+        // Best effort: the directory goes with the topology.
+        let _ = std::fs::remove_file(&self.file);
+        Ok(bytes)
+    }
+
     /// Ends it and returns the packets as `tcpdump -vv` shows them.
     pub fn stop(self) -> Result<String> {
         self.stop_with("-vv")

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test says something over sockets")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use netns_tests::{
     Addressed, Attached, Capture, Host, IperfServer, Result, Tool, Topology, Transport, Value, anyhow,
@@ -13,8 +13,9 @@ use netns_tests::{
 const MARKER: &str = "meshnet-marker!!";
 /// Where the containers listen.
 const PORT: u16 = 7000;
-/// How tcpdump shows a VXLAN header that is one; it takes whatever comes on the port for VXLAN.
-const CLEAR: &str = "flags [I]";
+/// Names of containers that nothing else is called by.
+const WEB: &str = "lighthouse";
+const DB: &str = "breakwater";
 /// The largest packet where 1500 bytes pass below, and sealing takes 32.
 const MTU: usize = 1418;
 
@@ -39,11 +40,36 @@ fn sealed_pair(net: &Topology, options: &[&str]) -> Result<(Attached, Attached)>
     Ok((web, db))
 }
 
-/// What `host` sees on its underlay while the containers talk.
-fn overheard(net: &Topology, host: &Host, web: &Attached, db: &Attached) -> Result<String> {
-    let capture = Capture::start(host.namespace(), host.interface(), "udp port 4789", net.directory())?;
-    talk(web, db)?;
-    capture.stop_with("-vvA")
+/// Everything on the underlay of the first host, from before there are daemons until the containers have talked.
+fn overheard(net: &Topology, sealed: bool) -> Result<(Vec<u8>, Attached, Attached)> {
+    let host = net.host(0);
+    let capture = Capture::start(host.namespace(), host.interface(), "", net.directory())?;
+    let files = if sealed { secret(net, 2)? } else { Vec::new() };
+    let with = |own: &[&str], file: Option<&String>| {
+        let secret = file.map(|file| ["--secret-file".to_owned(), file.clone()]).into_iter().flatten();
+        own.iter().map(|word| (*word).to_owned()).chain(secret).collect::<Vec<_>>()
+    };
+    for (at, own) in [(0, &[][..]), (1, &["node01"])] {
+        let words = with(own, files.get(at));
+        net.host(at).launch(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
+    let (web, db) = (net.host(0).attach(WEB)?, net.host(1).attach(DB)?);
+    web.ping(&db)?;
+    talk(&web, &db)?;
+    Ok((capture.stop_raw()?, web, db))
+}
+
+/// What betrays a container: its address, as bytes and as text, and its MAC address.
+fn traces(of: &Attached) -> Result<Vec<Vec<u8>>> {
+    let IpAddr::V4(address) = of.address() else {
+        return Err(anyhow!("{} is no IPv4 address", of.address()));
+    };
+    let mac = of.mac.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<Vec<u8>, _>>()?;
+    Ok(vec![address.octets().to_vec(), address.to_string().into_bytes(), mac])
+}
+
+fn count(bytes: &[u8], what: &[u8]) -> usize {
+    bytes.windows(what.len()).filter(|window| *window == what).count()
 }
 
 /// The marker by ICMP, TCP and UDP.
@@ -89,21 +115,68 @@ fn path_kind(host: &Host) -> Result<String> {
 #[test]
 fn a_marker_is_seen_on_the_underlay_of_an_open_cluster_and_not_of_a_closed_one() -> Result<()> {
     let open = Topology::new("a marker in clear")?.hosts(2)?;
-    let (web, db) = open.web_and_db(&[])?;
-    let seen = overheard(&open, open.host(0), &web, &db)?;
-    ensure!(seen.matches(MARKER).count() >= 3 && seen.contains(CLEAR), "the test is blind: {seen:.500}");
+    let (seen, web, db) = overheard(&open, false)?;
+    // Three of ICMP, each with an answer, one of TCP, one of UDP.
+    ensure!(count(&seen, MARKER.as_bytes()) >= 8, "the test is blind: {}", count(&seen, MARKER.as_bytes()));
+    for of in [&web, &db] {
+        let [address, _, mac] = &traces(of)?[..] else { return Err(anyhow!("no traces")) };
+        ensure!(count(&seen, address) > 8 && count(&seen, mac) > 8, "the test is blind for {}", of.name());
+    }
 
     let closed = Topology::new("a marker, sealed")?.hosts(2)?;
-    let (web, db) = sealed_pair(&closed, &[])?;
-    let seen = overheard(&closed, closed.host(0), &web, &db)?;
-    ensure!(seen.matches("UDP").count() > 10, "nothing was seen: {seen:.500}");
-    // Part of it would be enough to betray the rest, and so would the addresses inside.
-    for sign in [&MARKER[..8], CLEAR, &web.address().to_string(), &db.address().to_string()] {
-        ensure!(!seen.contains(sign), "{sign:?} was seen");
+    let (seen, web, db) = overheard(&closed, true)?;
+    ensure!(seen.len() > 20_000, "nothing was seen: {} bytes", seen.len());
+    // Part of it would be enough to betray the rest.
+    let mut signs = vec![MARKER.as_bytes()[..8].to_vec(), WEB.into(), DB.into(), b"mesh0".to_vec()];
+    signs.extend([traces(&web)?, traces(&db)?].concat());
+    for sign in signs {
+        ensure!(count(&seen, &sign) == 0, "{:?} was seen", String::from_utf8_lossy(&sign));
     }
     for host in 0..2 {
         ensure!(path_kind(closed.host(host))? == "sealed", "the path of node0{} is plain", host + 1);
     }
+    Ok(())
+}
+
+#[test]
+fn a_stolen_nickname_is_a_name_and_nothing_else() -> Result<()> {
+    let net = Topology::new("a host that calls itself as another one")?.hosts(3)?;
+    let files = secret(&net, 3)?;
+    let wrong = net.directory().join("wrong").display().to_string();
+    net.host(2).run(&["secret", "generate", "--file", &wrong])?;
+    net.host(0).launch(&["--secret-file", &files[0]])?;
+    net.host(1).launch(&["node01", "--nickname", "harbour", "--secret-file", &files[1]])?;
+    let (web, db) = (net.host(0).attach("web")?, net.host(1).attach("db")?);
+    web.ping(&db)?;
+    let (near, thief) = (net.host(0), net.host(2));
+    // Without the secret it is not even heard.
+    thief.launch(&["node01", "--nickname", "harbour", "--secret-file", &wrong])?;
+    wait_until("it is refused", secs(5), || {
+        let refused = near.status()?.pointer("/control_port/refused/wrong_secret").and_then(Value::as_u64);
+        ensure!(refused > Some(0) && near.live_peers()?.len() == 1, "{refused:?}");
+        Ok(())
+    })?;
+    // With it, it is a host of that name, and gets what is for it: nothing of what is for the other one.
+    thief.stop()?;
+    thief.launch(&["node01", "--nickname", "harbour", "--secret-file", &files[2]])?;
+    near.wait("peers=2", secs(10))?;
+    let refused = near.meshnet(&["-o", "json", "rmpeer", "--force", "harbour"])?.fails_with(1)?;
+    ensure!(refused.contains("ambiguous_peer"), "{refused}");
+    let own = thief.attach("own")?;
+    own.ping(&web)?;
+    let long = |capture: Capture| -> Result<usize> {
+        Ok(capture.stop_with("-q")?.matches("UDP, length 782").count())
+    };
+    let captured = |host: &Host| {
+        let filter = format!("udp port 4789 and src host {}", near.address());
+        Capture::start(host.namespace(), host.interface(), &filter, net.directory())
+    };
+    let (there, elsewhere) = (captured(net.host(1))?, captured(thief)?);
+    // Sealed, it has 782 bytes.
+    let ping = format!("-c 5 -i 0.2 -W 2 -s 700 {}", db.address());
+    Tool::new("ping").words(&ping).inside(web.namespace()).run()?;
+    let (there, elsewhere) = (long(there)?, long(elsewhere)?);
+    ensure!(there == 5 && elsewhere == 0, "{there} frames there, {elsewhere} elsewhere");
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod far_host;
+mod hostile;
 mod noise;
 mod session;
 
