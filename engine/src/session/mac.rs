@@ -177,6 +177,12 @@ mod tests {
         let reply = keys.give(7, &jar.cookie(here), &first, [9; NONCE_LEN]).unwrap();
         assert_eq!((reply.len(), reply[0], &reply[4..8]), (COOKIE_LEN, COOKIE, &[7, 0, 0, 0][..]));
         assert!(keys.take(&reply, [0; MAC_LEN]).is_none(), "it answers another message");
+        for at in 8..reply.len() {
+            let mut bent = reply.clone();
+            bent[at] ^= 1;
+            assert!(keys.take(&bent, mac1_of(&first).unwrap()).is_none(), "byte {at}");
+            assert!(keys.take(&reply[..at], mac1_of(&first).unwrap()).is_none(), "{at} bytes");
+        }
         let cookie = keys.take(&reply, mac1_of(&first).unwrap()).unwrap();
         let second = message(Some(&cookie));
         assert!(keys.is_meant_for_us(&second) && jar.knows(here, &second) && !jar.knows(there, &second));
