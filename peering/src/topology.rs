@@ -32,8 +32,11 @@ const IDLE: &str = "idle";
 /// What a connection over the limit of one side is closed with: there are others to choose.
 const FULL: &str = "full";
 
-/// With fewer connections by choice, all connections serve to spread news.
+/// With fewer connections by choice all connections serve to spread news. Where so many others are up, one by choice
+/// suffices: whoever has just come will soon have more, and a host that a thousand were told would get the news of all
+/// of them until then.
 const PARTNERS_MIN: usize = 4;
+const MANY: usize = 8;
 
 /// The links are looked through at least this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -293,7 +296,8 @@ impl Topology {
     pub fn partners(&self) -> Vec<PeerId> {
         let spread = self.conns.values().filter(|conn| conn.nonce.is_some() && conn.is_chosen());
         let mut peers: Vec<PeerId> = spread.map(|conn| conn.peer).collect();
-        if peers.len() < PARTNERS_MIN {
+        let enough = if self.up() < MANY { PARTNERS_MIN } else { 1 };
+        if peers.len() < enough {
             return self.connected();
         }
         peers.sort_unstable();

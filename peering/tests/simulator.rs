@@ -156,6 +156,27 @@ fn a_crowd_chooses_its_connections_and_still_knows_everything() {
 }
 
 #[test]
+fn records_cross_where_hosts_are_connected_only_because_they_were_named() {
+    for seed in 0..5 {
+        let mut world = World::new(seed, 12);
+        world.partition(&[1, 2, 3, 4, 5, 11], &[6, 7, 8, 9, 10]);
+        (0..=10).for_each(|number| world.launch(number, Launch::targets(&[0])));
+        world.launch(11, Launch::targets(&[1]));
+        world.run(15 * SECOND);
+        world.crash(1, false);
+        world.restart(1);
+        let same = |world: &World| {
+            let hash = world.status(0).state_hash;
+            (1..12).all(|number| world.status(number).state_hash == hash)
+        };
+        assert!(!same(&world), "seed {seed}: host 1 writes its record anew");
+        let took = world.run_until(60 * SECOND, same);
+        world.note(&format!("the same after {took:?}"));
+        assert!(took.is_some(), "seed {seed}: the two sides meet only at host 0");
+    }
+}
+
+#[test]
 fn the_endpoints_of_a_host_that_is_down_are_suspended_and_come_back() {
     let mut world = World::new(6, 2);
     world.launch_all();

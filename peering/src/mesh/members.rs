@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use rand::seq::IteratorRandom;
-
 use super::{ConnId, Mesh};
 use crate::proto::{Members, Message, Told};
 
@@ -35,13 +33,12 @@ impl Rest {
 }
 
 impl Mesh {
-    /// Starts a comparison with a random partner, now and then.
+    /// Starts a comparison, now and then.
     pub(super) fn compare_members(&mut self) {
         if !self.rest.is_due(self.membership.hash()) {
             return;
         }
-        let partner = self.topology.partners().into_iter().choose(&mut self.rng);
-        if let Some(conn) = partner.and_then(|peer| self.topology.best(peer)) {
+        if let Some(conn) = self.anybody() {
             self.tell_members(conn, Told::Hash);
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use engine::types::PeerId;
+use rand::RngExt;
 use rand::seq::IteratorRandom;
 
 use super::budget::Budget;
@@ -16,6 +17,9 @@ const FANOUT: usize = 6;
 
 /// What one record of a range costs that has to be looked at, in bytes.
 const WALKED: usize = 32;
+
+/// One comparison in so many is with anybody who is connected, be it no partner.
+const STRANGERS: u32 = 4;
 
 /// So many other hosts are named to whoever connects: enough to go on by itself when everybody comes at once.
 const ACQUAINTANCES: usize = 8;
@@ -33,12 +37,20 @@ impl Mesh {
         self.summarise(conn);
     }
 
-    /// Starts a round of repair with a random partner.
+    /// Starts a round of repair.
     pub(super) fn compare_with_anybody(&mut self) {
-        let partner = self.topology.partners().into_iter().choose(&mut self.rng);
-        if let Some(conn) = partner.and_then(|peer| self.topology.best(peer)) {
+        if let Some(conn) = self.anybody() {
             self.summarise(conn);
         }
+    }
+
+    /// Somebody to compare with: mostly a partner, now and then any other that is connected, so that nothing rests on who
+    /// is whose partner.
+    pub(super) fn anybody(&mut self) -> Option<ConnId> {
+        let partner = self.rng.random_range(0..STRANGERS) > 0;
+        let peers = if partner { self.topology.partners() } else { self.topology.connected() };
+        let peer = peers.into_iter().choose(&mut self.rng)?;
+        self.topology.best(peer)
     }
 
     pub(super) fn handle_summary(&mut self, conn: ConnId, theirs: Summary) {

@@ -239,7 +239,7 @@ impl Topology {
         up > Self::chosen_limit(up + 1)
     }
 
-    fn up(&self) -> usize {
+    pub(super) fn up(&self) -> usize {
         self.links.values().filter(|link| !link.down).count()
     }
 

@@ -220,6 +220,21 @@ fn who_comes_when_there_is_no_room_is_sent_elsewhere_but_neighbours_are_let_in()
 }
 
 #[test]
+fn a_host_that_others_may_have_named_too_is_a_partner_only_until_there_is_another() {
+    for (known, partners) in [(30, vec![peer(9)]), (4, vec![peer(9), peer(200)])] {
+        let mut host = Host::new(100, &["node200"]);
+        let dial = host.dials()[0];
+        let named = host.establish(200, Some(dial));
+        host.topology.handle_greeted(host.now, named, 77, Purpose::Demand);
+        host.crowd(known);
+        assert_eq!(host.topology.partners(), [peer(200)], "there is nobody else");
+        let chosen = host.establish(9, None);
+        host.topology.handle_greeted(host.now, chosen, 77, Purpose::Chosen);
+        assert_eq!(host.topology.partners(), partners, "{known} are up");
+    }
+}
+
+#[test]
 fn a_peer_without_room_is_not_pressed_and_shows_no_failure() {
     let mut host = Host::new(100, &[]);
     host.crowd(200);
