@@ -311,6 +311,9 @@ pub(crate) struct Path {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Dataplane {
     pub(crate) workers: Vec<Worker>,
+    /// What takes handshakes and probes.
+    #[serde(default)]
+    pub(crate) control: ControlSocket,
     pub(crate) ports: Vec<Port>,
     /// Segments and control datagrams dropped, by reason.
     pub(crate) drops: BTreeMap<String, u64>,
@@ -318,6 +321,16 @@ pub(crate) struct Dataplane {
     pub(crate) offloads: Vec<Offload>,
     /// Interfaces with our alias that belong to no port of this daemon and to no running daemon.
     pub(crate) unclaimed: Vec<Unclaimed>,
+}
+
+/// The socket for handshakes and probes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ControlSocket {
+    /// Memory that datagrams waiting in it take, in bytes, and how much they may take.
+    pub(crate) socket_queued_bytes: u32,
+    pub(crate) socket_buffer_bytes: u32,
+    /// Datagrams for which it had no room.
+    pub(crate) kernel_drops: u32,
 }
 
 /// What became of every segment: `in + copies + recut = out + drops` at rest.

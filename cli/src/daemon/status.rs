@@ -19,8 +19,8 @@ use super::ports::Intent;
 use super::wiring::PathState;
 use crate::failure::Failure;
 use crate::shape::{
-    Attachment, Conservation, ControlPort, Dataplane, Listed, Offload, Path, Peer, Port, Status, Unclaimed,
-    Worker,
+    Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, Offload, Path, Peer, Port,
+    Status, Unclaimed, Worker,
 };
 
 /// How many events of its own the daemon remembers.
@@ -105,8 +105,10 @@ impl Daemon {
         let state = peer.peer_id.parse().ok().and_then(|id| paths.get(&id));
         let (path, reason) = match state {
             Some(PathState::Up { addr, mtu }) => {
-                let kind = self.path_kind(&peer.peer_id).to_owned();
-                (Some(Path { address: *addr, kind, mtu: *mtu }), self.session_fault(&peer.peer_id))
+                let kind = self.path_kind(&peer.peer_id);
+                // Frames in clear want no session.
+                let fault = self.session_fault(&peer.peer_id).filter(|_| kind == "sealed");
+                (Some(Path { address: *addr, kind: kind.to_owned(), mtu: *mtu }), fault)
             }
             Some(PathState::Down { reason }) => (None, Some(reason.clone())),
             None => (
@@ -148,6 +150,7 @@ impl Daemon {
         listed.sort_by(|a, b| (&a.container, &a.network).cmp(&(&b.container, &b.network)));
         Dataplane {
             workers: snapshot.workers.iter().zip(&snapshot.sockets).map(worker).collect(),
+            control: control(&snapshot.control_socket),
             ports: listed,
             drops: drops(snapshot.total.drops()),
             conservation: conservation(&snapshot.forwarded),
@@ -282,6 +285,14 @@ fn worker((counted, socket): (&Snapshot, &SocketLoad)) -> Worker {
         super_frames_whole: counted.super_frames_whole,
         super_frames_joined: counted.super_frames_joined,
         drops: drops(counted.drops()),
+        socket_queued_bytes: socket.queued_bytes,
+        socket_buffer_bytes: socket.buffer_bytes,
+        kernel_drops: socket.dropped,
+    }
+}
+
+fn control(socket: &SocketLoad) -> ControlSocket {
+    ControlSocket {
         socket_queued_bytes: socket.queued_bytes,
         socket_buffer_bytes: socket.buffer_bytes,
         kernel_drops: socket.dropped,

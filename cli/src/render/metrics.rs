@@ -49,6 +49,11 @@ fn host(out: &mut Exposition, status: &Status) {
     for (reason, count) in &status.control_port.refused {
         out.sample(&[("reason", reason)], *count);
     }
+    out.counter(
+        "meshnet_handshake_kernel_drops_total",
+        "Handshakes and probes for which their socket had no room.",
+    );
+    out.sample(&[], status.dataplane.control.kernel_drops);
 }
 
 /// One number of a worker for one way.

@@ -98,6 +98,8 @@ pub struct EngineSnapshot {
     pub ports: Vec<PortSnapshot>,
     /// The data socket of each worker, as the kernel sees it.
     pub sockets: Vec<SocketLoad>,
+    /// The socket for handshakes and probes.
+    pub control_socket: SocketLoad,
     /// What the underlay socket was granted and refused.
     pub socket_offloads: Offloads,
 }
@@ -159,6 +161,7 @@ impl Engine {
             tables,
             workers,
             counters: Arc::new(Counters::new()),
+            gauge: control_socket.gauge()?,
             socket: control_socket,
             wake,
             signals,
@@ -291,8 +294,9 @@ impl Engine {
         // A kernel that does not tell leaves zeros.
         let sockets =
             self.inner.workers.iter().map(|worker| worker.gauge.read().unwrap_or_default()).collect();
+        let control_socket = self.inner.gauge.read().unwrap_or_default();
         let socket_offloads = self.inner.offloads.clone();
-        EngineSnapshot { workers, forwarded, total, ports, sockets, socket_offloads }
+        EngineSnapshot { workers, forwarded, total, ports, sockets, control_socket, socket_offloads }
     }
 }
 

@@ -284,15 +284,24 @@ impl Registry {
         changed
     }
 
+    /// What [`Registry::set_sources`] was told last.
+    pub fn sources(&self) -> &BTreeMap<IpAddr, IpAddr> {
+        &self.sources
+    }
+
     /// The addresses from which frames in clear are taken, also on sealed networks: both hosts trust them and the address
     /// of this host that faces them. One that several hosts have must be trusted with all of them.
     pub fn clear_sources(&self) -> BTreeSet<IpAddr> {
-        let mut trusted = self.trusted_candidates();
-        trusted.retain(|&ip| {
-            let mut claimants = self.peers.values().filter(|peer| peer.has(ip));
-            claimants.all(|peer| self.is_clear(peer, ip))
-        });
-        trusted
+        if self.sources.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut clear = BTreeMap::new();
+        for peer in self.peers.values() {
+            for ip in peer.candidates.iter().map(SocketAddr::ip) {
+                *clear.entry(ip).or_insert(true) &= self.is_clear(peer, ip);
+            }
+        }
+        clear.into_iter().filter(|&(_, clear)| clear).map(|(ip, _)| ip).collect()
     }
 
     /// The peers to which frames go in clear, also those of sealed networks.
@@ -338,7 +347,7 @@ impl Registry {
 
     /// How many peers have `ip` among their candidates.
     fn claimants_of(&self, ip: IpAddr) -> usize {
-        self.peers.values().filter(|peer| peer.has(ip)).count()
+        self.peers.values().filter(|peer| peer.candidates.iter().any(|addr| addr.ip() == ip)).count()
     }
 
     fn peer_changed(&mut self, peer: PeerId) {
@@ -536,11 +545,5 @@ impl Registry {
 
     fn is_present(&self, vni: Vni) -> bool {
         self.networks.get(&vni).is_some_and(|network| network.mtu.is_some())
-    }
-}
-
-impl PeerState {
-    fn has(&self, ip: IpAddr) -> bool {
-        self.candidates.iter().any(|addr| addr.ip() == ip)
     }
 }

@@ -6,13 +6,13 @@ use std::fmt::Write;
 use engine::rate::Rate;
 
 use super::super::Table;
-use crate::shape::{Conservation, Dataplane, Offload, Port, Worker};
+use crate::shape::{Conservation, ControlSocket, Dataplane, Offload, Port, Worker};
 
 /// All of them that are not empty, a blank line between two.
 pub(super) fn tables(dataplane: &Dataplane) -> String {
     let tables = [
         ports(&dataplane.ports),
-        workers(&dataplane.workers),
+        workers(&dataplane.workers, &dataplane.control),
         books(&dataplane.conservation),
         drops(dataplane),
         offloads(dataplane),
@@ -102,7 +102,7 @@ fn given(port: &Port) -> Flow {
     }
 }
 
-fn workers(workers: &[Worker]) -> String {
+fn workers(workers: &[Worker], control: &ControlSocket) -> String {
     let mut table = Table::new(&[&["WORKER"][..], &Flow::TITLES].concat());
     for (number, worker) in workers.iter().enumerate() {
         for flow in ways(worker) {
@@ -111,11 +111,13 @@ fn workers(workers: &[Worker]) -> String {
         }
     }
     let mut sockets = Table::new(&["WORKER", "SOCKET QUEUE", "OF", "KERNEL DROPS"]);
+    let mut socket = |name: &str, queued: u32, buffer: u32, drops: u32| {
+        sockets.row([name, &format!("{queued} bytes"), &format!("{buffer} bytes"), &drops.to_string()]);
+    };
     for (number, w) in workers.iter().enumerate() {
-        let bytes = |bytes: u32| format!("{bytes} bytes");
-        let (queued, buffer) = (bytes(w.socket_queued_bytes), bytes(w.socket_buffer_bytes));
-        sockets.row([&number.to_string(), &queued, &buffer, &w.kernel_drops.to_string()]);
+        socket(&number.to_string(), w.socket_queued_bytes, w.socket_buffer_bytes, w.kernel_drops);
     }
+    socket("control", control.socket_queued_bytes, control.socket_buffer_bytes, control.kernel_drops);
     format!("{table}\n{sockets}")
 }
 

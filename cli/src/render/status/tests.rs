@@ -1,5 +1,7 @@
 use super::*;
-use crate::shape::{Conservation, ControlPort, Offload, Path, Port, Sealing, Unclaimed, Worker};
+use crate::shape::{
+    Conservation, ControlPort, ControlSocket, Offload, Path, Port, Sealing, Unclaimed, Worker,
+};
 
 fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
     Peer {
@@ -60,6 +62,11 @@ pub(crate) fn example() -> Status {
         }],
         dns: None,
         dataplane: Dataplane {
+            control: ControlSocket {
+                socket_buffer_bytes: 425_984,
+                kernel_drops: 3,
+                ..ControlSocket::default()
+            },
             workers: vec![Worker { port_frames_in: 3, port_bytes_in: 300, ..Worker::default() }],
             ports: vec![Port {
                 port: "01".repeat(8),

@@ -43,6 +43,7 @@ pub(super) struct Inner {
     /// Counts what the control socket drops.
     pub(super) counters: Arc<Counters>,
     pub(super) socket: DataSocket,
+    pub(super) gauge: Gauge,
     /// Wakes the control thread: a port is gone, a session is wanted, a deadline has moved, or it shall stop.
     pub(super) wake: Arc<EventFd>,
     pub(super) signals: Arc<Signals>,
@@ -404,8 +405,10 @@ impl Inner {
             return;
         }
         let own = self.socket.local_addr().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |addr| addr.ip());
+        let known = if anyhow { BTreeMap::new() } else { control.registry.sources().clone() };
+        let source = |ip| known.get(&ip).copied().or_else(|| source_of(own, ip));
         let candidates = control.registry.trusted_candidates().into_iter();
-        let sources = candidates.filter_map(|ip| Some((ip, source_of(own, ip)?))).collect();
+        let sources = candidates.filter_map(|ip| Some((ip, source(ip)?))).collect();
         if control.registry.set_sources(sources) {
             control.drain_wishes();
             self.tables.store(control.registry.tables());
