@@ -116,6 +116,8 @@ pub(crate) mod code {
     pub(crate) const CANCELLED: &str = "cancelled";
     /// The container has an interface of that name.
     pub(crate) const IFNAME_IN_USE: &str = "ifname_in_use";
+    /// Another host with the key of this one was there before.
+    pub(crate) const CLONE: &str = "clone";
     /// There is no such network.
     pub(crate) const UNKNOWN_NETWORK: &str = "unknown_network";
     /// External endpoints cannot take part in the network: its frames are sealed.

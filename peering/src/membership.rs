@@ -4,19 +4,20 @@
 //! down, so that a host that returns is believed at once. Reports of other hosts carry the bump they know, and the
 //! higher one counts.
 
+mod compare;
+mod datagram;
+mod member;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use engine::types::PeerId;
-use foca::{AccumulatingRuntime, Foca, OwnedNotification, PostcardCodec, State, Timer, TimerToken};
+use foca::{AccumulatingRuntime, Foca, PostcardCodec, State, Timer, TimerToken};
 use rand::rngs::StdRng;
-use serde::{Deserialize, Serialize};
 
 use crate::mesh::PeerState;
-use crate::proto;
+use member::{MemberId, config, event_of, state_of};
 use watch::{Step, Watch};
 
 /// A datagram of this module is never longer, in bytes: it fits a QUIC datagram on a path of 1200 bytes.
@@ -104,20 +105,6 @@ impl Membership {
         if !self.left {
             let _refused = self.foca.announce(MemberId { peer: peer.0, bump: 0 }, &mut self.runtime);
             self.absorb(now);
-        }
-    }
-
-    /// Tells `peer` that it is suspected, if it is, so that it can deny it. The suspicion may be older than the
-    /// news of it, which are told only a few times.
-    pub fn confront(&mut self, peer: PeerId) {
-        let known = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);
-        let Some(suspect) = known.filter(|member| member.state() == State::Suspect) else { return };
-        // An old incarnation of this host says nothing about it; the message is only about the other.
-        let (src, dst) = (self.foca.identity().clone(), suspect.id().clone());
-        let header = foca::Header { src, src_incarnation: 0, dst, message: foca::Message::Gossip };
-        let one_update = 1_u16.to_be_bytes();
-        if let (Ok(header), Ok(update)) = (postcard::to_allocvec(&header), postcard::to_allocvec(suspect)) {
-            self.datagrams.push_back((peer, [&header[..], &one_update, &update].concat()));
         }
     }
 
@@ -253,116 +240,6 @@ impl Membership {
         self.foca.num_members()
     }
 
-    fn readdress(&mut self, header: &foca::Header<MemberId>, payload: &[u8], peer: PeerId) {
-        let known = self.foca.iter_membership_state().find(|member| member.id().peer == peer.0);
-        let Some(dst) = known.map(|member| member.id().clone()) else { return };
-        let header = foca::Header { dst, ..header.clone() };
-        if let Ok(mut bytes) = postcard::to_allocvec(&header) {
-            bytes.extend_from_slice(payload);
-            self.datagrams.push_back((peer, bytes));
-        }
-    }
-
-    /// True for a message that only spreads news: anybody may have it.
-    pub fn is_news(bytes: &[u8]) -> bool {
-        Self::header(bytes).is_some_and(|(header, _)| header.message == foca::Message::Gossip)
-    }
-
-    /// True for a message that is worth a connection of its own: a probe, or what belongs to one.
-    pub fn is_worth_a_connection(bytes: &[u8]) -> bool {
-        Self::header(bytes).is_some_and(|(header, _)| {
-            !matches!(header.message, foca::Message::Gossip | foca::Message::TurnUndead | foca::Message::Feed)
-        })
-    }
-
-    /// True for the answer to a question.
-    pub fn is_answer(bytes: &[u8]) -> bool {
-        Self::header(bytes).is_some_and(|(header, _)| matches!(header.message, foca::Message::Ack(_)))
-    }
-
-    /// The same news for somebody else; none if `peer` is not known.
-    pub fn redirect(&self, bytes: &[u8], peer: PeerId) -> Option<Vec<u8>> {
-        let (header, payload) = Self::header(bytes)?;
-        let known = self.foca.iter_members().find(|member| member.id().peer == peer.0)?;
-        let header = foca::Header { dst: known.id().clone(), ..header };
-        let mut bytes = postcard::to_allocvec(&header).ok()?;
-        bytes.extend_from_slice(payload);
-        Some(bytes)
-    }
-
-    fn header(bytes: &[u8]) -> Option<(foca::Header<MemberId>, &[u8])> {
-        postcard::take_from_bytes(bytes).ok()
-    }
-
-    /// A hash of who is alive, this host included: equal where the same hosts are taken for alive in the same starts.
-    pub fn hash(&self) -> u64 {
-        let own = digest(self.foca.identity());
-        let others = self.foca.iter_members().map(|member| digest(member.id()));
-        others.fold(own, u64::wrapping_add)
-    }
-
-    /// Everybody, this host included, for [`Self::merge`] elsewhere.
-    pub fn members(&self) -> Vec<proto::Member> {
-        let MemberId { peer, bump } = *self.foca.identity();
-        let own = proto::Member { peer: PeerId(peer), bump, denials: 0, state: 0 };
-        let others = self.foca.iter_membership_state().map(|member| proto::Member {
-            peer: PeerId(member.id().peer),
-            bump: member.id().bump,
-            denials: member.incarnation(),
-            state: match member.state() {
-                State::Alive => 0,
-                State::Suspect => 1,
-                State::Down => 2,
-            },
-        });
-        others.chain([own]).collect()
-    }
-
-    /// What another host knows of everybody. It is not told on: every host compares with others itself.
-    pub fn merge(&mut self, now: Instant, members: &[proto::Member]) {
-        if self.left {
-            return;
-        }
-        self.outlive(now, members);
-        let known: BTreeMap<[u8; 16], (u64, u16, State)> = self
-            .foca
-            .iter_membership_state()
-            .map(|member| (member.id().peer, (member.id().bump, member.incarnation(), member.state())))
-            .collect();
-        let own = self.foca.identity().clone();
-        // What an earlier start of this host was taken for does not matter any more.
-        let others = members.iter().filter(|member| member.peer.0 != own.peer || member.bump == own.bump);
-        let news = others.filter_map(|member| {
-            let state = match member.state {
-                0 => State::Alive,
-                1 => State::Suspect,
-                2 => State::Down,
-                _ => return None,
-            };
-            let old = known.get(&member.peer.0);
-            let news = old.is_none_or(|(bump, denials, held)| {
-                member.bump > *bump
-                    || (member.bump == *bump && is_news(*held, *denials, state, member.denials))
-            });
-            let id = MemberId { peer: member.peer.0, bump: member.bump };
-            news.then(|| foca::Member::new(id, member.denials, state))
-        });
-        let news: Vec<_> = news.collect();
-        let _refused = self.foca.apply_many(news.into_iter(), false, &mut self.runtime);
-        self.absorb(now);
-    }
-
-    /// A start of this host that it does not remember, since its disk is lost, is known elsewhere: the next one is above
-    /// it, or nobody would hear this host.
-    fn outlive(&mut self, now: Instant, members: &[proto::Member]) {
-        let own = self.foca.identity().clone();
-        let starts = members.iter().filter(|member| member.peer.0 == own.peer).map(|member| member.bump);
-        if let Some(last) = starts.max().filter(|last| *last > own.bump) {
-            self.raise(now, last.saturating_add(1));
-            self.events.push_back(MemberEvent::Rejoined(self.foca.identity().bump));
-        }
-    }
-
     /// How often the usual time this host waits before it judges others.
     fn width(&self) -> u32 {
         1 + self.doubt / DOUBT_STEP
@@ -410,19 +287,9 @@ impl Membership {
         let patience = WATCH_ANSWER * self.width();
         while let Some(step) = self.watch.poll(now, patience) {
             match step {
-                Step::Ask(peer) => self.ask(peer),
+                Step::Ask(peer) => self.ask(peer, 0),
                 Step::Suspect(peer) => self.suspect(now, peer),
             }
-        }
-    }
-
-    /// Asks a host whether it is there; [`Self::is_answer`] recognizes what it says.
-    pub fn ask(&mut self, peer: PeerId) {
-        let known = self.foca.iter_members().find(|member| member.id().peer == peer.0);
-        let Some(dst) = known.map(|member| member.id().clone()) else { return };
-        let (src, message) = (self.foca.identity().clone(), foca::Message::Ping(0));
-        if let Ok(bytes) = postcard::to_allocvec(&foca::Header { src, src_incarnation: 0, dst, message }) {
-            self.datagrams.push_back((peer, bytes));
         }
     }
 
@@ -473,81 +340,6 @@ impl Membership {
             // Probe periods stay as they are, so the library has nothing to refuse.
             let _unchanged = self.foca.set_config(config(size));
         }
-    }
-}
-
-/// A member: the host, and how often it began anew.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct MemberId {
-    peer: [u8; 16],
-    bump: u64,
-}
-
-impl foca::Identity for MemberId {
-    type Addr = [u8; 16];
-
-    fn renew(&self) -> Option<Self> {
-        Some(MemberId { peer: self.peer, bump: self.bump.saturating_add(1) })
-    }
-
-    fn addr(&self) -> Self::Addr {
-        self.peer
-    }
-
-    fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        self.bump > adversary.bump
-    }
-}
-
-fn config(members: usize) -> foca::Config {
-    let size = u32::try_from(members).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-    let mut config = foca::Config::new_lan(size);
-    config.probe_period = PROBE_PERIOD;
-    config.suspect_to_down_after = config.suspect_to_down_after.min(SUSPICION_MAX);
-    // Hosts compare all they know with each other once a second, and connections to hosts that are down are tried anyway.
-    config.periodic_announce = None;
-    config.periodic_announce_to_down_members = None;
-    config.max_packet_size = NonZeroUsize::new(MAX_DATAGRAM).unwrap_or(config.max_packet_size);
-    config
-}
-
-/// The order of what may be said of one start of a host.
-fn is_news(held: State, held_denials: u16, state: State, denials: u16) -> bool {
-    match (held, state) {
-        (State::Down, _) => false,
-        (_, State::Down) => true,
-        (State::Alive, State::Suspect) => denials >= held_denials,
-        _ => denials > held_denials,
-    }
-}
-
-/// Peer ids are hashes already: their bytes and the bump, mixed as in the finalizer of splitmix64.
-fn digest(id: &MemberId) -> u64 {
-    let (low, high) = id.peer.split_at(8);
-    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    let mut z = word(low) ^ word(high).rotate_left(32) ^ id.bump.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-fn state_of(state: State) -> PeerState {
-    match state {
-        State::Alive => PeerState::Alive,
-        State::Suspect => PeerState::Suspect,
-        State::Down => PeerState::Down,
-    }
-}
-
-fn event_of(notification: OwnedNotification<MemberId>) -> Option<MemberEvent> {
-    match notification {
-        OwnedNotification::MemberUp(id) => Some(MemberEvent::Up(PeerId(id.peer))),
-        OwnedNotification::MemberDown(id) => Some(MemberEvent::Down(PeerId(id.peer))),
-        OwnedNotification::Rejoin(id) => Some(MemberEvent::Rejoined(id.bump)),
-        OwnedNotification::Rename(..)
-        | OwnedNotification::Active
-        | OwnedNotification::Idle
-        | OwnedNotification::Defunct => None,
     }
 }
 

@@ -160,7 +160,7 @@ impl Mesh {
             budgets: BTreeMap::new(),
             repairs: Repairs::new(now),
             rest: Rest::default(),
-            clones: Clones::default(),
+            clones: Clones::new(now),
             refused: BTreeSet::new(),
             refusals: Refusals::default(),
             seen: BTreeMap::new(),
@@ -192,14 +192,16 @@ impl Mesh {
         if !self.begin(now) {
             return self.outbox.push(Output::Close { conn, reason: "stopped".to_owned() });
         }
-        if !self.topology.handle_established(now, conn, peer, dial, remote) {
-            // One target less is unresolved: a founding may wait for just that.
-            self.refresh_own_host();
-        } else if let Some(reason) = self.barred(peer) {
+        self.topology.handle_established(now, conn, peer, dial, remote);
+        if let Some(reason) = self.barred(peer) {
             self.turn_away(conn, (peer, remote), dial, &reason);
-        } else {
+        } else if !self.turns_away(conn, peer, dial.is_some()) {
             self.budgets.insert(conn, Budget::new(now));
             self.say_hello(conn);
+        }
+        if peer == self.me {
+            // One target less is unresolved: a founding may wait for just that.
+            self.refresh_own_host();
         }
         self.settle();
     }
@@ -230,15 +232,20 @@ impl Mesh {
         self.budgets.remove(&conn);
         let peer = self.topology.far_end(conn).map(|(peer, ..)| peer);
         match peer {
+            Some(peer) if peer == self.me => self.handle_own_closed(conn, reason),
             Some(peer) if greeting::is_refusal(reason) => {
                 self.topology.handle_refused(now, conn, reason);
                 self.count_bar(reason);
                 self.note_refusal(peer, reason);
+                if clones::is_clone(reason) {
+                    self.become_clone(reason);
+                }
             }
-            Some(_) | None => self.topology.handle_closed(now, conn, reason),
-        }
-        if clones::is_clone(reason) {
-            self.become_clone(reason);
+            Some(peer) => {
+                self.topology.handle_closed(now, conn, reason);
+                self.forget_where_it_was(peer, reason);
+            }
+            None => {}
         }
         self.forget_trials_of(conn);
         self.settle();
@@ -394,7 +401,7 @@ impl Mesh {
         }
         match Message::decode(bytes) {
             Ok(Message::Hello(hello)) => self.handle_hello(conn, peer, ready, &hello),
-            Ok(message) if ready => self.dispatch(conn, peer, message),
+            Ok(message) if ready && self.clones.oneself().is_none() => self.dispatch(conn, peer, message),
             // A host that waits for the second hello of a founder that gives way hears nothing else.
             Ok(_) => {}
             Err(_) => self.malformed += 1,
@@ -406,8 +413,8 @@ impl Mesh {
         self.membership.heard(self.now, peer);
         match message {
             Message::Swim(bytes) => {
-                if Membership::is_answer(&bytes) {
-                    self.refuse_clones_of(conn);
+                if let Some(question) = Membership::answer(&bytes) {
+                    self.refuse_clones_of(conn, peer, question);
                 }
                 self.membership.handle_datagram(self.now, peer, &bytes);
             }
@@ -428,6 +435,9 @@ impl Mesh {
     fn tick(&mut self) {
         self.waiting.expire(self.now);
         self.cease_to_be_clone();
+        if self.clones.oneself().is_some() {
+            return;
+        }
         self.tell_removals();
         self.look_at_members();
         self.refresh_own_host();
@@ -520,6 +530,9 @@ impl Mesh {
 
     /// Sends over the connection to a peer, or keeps the message until there is one.
     fn send(&mut self, peer: PeerId, message: &Message) {
+        if self.clones.oneself().is_some() {
+            return;
+        }
         let bytes = message.encode();
         let datagram = matches!(message, Message::Swim(_));
         match self.topology.best(peer) {

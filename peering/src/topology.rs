@@ -6,6 +6,7 @@
 
 mod backoff;
 mod link;
+mod oneself;
 mod target;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +19,7 @@ use rand::rngs::StdRng;
 use crate::mesh::{ConnId, DialId, DialTarget, Target, TargetState, TargetStatus};
 use crate::proto::Purpose;
 use link::Link;
+pub(crate) use oneself::ONESELF;
 use target::Aim;
 
 /// Connections made within this time of each other were dialled at the same time.
@@ -75,6 +77,8 @@ pub struct Topology {
     look_at: Instant,
     /// When the neighbours on the ring are looked for again.
     ring_at: Instant,
+    /// This host is a clone: nobody needs its connections.
+    waiting: bool,
     actions: VecDeque<Action>,
 }
 
@@ -86,6 +90,8 @@ struct Conn {
     /// What it is for to this side, and to the other.
     wish: Purpose,
     theirs: Purpose,
+    /// The target that led here, of an attempt at one.
+    named: Option<Target>,
     since: Instant,
     used: Instant,
     /// The far end's, once it has greeted and both agreed to talk.
@@ -111,11 +117,12 @@ impl Topology {
             dial_count: 0,
             look_at: now,
             ring_at: now + RING,
+            waiting: false,
             actions: VecDeque::new(),
         }
     }
 
-    /// A connection to `peer` stands. False: it is closed again, because it leads to this host itself.
+    /// A connection to `peer` stands.
     pub fn handle_established(
         &mut self,
         now: Instant,
@@ -123,7 +130,7 @@ impl Topology {
         peer: PeerId,
         dial: Option<DialId>,
         remote: SocketAddr,
-    ) -> bool {
+    ) {
         let ours = dial.and_then(|dial| self.dials.remove(&dial).map(|made| (dial, made)));
         let named = self.targets().any(|(_, answered)| answered == Some(peer));
         let wish = match &ours {
@@ -132,17 +139,19 @@ impl Topology {
             None => Purpose::Demand,
         };
         let (dialled, theirs) = (dial.is_some(), Purpose::Demand);
-        let entry = Conn { peer, remote, dialled, wish, theirs, since: now, used: now, nonce: None };
+        let named = ours.as_ref().and_then(|(_, made)| match &made.target {
+            DialTarget::Named(target) => Some(target.clone()),
+            DialTarget::Addr { .. } => None,
+        });
+        let entry = Conn { peer, remote, dialled, wish, theirs, named, since: now, used: now, nonce: None };
         self.conns.insert(conn, entry);
         if let Some((dial, made)) = ours {
             self.dial_answered(now, dial, &made.target, peer);
         }
-        if peer == self.me {
-            self.close(conn, "self");
-            return false;
+        // Nobody else has the key of this host; it may be named often.
+        if peer != self.me {
+            self.cap_connections(peer);
         }
-        self.cap_connections(peer);
-        true
     }
 
     /// Both sides of a connection agreed to talk; the far end runs under `nonce`, and wants the connection for `theirs`.
@@ -154,7 +163,7 @@ impl Topology {
         if let Some(link) = self.links.get_mut(&peer) {
             link.reason = None;
         }
-        self.replace_older_starts(conn, peer, nonce);
+        self.replace_older_starts(peer, nonce);
         self.judge(peer);
         self.follow_targets(now);
         self.make_room(conn);
@@ -171,9 +180,20 @@ impl Topology {
 
     /// A connection to an earlier or other start of `peer`, one that does not run under `nonce`.
     pub fn earlier_start(&self, peer: PeerId, nonce: u64) -> Option<ConnId> {
-        let others =
-            self.conns.iter().filter(|(_, conn)| conn.peer == peer && conn.nonce.is_some_and(|n| n != nonce));
-        others.max_by_key(|(id, conn)| (conn.since, **id)).map(|(id, _)| *id)
+        let others = self.earlier_starts(peer, nonce);
+        others.max_by_key(|(id, conn)| (conn.since, *id)).map(|(id, _)| id)
+    }
+
+    fn earlier_starts(&self, peer: PeerId, nonce: u64) -> impl Iterator<Item = (ConnId, &Conn)> {
+        let all = self.conns.iter().map(|(id, conn)| (*id, conn));
+        all.filter(move |(_, conn)| conn.peer == peer && conn.nonce.is_some_and(|other| other != nonce))
+    }
+
+    /// True when a connection comes from where an earlier start of `peer` is: no two hosts that live have one address and port,
+    /// nor do two behind one translator of addresses.
+    pub fn is_where_it_was(&self, conn: ConnId, peer: PeerId, nonce: u64) -> bool {
+        let Some(remote) = self.conns.get(&conn).map(|conn| conn.remote) else { return false };
+        self.earlier_starts(peer, nonce).any(|(_, older)| older.remote == remote)
     }
 
     /// True when some connection has stood for so long.
@@ -245,7 +265,7 @@ impl Topology {
         self.follow_targets(now);
         self.dial_targets(now);
         if self.look_at <= now {
-            self.look_at = now + LOOK;
+            self.look_at = now + self.look();
             self.trim(now);
             self.choose(now);
         }
@@ -363,12 +383,8 @@ impl Topology {
         self.targets_refused(now, peer, reason);
     }
 
-    fn replace_older_starts(&mut self, newest: ConnId, peer: PeerId, nonce: u64) {
-        let older = |id: ConnId, conn: &Conn| {
-            id != newest && conn.peer == peer && conn.nonce.is_some_and(|other| other != nonce)
-        };
-        let old: Vec<ConnId> =
-            self.conns.iter().filter(|(id, conn)| older(**id, conn)).map(|(id, _)| *id).collect();
+    fn replace_older_starts(&mut self, peer: PeerId, nonce: u64) {
+        let old: Vec<ConnId> = self.earlier_starts(peer, nonce).map(|(id, _)| id).collect();
         for conn in old {
             self.close(conn, "replaced");
         }

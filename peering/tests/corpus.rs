@@ -11,8 +11,11 @@ mod program;
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the fuzz targets")]
 mod targets;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use peering::gossip::kind::{ENDPOINT, FLOOR, HOST, NETWORK, REMOVAL, VTEP};
+use peering::proto::{MAX_VERSION as VERSION, Message};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -48,6 +51,25 @@ fn alter(data: &mut Vec<u8>, rng: &mut StdRng) {
         _ if at < data.len() => data[at] = rng.random(),
         _ => {}
     }
+}
+
+/// The kinds of the entries of a corpus: its files begin with an envelope.
+fn kinds(corpus: &str) -> BTreeSet<u16> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus);
+    let entries = std::fs::read_dir(corpus).expect("a corpus");
+    let entries = entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    entries.filter_map(|data| Some(u16::from_le_bytes(*data.first_chunk()?))).collect()
+}
+
+#[test]
+fn every_kind_has_an_entry() {
+    let empty = |kind: u16| [&kind.to_le_bytes()[..], &VERSION.to_le_bytes(), &[0; 4]].concat();
+    let known = |kind: &u16| !matches!(Message::decode(&empty(*kind)), Ok(Message::Unknown { .. }));
+    let messages: BTreeSet<u16> = (0..=u16::MAX).filter(known).collect();
+    assert!(messages.contains(&1) && !messages.contains(&0), "{messages:?}");
+    assert_eq!(messages.difference(&kinds("message")).collect::<Vec<_>>(), [&0; 0], "messages without one");
+    let records = BTreeSet::from([HOST, ENDPOINT, VTEP, NETWORK, REMOVAL, FLOOR]);
+    assert_eq!(records.difference(&kinds("record")).collect::<Vec<_>>(), [&0; 0], "records without one");
 }
 
 #[test]

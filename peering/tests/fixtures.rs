@@ -79,6 +79,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         boot_nonce: u64::MAX,
         nickname: "node01".to_owned(),
         purpose: Purpose::Chosen,
+        standing_ms: 86_400_000,
     };
     let member = Member { peer: PeerId([1; 16]), bump: 3 << 16, denials: 2, state: 1 };
     let members = Members { hash: u64::MAX, told: Told::All, members: vec![member] };

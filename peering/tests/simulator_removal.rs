@@ -11,19 +11,6 @@ use sim::{Launch, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Hosts that agree, each with one container.
-fn cluster(seed: u64, hosts: usize) -> World {
-    let mut world = World::new(seed, hosts);
-    world.launch_all();
-    world.assert_agreement();
-    for number in 0..hosts {
-        let request = world.attach(number, &[]);
-        world.run_until(10 * SECOND, |world| world.answer(request).is_some()).expect("an address");
-    }
-    world.assert_agreement();
-    world
-}
-
 fn names(world: &World, at: usize) -> Vec<String> {
     let peers = world.status(at).peers.into_iter();
     peers.map(|peer| peer.nickname).collect()
@@ -47,7 +34,7 @@ fn wait_until_down(world: &mut World, at: usize, of: usize) {
 #[test]
 fn a_dead_host_is_removed_by_several_at_once_and_forgotten_everywhere() {
     for seed in 0..10 {
-        let mut world = cluster(seed, 5);
+        let mut world = World::cluster(seed, 5, 1);
         world.crash(4, true);
         for at in 0..2 {
             wait_until_down(&mut world, at, 4);
@@ -68,7 +55,7 @@ fn a_dead_host_is_removed_by_several_at_once_and_forgotten_everywhere() {
 #[test]
 fn a_live_host_is_removed_by_force_only_and_comes_back_with_its_containers() {
     for seed in 0..10 {
-        let mut world = cluster(seed, 4);
+        let mut world = World::cluster(seed, 4, 1);
         assert_eq!(world.remove_peer(1, "host2", false), Err(RemoveError::Alive("host2".to_owned())));
         assert_eq!(world.remove_peer(1, "host1", true), Err(RemoveError::Oneself("host1".to_owned())));
         assert_eq!(world.remove_peer(1, "host9", true), Err(RemoveError::Unknown("host9".to_owned())));
@@ -90,7 +77,7 @@ fn a_live_host_is_removed_by_force_only_and_comes_back_with_its_containers() {
 #[test]
 fn a_removed_host_returns_with_an_old_disk_or_none_and_brings_nothing_back() {
     for seed in 0..20 {
-        let mut world = cluster(seed, 4);
+        let mut world = World::cluster(seed, 4, 1);
         let doomed = world.attach(1, &[]);
         world.run(5 * SECOND);
         world.crash(3, seed % 2 == 0);
@@ -111,7 +98,7 @@ fn a_removed_host_returns_with_an_old_disk_or_none_and_brings_nothing_back() {
 #[test]
 fn a_host_cut_off_is_removed_and_learns_it_when_the_wire_is_mended() {
     for seed in 0..20 {
-        let mut world = cluster(seed, 5);
+        let mut world = World::cluster(seed, 5, 1);
         world.partition(&[0, 1, 2], &[3, 4]);
         wait_until_down(&mut world, 0, 3);
         wait_until_down(&mut world, 1, 4);
@@ -152,7 +139,7 @@ fn a_host_that_joins_late_learns_of_removals() {
 #[test]
 fn a_revoked_host_is_cut_off_everywhere_at_once_and_stays_so() {
     for seed in 0..10 {
-        let mut world = cluster(seed, 5);
+        let mut world = World::cluster(seed, 5, 1);
         assert_eq!(world.revoke_peer(1, "host1"), Err(RemoveError::Oneself("host1".to_owned())));
         assert_eq!(world.revoke_peer(1, "host9"), Err(RemoveError::Unknown("host9".to_owned())));
         assert_eq!(world.revoke_peer(1, "host4"), Ok(true));
@@ -183,7 +170,7 @@ fn a_revoked_host_is_cut_off_everywhere_at_once_and_stays_so() {
 
 #[test]
 fn a_host_that_was_away_learns_of_a_revocation_before_it_believes_the_revoked() {
-    let mut world = cluster(3, 4);
+    let mut world = World::cluster(3, 4, 1);
     world.partition(&[0, 1], &[2, 3]);
     world.run(SECOND);
     assert_eq!(world.revoke_peer(0, "host3"), Ok(true));

@@ -5,17 +5,14 @@ mod sim;
 
 use std::time::Duration;
 
-use peering::mesh::{LeaveError, RequestId};
+use peering::mesh::LeaveError;
 use sim::{Launch, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Hosts with two containers each, whose space is spread.
 fn cluster(seed: u64, hosts: usize) -> World {
-    let mut world = World::new(seed, hosts);
-    world.launch_all();
-    let requests: Vec<RequestId> = (0..hosts * 2).map(|n| world.attach(n % hosts, &[])).collect();
-    let got = |world: &World| requests.iter().all(|r| world.answer(*r).is_some_and(Result::is_ok));
-    assert!(world.run_until(20 * SECOND, got).is_some(), "seed {seed}");
+    let mut world = World::cluster(seed, hosts, 2);
     world.run(5 * SECOND);
     world
 }

@@ -11,17 +11,6 @@ use sim::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn cluster(seed: u64, hosts: usize) -> World {
-    let mut world = World::new(seed, hosts);
-    world.launch_all();
-    world.assert_agreement();
-    for number in 0..hosts {
-        attach(&mut world, number);
-    }
-    world.assert_agreement();
-    world
-}
-
 fn attach(world: &mut World, number: usize) -> RequestId {
     let request = world.attach(number, &[]);
     while world.answer(request).is_none() {
@@ -51,7 +40,7 @@ fn endpoints(world: &World, number: usize) -> usize {
 fn births_and_deaths_leave_a_bounded_number_of_records() {
     // `MESHNET_BIRTHS=10000` takes minutes.
     let births = std::env::var("MESHNET_BIRTHS").ok().and_then(|text| text.parse().ok()).unwrap_or(900);
-    let mut world = cluster(1, 3);
+    let mut world = World::cluster(1, 3, 1);
     let mut most = (0, 0);
     for round in 0..births / 100 {
         churn(&mut world, round % 3, 100);
@@ -72,7 +61,7 @@ fn births_and_deaths_leave_a_bounded_number_of_records() {
 #[test]
 fn a_tombstone_waits_for_a_host_that_is_away_until_it_returns_or_is_removed() {
     for removed in [false, true] {
-        let mut world = cluster(2, 4);
+        let mut world = World::cluster(2, 4, 1);
         world.crash(3, false);
         churn(&mut world, 0, 200);
         world.run(30 * SECOND);
@@ -97,7 +86,7 @@ fn a_tombstone_waits_for_a_host_that_is_away_until_it_returns_or_is_removed() {
 #[test]
 fn an_old_snapshot_brings_nothing_back() {
     for (seed, of) in [(3, 1), (4, 0), (5, 2)] {
-        let mut world = cluster(seed, 3);
+        let mut world = World::cluster(seed, 3, 1);
         let doomed: Vec<RequestId> = (0..80).map(|_| attach(&mut world, 0)).collect();
         world.run(5 * SECOND);
         let snapshot = world.hosts[of].disk.clone();

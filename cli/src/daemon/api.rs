@@ -187,6 +187,7 @@ fn not_removed(error: &RemoveError) -> Failure {
         RemoveError::Ambiguous { .. } => failure.hint("name it by its peer id"),
         RemoveError::Oneself(_) => failure.hint("run it on another host, or use `meshnet stop` here"),
         RemoveError::Alive(_) => failure.hint("stop it first, or remove it with --force: it will come back"),
+        RemoveError::Clone(_) => failure.hint("run it on another host, or stop one of the two"),
         RemoveError::Stopping => failure,
     }
 }

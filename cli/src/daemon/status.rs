@@ -20,7 +20,7 @@ use super::wiring::PathState;
 use crate::failure::Failure;
 use crate::shape::{
     Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, Offload, Path, Peer, Port,
-    Status, Unclaimed, Worker,
+    Status, Unclaimed, Warning, Worker,
 };
 
 /// How many events of its own the daemon remembers.
@@ -72,6 +72,12 @@ impl Daemon {
 
     fn join(&self, (mesh, start): (MeshStatus, u64), dataplane: Dataplane) -> Status {
         let events = self.events(mesh.events);
+        let clone = mesh.clone_of.map(|other| Warning {
+            kind: "clone".to_owned(),
+            message: format!(
+                "this host is a clone: {other}; it writes nothing and gives no addresses while that one runs"
+            ),
+        });
         let control = self.peering.port_counters();
         Status {
             version: self.hello.version.clone(),
@@ -95,7 +101,7 @@ impl Daemon {
                 foreign: control.foreign,
                 refused: mesh.refused,
             },
-            warnings: self.warnings(),
+            warnings: self.warnings().into_iter().chain(clone).collect(),
             events,
         }
     }

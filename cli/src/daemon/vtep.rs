@@ -18,6 +18,7 @@ impl Daemon {
 
     /// Declares a VTEP; one that is declared already is fine.
     pub(super) async fn add_vtep(&self, vtep: &Vtep) -> Result<(), Failure> {
+        self.refuse_when_clone().await?;
         let network = self.network_id(&vtep.network)?;
         self.peering.add_vtep(network, vtep.address).await.map_err(|error| match error {
             VtepError::UnknownNetwork => {
@@ -37,8 +38,16 @@ impl Daemon {
 
     /// Removes a VTEP; one that is not declared is fine.
     pub(super) async fn remove_vtep(&self, vtep: &Vtep) -> Result<(), Failure> {
+        self.refuse_when_clone().await?;
         let network = self.network_id(&vtep.network)?;
         self.peering.remove_vtep(network, vtep.address).await;
         Ok(())
+    }
+
+    /// A clone that waits writes nothing, and nobody would hear of it.
+    async fn refuse_when_clone(&self) -> Result<(), Failure> {
+        let Some(other) = self.peering.clone_of().await else { return Ok(()) };
+        Err(Failure::new(code::CLONE, format!("this host is a clone: {other}"))
+            .hint("run it on another host, or stop one of the two"))
     }
 }

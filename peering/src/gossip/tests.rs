@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::types::{IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
-use proptest::prelude::*;
 
 use super::record::Draft;
 use super::*;
@@ -15,6 +14,10 @@ use crate::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
     TargetRecord, VtepRecord,
 };
+
+mod merge;
+mod removal;
+mod repair;
 
 fn identity(n: u8) -> Identity {
     Identity::generate([n; 32]).unwrap()
@@ -69,6 +72,51 @@ fn draft(who: u8, kind: u16, class: Class, major: u64, minor: u64, key: u8, payl
     let (deleted, version) = (payload.is_empty(), 1);
     let minor = if class == Class::Shared { 0 } else { minor };
     Draft { kind, version, class, deleted, major, minor, key: &[key], payload }.sign(&identity(who)).unwrap()
+}
+
+fn merged(records: &[Arc<Record>]) -> RecordStore {
+    let mut store = RecordStore::new(PeerId([0; 16]));
+    records.iter().for_each(|record| drop(store.insert(record.bytes())));
+    store
+}
+
+/// One round of repair, as two hosts make it. Returns how many bytes it took.
+fn repair(a: &mut RecordStore, b: &mut RecordStore) -> usize {
+    if a.full_hash() == b.full_hash() {
+        return 0;
+    }
+    let mut bytes = 0;
+    // The steps of one side are answered by the other, in turn.
+    let (mut steps, mut flipped) = (vec![a.step(Range::ALL)], false);
+    while !steps.is_empty() {
+        let (teller, hearer) = if flipped { (&mut *b, &mut *a) } else { (&mut *a, &mut *b) };
+        let mut next = Vec::new();
+        for step in steps {
+            match step {
+                Step::Parts(parts) => {
+                    bytes += Message::Ranges(vec![(*parts).clone()]).encode().len();
+                    next.extend(hearer.compare_parts(&parts));
+                }
+                Step::Lines(digest) => {
+                    bytes += Message::Digest(digest.clone()).encode().len();
+                    let Difference { send, want } = hearer.compare(&digest);
+                    bytes += Message::Pull(want.clone()).encode().len();
+                    for record in teller.pull(&want) {
+                        bytes += record.bytes().len();
+                        hearer.insert(record.bytes());
+                    }
+                    for record in send {
+                        bytes += record.bytes().len();
+                        if let Merge::Dead(over) | Merge::Older(over) = teller.insert(record.bytes()) {
+                            hearer.insert(over.bytes());
+                        }
+                    }
+                }
+            }
+        }
+        (steps, flipped) = (next, !flipped);
+    }
+    bytes
 }
 
 #[test]
@@ -260,374 +308,4 @@ fn a_store_survives_its_disk_in_the_next_incarnation() {
     assert_eq!(RecordStore::restore(me.peer_id(), &[]).err(), Some(StoreError::Malformed));
     assert_eq!(RecordStore::restore(me.peer_id(), &[9]).err(), Some(StoreError::Version(9)));
     assert_eq!(RecordStore::restore(me.peer_id(), &[1, 1, 1, 3, 0]).err(), Some(StoreError::Malformed));
-}
-
-fn removal(peer: PeerId, incarnation: u64) -> RemovalRecord {
-    RemovalRecord { peer, incarnation, cause: Cause::Command, nickname: "gone".to_owned() }
-}
-
-#[test]
-fn what_a_removed_host_wrote_is_dead_in_any_order() {
-    let (me, other) = (identity(1), identity(2));
-    let mut theirs = RecordStore::new(other.peer_id());
-    let records = [
-        theirs.put_host(&other, &host("gone")).unwrap(),
-        theirs.put_endpoint(&other, &endpoint(1, 1, 1)).unwrap(),
-        theirs.put_network(&other, &network("mesh")).unwrap(),
-    ];
-    let mut store = RecordStore::new(me.peer_id());
-    records.iter().for_each(|record| drop(store.insert(record.bytes())));
-    assert!(!store.removed(other.peer_id()) && store.members().eq([other.peer_id()]));
-    let highest = store.highest_incarnation(other.peer_id());
-    let gone = store.put_removal(&me, &removal(other.peer_id(), highest)).unwrap();
-    assert_eq!(store.put_removal(&me, &removal(other.peer_id(), highest)), None, "done");
-    assert!(store.removed(other.peer_id()) && store.members().next().is_none());
-    assert_eq!(store.take_dropped().len(), 2);
-    assert_eq!(store.networks().count(), 1, "shared records outlive their writer");
-    assert_eq!(store.insert(records[0].bytes()), Merge::Dead(gone.clone()));
-
-    let mut late = RecordStore::new(identity(3).peer_id());
-    for record in [&gone, &records[1], &records[2], &records[0]] {
-        late.insert(record.bytes());
-    }
-    assert_eq!(late.full_hash(), store.full_hash());
-    let again = RecordStore::restore(me.peer_id(), &store.save().unwrap()).unwrap();
-    assert!(again.removed(other.peer_id()));
-    assert_eq!(again.full_hash(), store.full_hash());
-}
-
-#[test]
-fn a_removed_host_comes_back_above_its_removal_with_what_it_owns() {
-    let (me, other) = (identity(1), identity(2));
-    let mut theirs = RecordStore::new(other.peer_id());
-    theirs.put_host(&other, &host("back"));
-    theirs.put_endpoint(&other, &endpoint(1, 1, 1));
-    theirs.put_endpoint(&other, &endpoint(2, 2, 1));
-    theirs.delete_endpoint(&other, PortId([2; 8]));
-    let mut store = RecordStore::new(me.peer_id());
-    let own = store.put_host(&me, &host("me")).unwrap();
-    theirs.insert(own.bytes());
-    let gone = store.put_removal(&me, &removal(other.peer_id(), theirs.incarnation())).unwrap();
-    assert!(!theirs.is_removed_itself());
-    assert!(matches!(theirs.insert(gone.bytes()), Merge::Accepted { .. }));
-    assert!(theirs.is_removed_itself());
-    let news = theirs.come_back(&other);
-    assert!(!theirs.is_removed_itself());
-    assert_eq!(theirs.take_dropped(), [own], "what it does not own it pulls again");
-    assert_eq!(news.len(), 2, "its tombstone is as dead as the rest");
-    for record in &news {
-        assert!(matches!(store.insert(record.bytes()), Merge::Accepted { .. }));
-    }
-    assert!(!store.removed(other.peer_id()));
-    assert_eq!(store.endpoints().count(), 1);
-    let farther = removal(other.peer_id(), store.highest_incarnation(other.peer_id()));
-    assert!(store.put_removal(&me, &farther).is_some(), "it can be removed again");
-    assert_eq!(store.endpoints().count(), 0);
-}
-
-/// What a host does to get rid of its tombstones, when all others hold what it wrote.
-fn sweep(store: &mut RecordStore, me: &Identity) -> Vec<Arc<Record>> {
-    let floor = store.own_version();
-    let mut news = store.rewrite(me);
-    news.extend(store.put_floor(me, floor));
-    news
-}
-
-#[test]
-fn tombstones_go_under_a_floor_and_what_they_deleted_stays_dead() {
-    let (me, other) = (identity(1), identity(2));
-    let mut store = RecordStore::new(me.peer_id());
-    let kept = store.put_endpoint(&me, &endpoint(1, 1, 1)).unwrap();
-    let doomed = store.put_endpoint(&me, &endpoint(2, 2, 1)).unwrap();
-    let snapshot = store.save().unwrap();
-    let mut peer = RecordStore::new(other.peer_id());
-    peer.insert(kept.bytes());
-    peer.insert(doomed.bytes());
-    let late = merged(&[kept.clone(), doomed.clone()]);
-    let gone = store.delete_endpoint(&me, PortId([2; 8])).unwrap();
-    peer.insert(gone.bytes());
-    assert_eq!(store.own_weight(), (1, 1));
-
-    let floor = store.own_version();
-    for record in store.rewrite(&me) {
-        peer.insert(record.bytes());
-    }
-    let upto = store.own_version();
-    assert_eq!(peer.holding(me.peer_id(), upto), store.holding(me.peer_id(), upto));
-    assert_ne!(late.holding(me.peer_id(), upto), store.holding(me.peer_id(), upto));
-    let raised = store.put_floor(&me, floor).unwrap();
-    peer.insert(raised.bytes());
-    assert_eq!(store.own_weight(), (0, 1));
-    assert_eq!(peer.len(), 2, "the endpoint that lives, and the floor");
-    assert_eq!(peer.insert(doomed.bytes()), Merge::Dead(raised.clone()));
-    assert_eq!(peer.insert(gone.bytes()), Merge::Dead(raised.clone()));
-
-    let mut late = late;
-    repair(&mut late, &mut peer);
-    assert_eq!(late.full_hash(), store.full_hash(), "a host that was away");
-    let mut again = RecordStore::restore(me.peer_id(), &snapshot).unwrap();
-    repair(&mut again, &mut peer);
-    for record in again.reassert(&me) {
-        assert!(matches!(peer.insert(record.bytes()), Merge::Accepted { .. }));
-    }
-    assert_eq!(again.full_hash(), peer.full_hash(), "its own disk of before: what it owns it says again");
-    assert_eq!(again.endpoints().count(), 2);
-}
-
-#[test]
-fn a_floor_must_be_below_its_own_record_and_have_no_key() {
-    let draft = |deleted, major, key: &[u8], payload: &[u8]| {
-        let class = Class::Owner;
-        Draft { kind: kind::FLOOR, version: 9, class, deleted, major, minor: 0, key, payload }
-            .sign(&identity(1))
-    };
-    let payload = [[3, 0, 0, 0, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0, 0, 0]].concat();
-    for wrong in
-        [draft(true, 4, b"", &payload), draft(false, 4, b"k", &payload), draft(false, 4, b"", &payload[1..])]
-    {
-        assert_eq!(wrong.unwrap_err(), RecordError::Floor);
-    }
-    assert_eq!(draft(false, 3, b"", &payload).unwrap_err(), RecordError::Floor);
-    let floor = draft(false, 4, b"", &[&payload[..], b"of another time"].concat()).unwrap();
-    assert_eq!(floor.floor(), Some(Version { incarnation: 3, sequence: 7 }));
-}
-
-#[test]
-fn ten_thousand_births_and_deaths_leave_a_bounded_store() {
-    let me = identity(1);
-    let mut store = RecordStore::new(me.peer_id());
-    let mut peer = RecordStore::new(identity(2).peer_id());
-    let mut most = 0;
-    for n in 0..10_000_u32 {
-        let mut born = endpoint(1, 1, 1);
-        born.port = PortId((u64::from(n) << 8).to_le_bytes());
-        let mut news = vec![store.put_endpoint(&me, &born).unwrap()];
-        news.extend(store.delete_endpoint(&me, born.port));
-        if store.own_weight().0 >= 64 {
-            news.extend(sweep(&mut store, &me));
-        }
-        news.into_iter().for_each(|record| drop(peer.insert(record.bytes())));
-        most = most.max(peer.len());
-    }
-    assert_eq!(peer.full_hash(), store.full_hash());
-    assert!(most <= 66, "{most} records at once");
-}
-
-#[test]
-fn a_removal_is_never_taken_back() {
-    let peer = identity(2).peer_id();
-    let draft_to = |major, deleted, key: &[u8]| {
-        let (class, payload) = (Class::Shared, b"".as_slice());
-        Draft { kind: kind::REMOVAL, version: 9, class, deleted, major, minor: 0, key, payload }
-            .sign(&identity(1))
-    };
-    let draft = |deleted, key| draft_to(3, deleted, key);
-    assert_eq!(
-        draft_to(REVOKED - 1, false, &peer.0).unwrap_err(),
-        RecordError::Removal,
-        "nobody could come back, and nobody has said so"
-    );
-    assert_eq!(draft_to(REVOKED, false, &peer.0).unwrap().removes(), Some((peer, REVOKED)));
-    assert_eq!(draft(true, &peer.0).unwrap_err(), RecordError::Removal);
-    assert_eq!(draft(false, &peer.0[1..]).unwrap_err(), RecordError::Removal);
-    let removal = draft(false, &peer.0).unwrap();
-    assert_eq!((removal.removes(), removal.body()), (Some((peer, 3)), &Body::Opaque));
-}
-
-#[test]
-fn digests_cover_every_slot_once() {
-    let me = identity(1);
-    let mut store = RecordStore::new(me.peer_id());
-    for n in 0..20u64 {
-        let mut endpoint = endpoint(1, 1, 1);
-        endpoint.port = PortId(n.to_le_bytes());
-        store.put_endpoint(&me, &endpoint);
-    }
-    let whole = &store.digest(Range::ALL);
-    let half = Digest { last: whole.lines[9].slot, lines: whole.lines[..5].to_vec(), ..whole.clone() };
-    let difference = store.compare(&half);
-    assert_eq!(difference.send.len(), 5, "only slots in the range are missing there");
-    assert!(difference.want.is_empty());
-    assert_eq!(store.compare(whole), Difference::default());
-}
-
-/// One round of repair, as two hosts make it. Returns how many bytes it took.
-fn repair(a: &mut RecordStore, b: &mut RecordStore) -> usize {
-    if a.full_hash() == b.full_hash() {
-        return 0;
-    }
-    let mut bytes = 0;
-    // The steps of one side are answered by the other, in turn.
-    let (mut steps, mut flipped) = (vec![a.step(Range::ALL)], false);
-    while !steps.is_empty() {
-        let (teller, hearer) = if flipped { (&mut *b, &mut *a) } else { (&mut *a, &mut *b) };
-        let mut next = Vec::new();
-        for step in steps {
-            match step {
-                Step::Parts(parts) => {
-                    bytes += Message::Ranges(vec![(*parts).clone()]).encode().len();
-                    next.extend(hearer.compare_parts(&parts));
-                }
-                Step::Lines(digest) => {
-                    bytes += Message::Digest(digest.clone()).encode().len();
-                    let Difference { send, want } = hearer.compare(&digest);
-                    bytes += Message::Pull(want.clone()).encode().len();
-                    for record in teller.pull(&want) {
-                        bytes += record.bytes().len();
-                        hearer.insert(record.bytes());
-                    }
-                    for record in send {
-                        bytes += record.bytes().len();
-                        if let Merge::Dead(over) | Merge::Older(over) = teller.insert(record.bytes()) {
-                            hearer.insert(over.bytes());
-                        }
-                    }
-                }
-            }
-        }
-        (steps, flipped) = (next, !flipped);
-    }
-    bytes
-}
-
-/// A store with so many live records of so many hosts, of a kind that is cheap to make.
-fn crowded(hosts: u8, each: u8) -> RecordStore {
-    let mut store = RecordStore::new(PeerId([0; 16]));
-    for who in 1..=hosts {
-        for key in 0..each {
-            store.insert(draft(who, 901, Class::Owner, 1, u64::from(key), key, b"a fact").bytes());
-        }
-    }
-    store
-}
-
-#[test]
-fn a_round_of_repair_costs_little_when_little_differs() {
-    let (mut a, mut b) = (crowded(40, 100), crowded(40, 100));
-    assert_eq!(repair(&mut a, &mut b), 0);
-    let whole: usize = a.all().map(|record| record.bytes().len()).sum();
-    for (n, extra) in [1_u8, 5, 20].into_iter().enumerate() {
-        for key in 0..extra {
-            let news = draft(77, 901, Class::Owner, 2 + n as u64, u64::from(key), key, b"news");
-            if key % 2 == 0 {
-                a.insert(news.bytes())
-            } else {
-                b.insert(news.bytes())
-            };
-        }
-        let bytes = repair(&mut a, &mut b);
-        assert_eq!(a.full_hash(), b.full_hash());
-        let each = bytes / usize::from(extra);
-        assert!(each < 3_500 && bytes < whole / 8, "{extra} differ: {bytes} bytes, all records have {whole}");
-    }
-    let mut empty = RecordStore::new(PeerId([9; 16]));
-    let bytes = repair(&mut empty, &mut a);
-    assert_eq!(empty.full_hash(), a.full_hash());
-    assert!(bytes < whole * 3 / 2, "{bytes} to tell {whole}");
-}
-
-#[test]
-fn hashes_of_ranges_follow_every_change() {
-    let mut store = crowded(3, 40);
-    let (full, live) = (store.full_hash(), store.live_hash());
-    let more = draft(1, 901, Class::Owner, 2, 1, 200, b"more");
-    store.insert(more.bytes());
-    assert_ne!(store.full_hash(), full);
-    assert_ne!(store.live_hash(), live);
-    assert_eq!(store.drop_slot(more.slot()), Some(more.clone()));
-    assert_eq!((store.full_hash(), store.live_hash()), (full, live));
-    store.insert(draft(1, 901, Class::Owner, 2, 2, 200, b"").bytes());
-    assert_ne!(store.full_hash(), full, "a tombstone is repaired too");
-    assert_eq!(store.live_hash(), live, "but it is not live");
-    for depth in 0..=MAX_DEPTH {
-        let all = (0..1_u32 << (4 * depth)).map(|prefix| Range { depth, prefix: prefix as u16 });
-        let bounds: Vec<_> = all.map(Range::bounds).collect();
-        assert_eq!((bounds[0].0, bounds[bounds.len() - 1].1), (Slot([0; 16]), Slot([0xff; 16])));
-        let next = |slot: Slot| u128::from_be_bytes(slot.0).wrapping_add(1).to_be_bytes();
-        assert!(bounds.windows(2).all(|pair| next(pair[0].1) == pair[1].0.0), "no gap, no overlap");
-    }
-}
-
-fn any_removal() -> impl Strategy<Value = Arc<Record>> {
-    (1u8..4, 1u8..4, 1u64..3).prop_map(|(who, whom, major)| {
-        let (key, class) = (identity(whom).peer_id().0, Class::Shared);
-        Draft {
-            kind: kind::REMOVAL,
-            version: 1,
-            class,
-            deleted: false,
-            major,
-            minor: 0,
-            key: &key,
-            payload: b"",
-        }
-        .sign(&identity(who))
-        .unwrap()
-    })
-}
-
-/// Floors of one owner rise with their versions, as an honest owner writes them.
-fn any_floor() -> impl Strategy<Value = Arc<Record>> {
-    (1u8..4, 1u64..3, 1u64..4).prop_map(|(who, major, minor)| {
-        let payload = [major.to_le_bytes(), (minor - 1).to_le_bytes()].concat();
-        let (kind, class) = (kind::FLOOR, Class::Owner);
-        Draft { kind, version: 1, class, deleted: false, major, minor, key: &[], payload: &payload }
-            .sign(&identity(who))
-            .unwrap()
-    })
-}
-
-fn any_record() -> impl Strategy<Value = Arc<Record>> {
-    prop_oneof![6 => any_fact(), 1 => any_removal(), 2 => any_floor()]
-}
-
-fn any_fact() -> impl Strategy<Value = Arc<Record>> {
-    let kinds = prop_oneof![Just((900u16, Class::Shared)), Just((901, Class::Owner))];
-    (kinds, 1u8..4, 1u64..3, 1u64..3, 0u8..2, 0usize..3).prop_map(
-        |((kind, class), who, major, minor, key, payload)| {
-            draft(who, kind, class, major, minor, key, &b"ab"[..payload])
-        },
-    )
-}
-
-fn merged(records: &[Arc<Record>]) -> RecordStore {
-    let mut store = RecordStore::new(PeerId([0; 16]));
-    records.iter().for_each(|record| drop(store.insert(record.bytes())));
-    store
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn the_order_of_arrival_does_not_matter(
-        records in proptest::collection::vec(any_record(), 0..12).prop_shuffle(),
-        again in any::<proptest::sample::Index>(),
-    ) {
-        let mut other = records.clone();
-        other.reverse();
-        if !other.is_empty() {
-            other.push(records[again.index(records.len())].clone());
-        }
-        let (a, b) = (merged(&records), merged(&other));
-        prop_assert_eq!(a.full_hash(), b.full_hash());
-        let ipam = Ipam::new(PeerId([0; 16]), [0; 32]);
-        prop_assert_eq!(state_hash(&a, &ipam), state_hash(&b, &ipam));
-    }
-
-    #[test]
-    fn one_exchange_of_digests_makes_two_hosts_equal(
-        left in proptest::collection::vec(any_record(), 0..12),
-        right in proptest::collection::vec(any_record(), 0..12),
-    ) {
-        let (mut a, mut b) = (merged(&left), merged(&right));
-        repair(&mut a, &mut b);
-        prop_assert_eq!(a.full_hash(), b.full_hash());
-    }
-
-    #[test]
-    fn any_bytes_are_taken_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let mut store = RecordStore::new(PeerId([0; 16]));
-        prop_assert!(matches!(store.insert(&bytes), Merge::Invalid(_)));
-    }
 }

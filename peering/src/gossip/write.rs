@@ -1,5 +1,6 @@
 //! What this host writes: its own records under its clock, and shared ones above what it has seen.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use engine::types::PortId;
@@ -83,6 +84,15 @@ impl RecordStore {
             Body::Endpoint(endpoint) => Some(endpoint),
             _ => None,
         })
+    }
+
+    /// Where a start of this host that it does not remember said it is.
+    pub fn recalled_at(&self) -> Option<SocketAddr> {
+        let mut addrs = self.overtaken.values().filter_map(|record| match record.body() {
+            Body::Host(host) => host.control_addrs.first().copied(),
+            _ => None,
+        });
+        addrs.next()
     }
 
     /// Writes this host's records again, above everything that was seen of it: what it has stays, what it

@@ -206,6 +206,11 @@ impl Peering {
         self.read(|mesh, _| mesh.endpoints()).await
     }
 
+    /// Another host has the key of this one and was there before: where, as the host that saw both says it.
+    pub async fn clone_of(&self) -> Option<String> {
+        self.read(|mesh, _| mesh.clone_of().map(str::to_owned)).await
+    }
+
     /// Messages that could not be read since the start.
     pub async fn malformed(&self) -> u64 {
         self.read(|mesh, _| mesh.malformed()).await

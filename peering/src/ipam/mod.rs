@@ -246,7 +246,7 @@ impl Ipam {
             }
             Err(reason) => {
                 self.roll_back(&reason);
-                self.unwritten.refused(now);
+                self.unwritten.refused(now, !self.removed.is_empty());
             }
         }
     }

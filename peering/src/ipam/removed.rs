@@ -24,11 +24,7 @@ impl Ipam {
         } else {
             self.removed.insert(peer, taken_by);
             self.absence.remove(peer);
-            for network in self.state.networks.values_mut() {
-                self.dirty |= network.local.release_peer(peer);
-            }
-            self.forget_claims_at(peer);
-            self.take_over();
+            self.bury_removed();
         }
         self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, taken_by));
         self.progress(now);
@@ -49,6 +45,17 @@ impl Ipam {
             }
         }
         touched
+    }
+
+    /// What removed hosts had here is free, and what falls to this host is its own.
+    pub(super) fn bury_removed(&mut self) {
+        for peer in self.removed.keys().copied().collect::<Vec<_>>() {
+            for network in self.state.networks.values_mut() {
+                self.dirty |= network.local.release_peer(peer);
+            }
+            self.forget_claims_at(peer);
+        }
+        self.take_over();
     }
 
     /// Takes the units of removed hosts that fall to this one.

@@ -244,6 +244,14 @@ impl Ipam {
         }
     }
 
+    /// Ends every request that somebody waits for.
+    pub fn refuse_all(&mut self, now: Instant, error: &AllocError) {
+        for pending in self.pending.iter_mut().filter(|pending| pending.request.is_some()) {
+            pending.refused = Some(error.clone());
+        }
+        self.progress(now);
+    }
+
     /// Requests of one network that want any address, and have none.
     pub(super) fn hungry(&self, network: NetworkId) -> Vec<(PortId, String)> {
         let hungry = self.pending.iter().map(|pending| &pending.what);

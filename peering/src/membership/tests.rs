@@ -1,6 +1,9 @@
+//! Two hosts that exchange datagrams.
+
 use rand::SeedableRng;
 
 use super::*;
+use crate::proto;
 
 struct Pair {
     now: Instant,

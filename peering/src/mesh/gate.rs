@@ -28,6 +28,7 @@ impl Mesh {
         if !self.begin(now) {
             return Err(RemoveError::Stopping);
         }
+        self.refuse_when_clone()?;
         let peer = match (self.peer_named(name), name.parse()) {
             (Err(RemoveError::Unknown(_)), Ok(peer)) => peer,
             (named, _) => named?,

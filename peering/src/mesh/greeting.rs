@@ -4,7 +4,7 @@ use engine::types::PeerId;
 
 use super::clones::is_clone;
 use super::gate::bar_of;
-use super::{ConnId, Mesh, Output, PeerState};
+use super::{ConnId, Mesh, PeerState};
 use crate::ipam::Meeting;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message, Purpose, Told};
 use crate::records::ClusterId;
@@ -30,8 +30,9 @@ impl Mesh {
             boot_nonce: self.config.boot_nonce,
             nickname: self.config.nickname.clone(),
             purpose: self.topology.wish(conn),
+            standing_ms: self.standing_for(conn),
         };
-        self.outbox.push(Output::Transmit { conn, bytes: Message::Hello(hello).encode() });
+        self.outbox.greet(conn, Message::Hello(hello).encode());
     }
 
     /// The cluster of this host changed: everybody hears it.
@@ -43,6 +44,12 @@ impl Mesh {
     }
 
     pub(super) fn handle_hello(&mut self, conn: ConnId, peer: PeerId, ready: bool, hello: &Hello) {
+        if peer == self.me {
+            return self.meet_oneself(conn, hello);
+        }
+        if let Some(reason) = self.is_in_the_way(peer, hello) {
+            return self.topology.close(conn, &reason);
+        }
         if hello.max_version < MIN_VERSION || hello.min_version > MAX_VERSION {
             let reason = format!(
                 "{NO_VERSION}: {} speaks {MIN_VERSION} to {MAX_VERSION}, {} speaks {} to {}",

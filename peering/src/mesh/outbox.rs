@@ -17,14 +17,22 @@ const FULL: usize = 32 << 20;
 /// The queue of outputs.
 #[derive(Default)]
 pub(super) struct Outbox {
-    /// Each with the generation that must be on disk before it leaves.
-    queue: VecDeque<(u64, Output)>,
+    queue: VecDeque<Entry>,
     bytes: usize,
     generation: u64,
     written: u64,
     writing: Option<u64>,
     lazy: Option<Instant>,
     failing: bool,
+    /// Nothing is said but hello.
+    mute: bool,
+}
+
+struct Entry {
+    /// The generation that must be on disk before it leaves.
+    needs: u64,
+    output: Output,
+    hello: bool,
 }
 
 impl Outbox {
@@ -38,10 +46,30 @@ impl Outbox {
         self.lazy.get_or_insert(now + LAZY);
     }
 
+    /// From now on nothing is said but hello, or everything again.
+    pub(super) fn set_mute(&mut self, mute: bool) {
+        self.mute = mute;
+        if mute {
+            self.queue.retain(|entry| entry.hello || !says(&entry.output));
+            self.bytes = self.queue.iter().map(|entry| weight(&entry.output)).sum();
+        }
+    }
+
+    /// The first words on a connection.
+    pub(super) fn greet(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        self.enqueue(Output::Transmit { conn, bytes }, true);
+    }
+
     /// Something to do, after everything before it.
     pub(super) fn push(&mut self, output: Output) {
+        if !self.mute || !says(&output) {
+            self.enqueue(output, false);
+        }
+    }
+
+    fn enqueue(&mut self, output: Output, hello: bool) {
         self.bytes += weight(&output);
-        self.queue.push_back((self.generation, output));
+        self.queue.push_back(Entry { needs: self.generation, output, hello });
     }
 
     /// A message that is dropped when too much waits: comparing digests repairs that.
@@ -53,7 +81,7 @@ impl Outbox {
 
     /// The next output, if the disk holds what it rests on.
     pub(super) fn poll(&mut self) -> Option<Output> {
-        let (_, output) = self.queue.pop_front_if(|(needs, _)| *needs <= self.written)?;
+        let Entry { output, .. } = self.queue.pop_front_if(|entry| entry.needs <= self.written)?;
         self.bytes = self.bytes.saturating_sub(weight(&output));
         Some(output)
     }
@@ -98,6 +126,10 @@ impl Outbox {
             self.written = self.written.max(generation);
         }
     }
+}
+
+fn says(output: &Output) -> bool {
+    matches!(output, Output::Transmit { .. } | Output::Datagram { .. })
 }
 
 fn weight(output: &Output) -> usize {

@@ -45,6 +45,9 @@ pub enum RemoveError {
     /// Only a host that is down goes without force.
     #[error("{0} is alive")]
     Alive(String),
+    /// Another host with the key of this one was there before.
+    #[error("this host is a clone: {0}")]
+    Clone(String),
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,
@@ -58,6 +61,7 @@ impl RemoveError {
             RemoveError::Ambiguous { .. } => "ambiguous_peer",
             RemoveError::Oneself(_) => "peer_is_self",
             RemoveError::Alive(_) => "peer_alive",
+            RemoveError::Clone(_) => "clone",
             RemoveError::Stopping => "stopping",
         }
     }
@@ -73,6 +77,7 @@ impl Mesh {
         if !self.begin(now) {
             return Err(RemoveError::Stopping);
         }
+        self.refuse_when_clone()?;
         let peer = self.peer_named(name)?;
         let alive = self.membership.state(peer) != PeerState::Down && !self.store.removed(peer);
         if alive && !force {
@@ -82,6 +87,11 @@ impl Mesh {
         let newly = self.remove(peer, if alive { Cause::Forced } else { Cause::Command });
         self.settle();
         Ok(Removed { peer, nickname, newly })
+    }
+
+    /// A clone that waits writes nothing, and nobody would hear of it.
+    pub(super) fn refuse_when_clone(&self) -> Result<(), RemoveError> {
+        self.clones.oneself().map_or(Ok(()), |other| Err(RemoveError::Clone(other.to_owned())))
     }
 
     /// Writes the removal of a host up to the highest incarnation under which it is known here. False: it stands already.
@@ -100,7 +110,8 @@ impl Mesh {
         if !self.begin(now) {
             return self.outbox.push(Output::Left { result: Err(LeaveError::Stopping) });
         }
-        let others = self.store.members().any(|peer| peer != self.me);
+        // What a clone has belongs to the other host with its key.
+        let others = self.clones.oneself().is_none() && self.store.members().any(|peer| peer != self.me);
         self.leaving = Some(force);
         if others && self.ipam.cluster().is_some() {
             self.ipam.leave(now);

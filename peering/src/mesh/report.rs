@@ -23,6 +23,7 @@ impl Mesh {
             connections: self.connection_status(now),
             refused: self.refusals.counts(),
             ipam: self.ipam.status(now),
+            clone_of: self.clone_of().map(str::to_owned),
             events: self.journal.status(now),
         }
     }
@@ -40,6 +41,11 @@ impl Mesh {
     /// Who owns which units, as this host has it on disk.
     pub fn unit_tables(&self) -> Vec<UnitTable> {
         self.ipam.unit_tables()
+    }
+
+    /// Another host has the key of this one and was there before: where, as the host that saw both says it.
+    pub fn clone_of(&self) -> Option<&str> {
+        self.clones.oneself()
     }
 
     /// How many other hosts are alive or suspect.

@@ -179,7 +179,9 @@ impl Mesh {
     fn reassert(&mut self) {
         let recalled: Vec<Endpoint> = self.store.recalled().map(EndpointRecord::endpoint).collect();
         recalled.into_iter().for_each(|endpoint| self.view.tell(MeshEvent::EndpointRecalled(endpoint)));
+        let elsewhere = self.store.recalled_at();
         let records = self.store.reassert(&self.config.identity);
+        elsewhere.into_iter().for_each(|addr| self.seek_the_other(addr));
         if !records.is_empty() {
             self.membership.raise(self.now, super::bump(self.store.incarnation()));
             self.wrote(&records);

@@ -26,6 +26,8 @@ pub struct MeshStatus {
     pub refused: BTreeMap<String, u64>,
     /// The address space of each network.
     pub ipam: Vec<IpamStatus>,
+    /// Another host has the key of this one and was there before: where, as the host that saw both says it.
+    pub clone_of: Option<String>,
     /// The last things worth telling, oldest first.
     pub events: Vec<EventStatus>,
 }

@@ -58,14 +58,12 @@ impl Bench {
     }
 
     fn establish(&mut self, conn: u64, dial: Option<DialId>) -> ConnId {
+        self.establish_from(conn, dial, "192.0.2.2:6783")
+    }
+
+    fn establish_from(&mut self, conn: u64, dial: Option<DialId>, remote: &str) -> ConnId {
         let conn = ConnId(conn);
-        self.mesh.handle_established(
-            self.now,
-            conn,
-            PeerId([9; 16]),
-            dial,
-            "192.0.2.2:6783".parse().unwrap(),
-        );
+        self.mesh.handle_established(self.now, conn, PeerId([9; 16]), dial, remote.parse().unwrap());
         conn
     }
 
@@ -93,6 +91,7 @@ fn hello(min_version: u16, max_version: u16) -> Message {
         boot_nonce: 5,
         nickname,
         purpose: Purpose::Target,
+        standing_ms: 1,
     })
 }
 
@@ -158,6 +157,18 @@ fn acquainted(bench: &mut Bench) -> (ConnId, Membership) {
     (old, peer)
 }
 
+/// What a peer answers to what is said to it.
+fn answers(bench: &mut Bench, peer: &mut Membership) -> Vec<Message> {
+    for output in bench.outputs() {
+        if let Output::Datagram { bytes, .. } = output
+            && let Ok(Message::Swim(bytes)) = Message::decode(&bytes)
+        {
+            peer.handle_datagram(bench.now, bench.mesh.peer_id(), &bytes);
+        }
+    }
+    std::iter::from_fn(|| peer.poll_datagram()).map(|(_, bytes)| Message::Swim(bytes)).collect()
+}
+
 /// What membership says goes to and fro until nothing more is said; anything else is handed back.
 fn converse(bench: &mut Bench, conn: ConnId, peer: &mut Membership) -> Vec<Output> {
     let mut rest = Vec::new();
@@ -192,7 +203,7 @@ fn kinds(bench: &Bench) -> Vec<String> {
 fn a_clone_of_a_peer_that_answers_is_refused_and_the_peer_told() {
     let mut bench = Bench::new(&[], None);
     let (old, mut peer) = acquainted(&mut bench);
-    let new = bench.establish(2, None);
+    let new = bench.establish_from(2, None, "192.0.2.3:6783");
     bench.hear(new, &another_start());
     let said = converse(&mut bench, old, &mut peer);
     let refusal = said.iter().find_map(|output| match output {
@@ -213,9 +224,13 @@ fn a_clone_of_a_peer_that_answers_is_refused_and_the_peer_told() {
 fn a_restarted_peer_whose_old_connection_is_silent_is_taken_in() {
     for closed in [false, true] {
         let mut bench = Bench::new(&[], None);
-        let (old, _) = acquainted(&mut bench);
-        let new = bench.establish(2, None);
+        let (old, mut peer) = acquainted(&mut bench);
+        let new = bench.establish_from(2, None, "192.0.2.2:40001");
+        bench.mesh.membership.ask(PeerId([9; 16]), 0);
+        let on_its_way = answers(&mut bench, &mut peer);
+        assert_eq!(on_its_way.len(), 1);
         bench.hear(new, &another_start());
+        on_its_way.iter().for_each(|answer| bench.hear(old, answer));
         assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(old));
         if closed {
             bench.mesh.handle_closed(bench.now, old, "reset");
@@ -228,6 +243,17 @@ fn a_restarted_peer_whose_old_connection_is_silent_is_taken_in() {
         assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(new), "closed {closed}");
         assert!(!kinds(&bench).contains(&"clone_seen".to_owned()));
     }
+}
+
+#[test]
+fn a_peer_at_the_address_of_before_was_restarted_even_if_it_seems_to_answer() {
+    let mut bench = Bench::new(&[], None);
+    let (old, mut peer) = acquainted(&mut bench);
+    let new = bench.establish(2, None);
+    bench.hear(new, &another_start());
+    assert_eq!(bench.mesh.topology.best(PeerId([9; 16])), Some(new));
+    converse(&mut bench, old, &mut peer);
+    assert!(!kinds(&bench).contains(&"clone_seen".to_owned()));
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Hello {
     pub nickname: String,
     /// What the sender wants the connection for.
     pub purpose: Purpose,
+    /// For how many milliseconds the sender has had its identity; 0: it takes itself for a clone, and waits.
+    pub standing_ms: u64,
 }
 
 /// The receiver's key is in use by another host too, which was refused.

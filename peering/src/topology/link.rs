@@ -42,7 +42,7 @@ pub(super) struct Link {
     addrs: Vec<SocketAddr>,
     down: bool,
     backoff: Backoff,
-    next_try: Instant,
+    pub(super) next_try: Instant,
     pub(super) dial: Option<DialId>,
     pub(super) reason: Option<String>,
     /// The last attempt ended because one side did not let the other in.
@@ -76,8 +76,8 @@ impl Topology {
             None => {
                 let next_try = now + self.courtesy(peer);
                 self.look_at = self.look_at.min(next_try);
-                let (backoff, down) = (Backoff::default(), false);
-                let link = Link { addrs, down, backoff, next_try, dial: None, reason: None, refused: false };
+                let (backoff, dial, reason) = (Backoff::default(), None, None);
+                let link = Link { addrs, down: false, backoff, next_try, dial, reason, refused: false };
                 self.links.insert(peer, link);
             }
         }
@@ -142,6 +142,9 @@ impl Topology {
         if !self.discovery {
             return;
         }
+        if self.waiting {
+            return self.ask_somebody(now);
+        }
         let crowd = self.is_crowd();
         if crowd && self.ring_at <= now {
             self.ring_at = now + RING;
@@ -162,6 +165,13 @@ impl Topology {
         up.into_iter().for_each(|peer| self.dial_link(peer, Purpose::Chosen));
         down.into_iter().for_each(|peer| self.dial_link(peer, Purpose::Demand));
         self.look_again(now, late && !crowd);
+    }
+
+    /// A clone that waits asks one host at a time whether it is wanted.
+    fn ask_somebody(&mut self, now: Instant) {
+        let (up, down) = self.unconnected(now);
+        let one = up.into_iter().chain(down).choose(&mut self.rng);
+        one.into_iter().for_each(|peer| self.dial_link(peer, Purpose::Chosen));
     }
 
     /// Plans the next look for the first attempt that is timed; `soon`: something waits only for its turn.
@@ -292,8 +302,7 @@ impl Topology {
         if let Some(link) = self.links.get_mut(&peer) {
             link.dial = None;
             link.next_try = now + link.backoff.next(&mut self.rng);
-            link.reason = Some(reason.to_owned());
-            link.refused = false;
+            (link.reason, link.refused) = (Some(reason.to_owned()), false);
             self.look_at = self.look_at.min(link.next_try);
         }
     }
@@ -307,7 +316,7 @@ impl Topology {
             }
             let wait = if reason == FULL { ROOM_LATER } else { link.backoff.next(&mut self.rng) };
             link.next_try = now + wait.mul_f64(self.rng.random_range(0.5..=1.0));
-            link.reason = (!given_up).then(|| reason.to_owned());
+            (link.reason, link.refused) = ((!given_up).then(|| reason.to_owned()), false);
             if given_up {
                 link.backoff.reset();
             }
@@ -318,7 +327,7 @@ impl Topology {
     pub(super) fn link_refused(&mut self, now: Instant, peer: PeerId, reason: &str) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.next_try = now + REFUSED;
-            link.reason = Some(reason.to_owned());
+            (link.reason, link.refused) = (Some(reason.to_owned()), true);
         }
     }
 

@@ -15,13 +15,13 @@ use crate::proto::Purpose;
 pub(super) struct Aim {
     backoff: Backoff,
     /// Who answered there last.
-    peer: Option<PeerId>,
-    phase: Phase,
-    reason: Option<String>,
+    pub(super) peer: Option<PeerId>,
+    pub(super) phase: Phase,
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// The shell is at it; `resolved` once it knows an address.
     Dialling { dial: DialId, resolved: bool },
     /// Somebody answered; both sides are still to agree.
@@ -66,12 +66,10 @@ impl Topology {
         }
     }
 
-    /// The targets nobody has answered for yet, and those who did.
+    /// The targets nobody has answered for yet, and those who did, but for this host itself.
     pub fn targets(&self) -> impl Iterator<Item = (&Target, Option<PeerId>)> {
-        self.targets
-            .iter()
-            .filter(|(_, aim)| !matches!(aim.phase, Phase::Oneself))
-            .map(|(t, aim)| (t, aim.peer))
+        let others = self.targets.iter().filter(|(_, aim)| aim.peer != Some(self.me));
+        others.map(|(target, aim)| (target, aim.peer))
     }
 
     /// For `status`.
@@ -80,14 +78,8 @@ impl Topology {
     }
 
     pub(super) fn answered(&mut self, now: Instant, target: &Target, peer: PeerId) {
-        let me = self.me;
         let Some(aim) = self.targets.get_mut(target) else { return };
-        aim.peer = Some(peer);
-        (aim.phase, aim.reason) = if peer == me {
-            (Phase::Oneself, Some("self".to_owned()))
-        } else {
-            (Phase::Greeting, aim.reason.take())
-        };
+        (aim.peer, aim.phase) = (Some(peer), Phase::Greeting);
         self.follow_targets(now);
     }
 

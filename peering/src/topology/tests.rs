@@ -100,8 +100,11 @@ fn a_target_is_retried_for_ever_and_says_why() {
 fn naming_oneself_is_harmless() {
     let mut host = Host::new(1, &["node01"]);
     let dial = host.dials()[0];
-    let conn = host.establish(1, Some(dial));
+    let (conn, far_end) = (host.establish(1, Some(dial)), host.establish(1, None));
+    host.topology.met_oneself(far_end);
+    host.topology.met_oneself(conn);
     assert_eq!(host.closes(), [(conn, "self".to_owned())]);
+    host.topology.handle_closed(host.now, far_end, "self");
     assert_eq!(host.state(), (TargetState::Established, Some("self".to_owned())));
     host.wait(Duration::from_secs(3600));
     assert!(host.dials().is_empty());

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "one test file uses it")]
 
+mod clones;
 mod laws;
 mod plan;
 mod run;

@@ -119,6 +119,12 @@ pub enum Step {
     Restore {
         host: usize,
     },
+    /// Somebody copies the disk to another machine, and starts that beside this host.
+    Clone {
+        host: usize,
+    },
+    /// The machines with copies end.
+    EndClones,
     CrashAll {
         loss: Fate,
     },
@@ -181,44 +187,40 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
-    Kind { weight: 6, enabled: 1.0, forgets: false, draw: Draw::attach },
-    Kind { weight: 2, enabled: 0.7, forgets: false, draw: Draw::detach },
-    Kind { weight: 2, enabled: 0.6, forgets: false, draw: Draw::partition },
-    Kind { weight: 2, enabled: 0.5, forgets: false, draw: Draw::cut },
-    Kind { weight: 2, enabled: 1.0, forgets: false, draw: |_| vec![Step::Heal] },
-    Kind { weight: 1, enabled: 0.5, forgets: false, draw: Draw::break_connections },
-    Kind { weight: 3, enabled: 0.6, forgets: false, draw: Draw::crash },
-    Kind {
-        weight: 2,
-        enabled: 0.4,
-        forgets: false,
-        draw: |draw| vec![Step::LosePower { host: draw.host() }],
-    },
-    Kind {
-        weight: 2,
-        enabled: 0.2,
-        forgets: true,
-        draw: |draw| vec![Step::Crash { host: draw.host(), loss: Fate::Disk }],
-    },
-    Kind { weight: 2, enabled: 0.4, forgets: false, draw: |draw| vec![Step::Stop { host: draw.host() }] },
-    Kind { weight: 4, enabled: 1.0, forgets: false, draw: |draw| vec![Step::Restart { host: draw.host() }] },
-    Kind { weight: 2, enabled: 0.5, forgets: false, draw: Draw::pause },
-    Kind { weight: 2, enabled: 0.4, forgets: false, draw: Draw::disk },
-    Kind {
-        weight: 1,
-        enabled: 0.4,
-        forgets: false,
-        draw: |draw| vec![Step::DialFailures { percent: draw.below(50) }],
-    },
-    Kind { weight: 2, enabled: 0.4, forgets: false, draw: Draw::weather },
-    Kind { weight: 2, enabled: 0.1, forgets: false, draw: |draw| vec![Step::Snapshot { host: draw.host() }] },
-    Kind { weight: 2, enabled: 0.1, forgets: true, draw: |draw| vec![Step::Restore { host: draw.host() }] },
-    Kind { weight: 1, enabled: 0.2, forgets: false, draw: Draw::crash_all },
-    Kind { weight: 2, enabled: 0.2, forgets: false, draw: Draw::remove },
-    Kind { weight: 2, enabled: 0.15, forgets: false, draw: Draw::reset },
-    Kind { weight: 1, enabled: 0.15, forgets: false, draw: Draw::replace },
-    Kind { weight: 2, enabled: 1.0, forgets: false, draw: Draw::stay_away },
+    Kind::new(6, 1.0, Draw::attach),
+    Kind::new(2, 0.7, Draw::detach),
+    Kind::new(2, 0.6, Draw::partition),
+    Kind::new(2, 0.5, Draw::cut),
+    Kind::new(2, 1.0, |_| vec![Step::Heal]),
+    Kind::new(1, 0.5, Draw::break_connections),
+    Kind::new(3, 0.6, Draw::crash),
+    Kind::new(2, 0.4, |draw| vec![Step::LosePower { host: draw.host() }]),
+    Kind::new(2, 0.2, |draw| vec![Step::Crash { host: draw.host(), loss: Fate::Disk }]).forgets(),
+    Kind::new(2, 0.4, |draw| vec![Step::Stop { host: draw.host() }]),
+    Kind::new(4, 1.0, |draw| vec![Step::Restart { host: draw.host() }]),
+    Kind::new(2, 0.5, Draw::pause),
+    Kind::new(2, 0.4, Draw::disk),
+    Kind::new(1, 0.4, |draw| vec![Step::DialFailures { percent: draw.below(50) }]),
+    Kind::new(2, 0.4, Draw::weather),
+    Kind::new(2, 0.1, |draw| vec![Step::Snapshot { host: draw.host() }]),
+    Kind::new(2, 0.1, |draw| vec![Step::Restore { host: draw.host() }]).forgets(),
+    Kind::new(2, 0.1, Draw::clone).forgets(),
+    Kind::new(1, 0.2, Draw::crash_all),
+    Kind::new(2, 0.2, Draw::remove),
+    Kind::new(2, 0.15, Draw::reset),
+    Kind::new(1, 0.15, Draw::replace),
+    Kind::new(2, 1.0, Draw::stay_away),
 ];
+
+impl Kind {
+    const fn new(weight: u32, enabled: f64, draw: fn(&mut Draw) -> Vec<Step>) -> Self {
+        Kind { weight, enabled, forgets: false, draw }
+    }
+
+    const fn forgets(self) -> Self {
+        Kind { forgets: true, ..self }
+    }
+}
 
 impl Plan {
     /// Three to nine hosts, and six to thirty steps of kinds that this schedule has.
@@ -360,6 +362,15 @@ impl Draw {
             Step::Wait { ms: self.below(200).into() },
             Step::RestartAll,
         ]
+    }
+
+    /// Now and then it is ended soon, in which time the first host may be gone.
+    fn clone(&mut self) -> Vec<Step> {
+        let mut steps = vec![Step::Clone { host: self.host() }];
+        if self.rng.random() {
+            steps.extend([Step::Wait { ms: self.rng.random_range(0..60_000) }, Step::EndClones]);
+        }
+        steps
     }
 
     fn remove(&mut self) -> Vec<Step> {

@@ -21,15 +21,17 @@ const LEAK: Duration = Duration::from_secs(75);
 
 /// A plan that is being carried out.
 pub struct Run {
-    world: World,
-    laws: Laws,
+    pub(super) world: World,
+    pub(super) laws: Laws,
     range: Ipv4Net,
     requests: Vec<(usize, RequestId)>,
-    stay_down: Vec<usize>,
+    pub(super) stay_down: Vec<usize>,
     second_cluster: Option<usize>,
     reclaim_after: Duration,
     /// A host is gone for good without having left: what it had stays its own.
     somebody_is_gone: bool,
+    /// How many hosts there are, without clones, which come after them.
+    pub(super) hosts: usize,
 }
 
 /// Carries a plan out to its end; panics when a law is broken.
@@ -50,13 +52,14 @@ impl Run {
         let range = RANGES[plan.range];
         let mut run = Run {
             world,
-            laws: Laws::new(plan.second_cluster.is_some()),
+            laws: Laws::new(plan.second_cluster.is_some(), &plan.stay_down),
             range: range.parse().expect("a range"),
             requests: Vec::new(),
             stay_down: plan.stay_down.clone(),
             second_cluster: plan.second_cluster,
             reclaim_after: Duration::from_secs(plan.reclaim_after_s.unwrap_or(24 * 3600)),
             somebody_is_gone: !plan.stay_down.is_empty(),
+            hosts: plan.hosts.len(),
         };
         for (number, host) in plan.hosts.iter().enumerate() {
             run.launch_host(number, host, range);
@@ -75,7 +78,7 @@ impl Run {
         );
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         let end = self.world.now + time;
         while self.world.now < end {
             self.world.run(LOOK.min(end - self.world.now));
@@ -86,7 +89,7 @@ impl Run {
 
     /// Nothing stays of a host that left: what is started there next is another one.
     fn bury_who_left(&mut self) {
-        for host in 0..self.world.hosts.len() {
+        for host in 0..self.hosts {
             match self.world.hosts[host].left.take() {
                 Some(Ok(())) => self.replace(host),
                 Some(Err(error)) => {
@@ -108,12 +111,12 @@ impl Run {
         self.somebody_is_gone = true;
     }
 
-    fn runs(&self, host: usize) -> bool {
+    pub(super) fn runs(&self, host: usize) -> bool {
         self.world.hosts[host].mesh.is_some()
     }
 
     /// A paused host neither takes commands nor hears anything.
-    fn hears(&self, host: usize) -> bool {
+    pub(super) fn hears(&self, host: usize) -> bool {
         self.runs(host) && !self.world.hosts[host].paused
     }
 
@@ -162,7 +165,9 @@ impl Run {
                 let running = self.world.running();
                 running.into_iter().for_each(|host| self.crash(host, loss.into()));
             }
-            Step::RestartAll => (0..self.world.hosts.len()).for_each(|host| self.restart(host)),
+            Step::Clone { host } => self.clone(host),
+            Step::EndClones => self.end_clones(|_, _| true),
+            Step::RestartAll => (0..self.hosts).for_each(|host| self.restart(host)),
             Step::Remove { at, of } if self.hears(at) => {
                 // What the removed one has at this moment is what is taken.
                 self.laws.look(&self.world);
@@ -228,6 +233,7 @@ impl Run {
     /// The last fault is over; what must hold then is looked at.
     fn finish(mut self) {
         self.mend();
+        self.await_clones();
         self.await_leavers();
         self.laws.settle(&mut self.world);
         self.assert_answers();
@@ -235,6 +241,7 @@ impl Run {
         if !self.somebody_is_gone {
             assert_nothing_leaks(&mut self.world);
         }
+        self.assert_clones_wait();
     }
 
     /// Every host runs but those that stay down, every wire and disk works.
@@ -244,7 +251,8 @@ impl Run {
         self.world.wires.loss = 0.0;
         self.world.wires.dial_failures = 0.0;
         self.world.wires.clear_links();
-        for host in 0..self.world.hosts.len() {
+        self.end_clones(|run, clone| !run.is_beside_the_first(clone));
+        for host in 0..self.hosts {
             self.world.wake(host);
             self.world.hosts[host].disk_fails = false;
             let disk_time = self.world.hosts[host].disk_time.min(Duration::from_millis(50));
@@ -264,7 +272,7 @@ impl Run {
     fn await_leavers(&mut self) {
         let leaves =
             |world: &World, host: usize| world.hosts[host].leaves && world.hosts[host].left.is_none();
-        let all = self.world.hosts.len();
+        let all = self.hosts;
         let done = |world: &World| (0..all).all(|host| !leaves(world, host));
         let took = self.world.run_until(PATIENCE, done);
         assert!(took.is_some(), "seed {}: a host neither leaves nor says why not", self.world.seed);

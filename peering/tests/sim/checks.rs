@@ -7,7 +7,7 @@ use std::time::Duration;
 use peering::mesh::{MeshStatus, PeerState, TargetStatus};
 use peering::proto::Run;
 
-use super::World;
+use super::{Host, World};
 
 /// After the last fault everybody agrees within this.
 pub const AGREEMENT: Duration = Duration::from_secs(10);
@@ -17,8 +17,15 @@ impl World {
         self.hosts[number].mesh.as_ref().expect("it runs").status(self.hosts[number].here(self.now))
     }
 
+    /// The hosts that run, without clones.
     pub fn running(&self) -> Vec<usize> {
-        (0..self.hosts.len()).filter(|&number| self.hosts[number].mesh.is_some()).collect()
+        let runs = |host: &Host| host.mesh.is_some() && host.clone_of.is_none();
+        (0..self.hosts.len()).filter(|&number| runs(&self.hosts[number])).collect()
+    }
+
+    /// True for a host that takes itself for a clone, and waits.
+    pub fn waits(&self, number: usize) -> bool {
+        self.hosts[number].mesh.as_ref().is_some_and(|mesh| mesh.clone_of().is_some())
     }
 
     /// Every running host has the same state, and takes exactly the running ones for alive.
@@ -83,7 +90,7 @@ impl World {
     /// No two running hosts of a cluster take themselves for the owner of a unit, but of those that are excused.
     pub fn assert_one_owner(&self, excused: &BTreeSet<u16>) {
         let mut owned: Vec<(Run, usize)> = Vec::new();
-        for (number, host) in self.hosts.iter().enumerate() {
+        for (number, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.clone_of.is_none()) {
             let own = host.units().into_iter().filter(|run| run.owner == host.peer_id());
             owned.extend(own.map(|run| (run, number)));
         }

@@ -236,8 +236,21 @@ impl World {
     }
 
     fn send(&mut self, number: usize, conn: ConnId, item: Item) {
+        if self.waits(number) {
+            self.assert_silent(number, &item);
+        }
         let Some((pair, to_dialler)) = self.wires.pair_of(number, conn) else { return };
         self.deliver(pair, to_dialler, item);
+    }
+
+    /// Law 7: a host that takes itself for a clone tells nobody anything.
+    fn assert_silent(&self, number: usize, item: &Item) {
+        let silent = match item {
+            Item::Message(bytes) => matches!(Message::decode(bytes), Ok(Message::Hello(_))),
+            Item::Datagram(_) => false,
+            Item::Close(_) => true,
+        };
+        assert!(silent, "seed {}: {number} is a clone and speaks", self.seed);
     }
 
     /// Messages keep their order and are sent again when they are lost; datagrams may be lost, overtake and come twice.

@@ -83,6 +83,8 @@ pub struct Host {
     asked: BTreeMap<RequestId, AllocRequest>,
     /// The containers that have an interface: they outlive the daemon, and its disk.
     pub ports: BTreeMap<PortId, (RequestId, Endpoint)>,
+    /// It has the key of this host, and began with a copy of its disk.
+    pub clone_of: Option<usize>,
 }
 
 impl Host {
@@ -110,7 +112,15 @@ impl Host {
             events: Vec::new(),
             asked: BTreeMap::new(),
             ports: BTreeMap::new(),
+            clone_of: None,
         }
+    }
+
+    /// A machine with the key and the disk of this one, and none of its containers.
+    pub fn copy(&self, number: usize, now: Instant) -> Self {
+        let clone_of = Some(self.number);
+        let (disk, disk_time) = (self.disk.clone(), self.disk_time);
+        Host { disk, disk_time, clone_of, ..Host::new(number, self.key, now) }
     }
 
     pub fn peer_id(&self) -> PeerId {

@@ -85,6 +85,19 @@ impl World {
         }
     }
 
+    /// Hosts that agree, each with so many containers.
+    pub fn cluster(seed: u64, hosts: usize, containers: usize) -> Self {
+        let mut world = World::new(seed, hosts);
+        world.launch_all();
+        world.assert_agreement();
+        for number in (0..containers).flat_map(|_| 0..hosts) {
+            let request = world.attach(number, &[]);
+            assert!(world.await_answer(request).is_ok(), "seed {seed}: {number} gets no address");
+        }
+        world.assert_agreement();
+        world
+    }
+
     /// Time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.now - self.start
@@ -176,6 +189,18 @@ impl World {
         let now = self.now;
         self.hosts[number].reclaim_ports(now);
         self.pump(number);
+    }
+
+    /// Somebody copies the disk of a host to another machine, and starts that; its number.
+    pub fn launch_clone(&mut self, of: usize, launch: Launch) -> usize {
+        let number = self.hosts.len();
+        self.note(&format!("clone {of} as {number}"));
+        self.hosts.push(self.hosts[of].copy(number, self.now));
+        self.launch(number, launch);
+        let now = self.now;
+        self.hosts[number].reclaim_ports(now);
+        self.pump(number);
+        number
     }
 
     /// Has a host leave for good; the answer is its `left`. One that has left hears no more of it.
@@ -298,6 +323,12 @@ impl World {
     /// The answer to an `attach`, if there is one.
     pub fn answer(&self, request: RequestId) -> Option<&Answer> {
         self.hosts.iter().find_map(|host| host.answers.get(&request))
+    }
+
+    /// Lets time pass until an `attach` is answered.
+    pub fn await_answer(&mut self, request: RequestId) -> Answer {
+        self.run_until(Duration::from_secs(15), |world| world.answer(request).is_some());
+        self.answer(request).cloned().unwrap_or_else(|| panic!("seed {}: no answer", self.seed))
     }
 
     /// Lets time pass.

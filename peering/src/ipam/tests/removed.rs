@@ -53,6 +53,22 @@ fn the_writer_of_the_removal_takes_the_units_and_gives_known_addresses_out_last(
 }
 
 #[test]
+fn what_a_full_disk_kept_from_being_taken_is_taken_once_there_is_room() {
+    let (mut world, _) = three("10.32.0.0/12");
+    world.partition(&[0, 1], &[2], true);
+    world.hosts[0].disk_full = true;
+    bury(&mut world, 0, 2, 0);
+    bury(&mut world, 1, 2, 0);
+    world.run(5 * SECOND);
+    assert!(units_of(&world, 0, 2) > 0, "nothing is taken that cannot be written");
+    world.hosts[0].disk_full = false;
+    // Something else is written before it is made again.
+    world.address(0, port(50), &[]);
+    world.run(5 * SECOND);
+    assert_eq!((units_of(&world, 0, 2), units_of(&world, 1, 2)), (0, 0));
+}
+
+#[test]
 fn units_that_a_removed_host_was_granted_elsewhere_are_taken_when_they_come_to_light() {
     let (mut world, _) = three("10.32.0.0/12");
     world.partition(&[0], &[1, 2], true);
