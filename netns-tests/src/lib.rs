@@ -33,6 +33,7 @@ mod netns;
 mod ping;
 mod process;
 mod state;
+mod told;
 mod topology;
 mod vtep;
 mod wait;

@@ -84,11 +84,11 @@ fn without_its_keys_a_host_goes_on_as_another_one() -> Result<()> {
     let net = Topology::new("a damaged identity")?.hosts(2)?;
     let (web, db) = web_and_db(&net)?;
     let host = net.host(0);
-    let before = peer_id(host)?;
+    let before = host.peer_id()?;
     host.kill_dead()?;
     host.damage("identity", |bytes| bytes[20] ^= 1)?;
     host.launch(&["node02"])?;
-    ensure!(peer_id(host)? != before, "it has the same keys");
+    ensure!(host.peer_id()? != before, "it has the same keys");
     says(host, "identity.corrupt-1")?;
     db.ping_within(&web, secs(10))?;
     ensure!(host.run(&["attach", &web.reference()])?.trim() == web.prefix, "another address");
@@ -172,10 +172,6 @@ fn says(host: &Host, words: &str) -> Result<()> {
     let events = host.status()?.get("events").map(Value::to_string).unwrap_or_default();
     ensure!(events.contains(words), "{words:?} is not among the events: {events}");
     Ok(())
-}
-
-fn peer_id(host: &Host) -> Result<Option<Value>> {
-    Ok(host.status()?.get("peer_id").cloned())
 }
 
 fn web_and_db(net: &Topology) -> Result<(Attached, Attached)> {

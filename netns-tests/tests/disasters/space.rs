@@ -69,12 +69,12 @@ fn hosts_are_replaced_one_by_one_and_what_the_old_ones_had_goes_by_itself() -> R
     let mut containers = net.all().iter().map(attach).collect::<Result<Vec<_>>>()?;
     net.wait_converged(secs(10))?;
     for (index, host) in net.all().iter().enumerate() {
-        let old = peer_id(host)?;
+        let old = host.peer_id()?;
         host.kill_dead()?;
         containers[index].kill()?;
         std::fs::remove_dir_all(host.state_dir())?;
         host.launch(&launch)?;
-        ensure!(peer_id(host)? != old, "{} has the same keys", host.name());
+        ensure!(host.peer_id()? != old, "{} has the same keys", host.name());
         wait_until(&format!("nobody remembers the old {}", host.name()), RECLAIMED, || {
             net.all().iter().try_for_each(|other| has_forgotten(other, &old))
         })?;
@@ -100,11 +100,6 @@ fn has_forgotten(host: &Host, peer_id: &str) -> Result<()> {
     let listed = host.ps()?;
     ensure!(!listed.iter().any(|row| row.to_string().contains(peer_id)), "{} lists {listed:?}", host.name());
     Ok(())
-}
-
-fn peer_id(host: &Host) -> Result<String> {
-    let status = host.status()?;
-    Ok(status.get("peer_id").and_then(Value::as_str).context("no peer id")?.to_owned())
 }
 
 /// Both halves at the same time: each attaches on its hosts by turns until it is told that there is no more.
