@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::handshake::Established;
-use super::key::LaneKeys;
+use super::key::{LaneKeys, WrongLength};
 use super::suite::Suite;
 use super::window::{MAX_COUNTER, Window};
 use crate::counters::DropReason;
@@ -83,6 +83,19 @@ impl Epoch {
     /// Seals a frame where it lies, under a header of this session that was not used before. None: there is no such lane.
     pub fn seal(&self, header: Header, content: &mut [u8]) -> Option<[u8; TAG_LEN]> {
         Some(self.seal.lane(header.lane)?.seal(header, content))
+    }
+
+    /// Seals two pieces as one frame into `datagram`, which has just the room for it, under a header as [`Self::seal`] wants it.
+    ///
+    /// # Errors
+    /// There is no such lane, or the room is another; what is in it must not leave then.
+    pub fn seal_into(
+        &self,
+        header: Header,
+        pieces: [&[u8]; 2],
+        datagram: &mut [u8],
+    ) -> Result<(), WrongLength> {
+        self.seal.lane(header.lane).ok_or(WrongLength)?.seal_into(header, pieces, datagram)
     }
 
     /// Opens a datagram where it lies; the VXLAN header and frame in it, or nothing in a keepalive.

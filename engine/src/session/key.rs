@@ -28,6 +28,11 @@ pub struct LaneKey {
 #[error("the tag is wrong")]
 pub struct WrongTag;
 
+/// The room is not that of what is sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the room is not that of what is sealed")]
+pub struct WrongLength;
+
 /// The keys of one direction. That of a lane is made when it is first used: few of the 16 ever are.
 pub struct LaneKeys {
     suite: Suite,
@@ -67,6 +72,35 @@ impl LaneKey {
         let mut bytes = [0; TAG_LEN];
         bytes.copy_from_slice(tag.as_ref());
         bytes
+    }
+
+    /// Seals `head` and `body`, one behind the other, into `datagram`: header, both, tag. It has to have room for just that.
+    /// AES-GCM reads them where they are, so that sealing is what copies them; the other cipher is fast on one piece only.
+    ///
+    /// # Errors
+    /// The lengths do not agree; `datagram` is of no use then.
+    pub fn seal_into(
+        &self,
+        header: Header,
+        [head, body]: [&[u8]; 2],
+        datagram: &mut [u8],
+    ) -> Result<(), WrongLength> {
+        let (start, rest) = datagram.split_first_chunk_mut::<HEADER_LEN>().ok_or(WrongLength)?;
+        *start = header.to_bytes();
+        let (first, second) = rest.split_at_mut_checked(head.len()).ok_or(WrongLength)?;
+        if second.len() != body.len() + TAG_LEN {
+            return Err(WrongLength);
+        }
+        if self.suite == Suite::AesGcm {
+            let (nonce, aad) = (self.nonce(header.counter), Aad::from(*start));
+            let sealed = self.key.seal_out_of_place_scatter(nonce, aad, head, first, body, second);
+            return sealed.map_err(|_| WrongLength);
+        }
+        first.copy_from_slice(head);
+        let (content, tag) = rest.split_at_mut_checked(head.len() + body.len()).ok_or(WrongLength)?;
+        content.get_mut(head.len()..).ok_or(WrongLength)?.copy_from_slice(body);
+        tag.copy_from_slice(&self.seal(header, content));
+        Ok(())
     }
 
     /// Opens a sealed frame where it lies: header, content, tag. Returns the content.
@@ -113,6 +147,7 @@ impl std::fmt::Debug for LaneKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::sealed::OVERHEAD;
 
     fn keys(suite: Suite) -> LaneKeys {
         LaneKeys::new(suite, &Zeroizing::new([7; KEY_LEN]))
@@ -147,10 +182,29 @@ mod tests {
     }
 
     #[test]
+    fn two_pieces_are_sealed_as_one() {
+        for suite in Suite::ALL {
+            for (head, body) in [(0, 0), (0, 9), (8, 0), (8, 40), (82, 1386), (90, 9000)] {
+                let content: Vec<u8> = (0..head + body).map(|at| at as u8).collect();
+                let pieces = content.split_at(head).into();
+                let mut datagram = vec![0xee; OVERHEAD + head + body];
+                let lanes = keys(suite);
+                let key = lanes.lane(2).unwrap();
+                assert_eq!(key.seal_into(HEADER, pieces, &mut datagram), Ok(()));
+                assert!(datagram == sealed(suite, HEADER, &content), "{suite:?}, {head} and {body} bytes");
+                for wrong in [0, 8, OVERHEAD - 1, datagram.len() - 1, datagram.len() + 1] {
+                    let refused = key.seal_into(HEADER, pieces, &mut vec![0; wrong]);
+                    assert!(refused == Err(WrongLength) || wrong == datagram.len());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_frame_is_a_keepalive() {
         for suite in Suite::ALL {
             let mut datagram = sealed(suite, HEADER, b"");
-            assert_eq!(datagram.len(), crate::wire::sealed::OVERHEAD);
+            assert_eq!(datagram.len(), OVERHEAD);
             assert!(keys(suite).lane(2).unwrap().open(HEADER, &mut datagram).unwrap().is_empty());
         }
     }

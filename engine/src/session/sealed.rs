@@ -1,7 +1,7 @@
 //! Cut datagrams, sealed one behind the other in one buffer, ready to be sent; and opening them at the other end.
 //!
-//! A datagram is brought together from its two pieces in the buffer it is sent from, and sealed there. So a run of equal
-//! lengths is one piece of memory, which the kernel cuts.
+//! A datagram is sealed from its two pieces into the buffer it is sent from. So a run of equal lengths is one piece of memory,
+//! which the kernel cuts.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::counters::DropReason;
 use crate::offload::cut::Outbox;
 use crate::tables::{RemoteIndex, Tables};
 use crate::types::Vni;
-use crate::wire::sealed::{HEADER_LEN, Header, OVERHEAD, TAG_LEN};
+use crate::wire::sealed::{HEADER_LEN, Header, OVERHEAD};
 use crate::wire::vxlan;
 
 /// Bytes of the buffer: two runs of the largest size. It stays within the second-level cache.
@@ -32,7 +32,9 @@ pub struct Run {
 /// Sealed datagrams for one host.
 #[derive(Debug)]
 pub struct Sealed {
-    bytes: Vec<u8>,
+    room: Box<[u8]>,
+    /// How much of it is filled, in bytes.
+    len: usize,
     runs: Vec<Run>,
     max_segments: usize,
     max_bytes: usize,
@@ -41,8 +43,8 @@ pub struct Sealed {
 impl Sealed {
     /// An empty buffer for sends of so many datagrams and bytes at most. Allocates once for all it will ever hold.
     pub fn new(max_segments: usize, max_bytes: usize) -> Self {
-        let (bytes, runs) = (Vec::with_capacity(ROOM), Vec::with_capacity(RUNS));
-        Sealed { bytes, runs, max_segments, max_bytes }
+        let (room, runs) = (vec![0; ROOM].into_boxed_slice(), Vec::with_capacity(RUNS));
+        Sealed { room, len: 0, runs, max_segments, max_bytes }
     }
 
     /// Seals the datagrams of `outbox` from the one numbered `next` on, as many as fit, in place of what was there. Gives the
@@ -56,18 +58,18 @@ impl Sealed {
         (outbox, arena): (&Outbox, &[u8]),
         mut next: usize,
     ) -> Result<usize, DropReason> {
-        self.bytes.clear();
+        self.len = 0;
         self.runs.clear();
         while let Some(datagram) = outbox.datagrams().get(next) {
             let len = datagram.len() + OVERHEAD;
-            if self.bytes.len() + len > ROOM || !self.begin(len) {
+            if self.len + len > ROOM || !self.begin(len) {
                 break;
             }
             let Some(header) = epoch.next_header(lane) else {
                 self.withdraw(len);
                 return if self.runs.is_empty() { Err(DropReason::SessionUsedUp) } else { Ok(next) };
             };
-            self.seal(epoch, header, outbox.pieces(datagram, arena));
+            self.seal(epoch, header, outbox.pieces(datagram, arena), len);
             next += 1;
         }
         Ok(next)
@@ -75,7 +77,7 @@ impl Sealed {
 
     /// Finds the run for a datagram of `len` bytes; false when there are too many.
     fn begin(&mut self, len: usize) -> bool {
-        let start = self.bytes.len();
+        let start = self.len;
         if let Some(run) = self.runs.last_mut() {
             let is_open = run.bytes.len() == run.size * run.count;
             let fits = run.count < self.max_segments && run.bytes.len() + len <= self.max_bytes;
@@ -99,23 +101,19 @@ impl Sealed {
         self.runs.pop_if(|run| run.count == 0);
     }
 
-    fn seal(&mut self, epoch: &Epoch, header: Header, [head, body]: [&[u8]; 2]) {
-        self.bytes.extend_from_slice(&header.to_bytes());
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(head);
-        self.bytes.extend_from_slice(body);
-        let content = self.bytes.get_mut(start..).unwrap_or_default();
+    /// Appends a datagram of `len` bytes.
+    fn seal(&mut self, epoch: &Epoch, header: Header, pieces: [&[u8]; 2], len: usize) {
+        let datagram = self.room.get_mut(self.len..self.len + len).unwrap_or_default();
+        self.len += datagram.len();
         // A header of this epoch has a lane that it has; without one nothing may leave in clear.
-        let tag = epoch.seal(header, content).unwrap_or_else(|| {
-            content.fill(0);
-            [0; TAG_LEN]
-        });
-        self.bytes.extend_from_slice(&tag);
+        if epoch.seal_into(header, pieces, datagram).is_err() {
+            datagram.fill(0);
+        }
     }
 
     /// The sealed datagrams, one behind the other.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.room.get(..self.len).unwrap_or_default()
     }
 
     /// The same, by what one send can carry.
