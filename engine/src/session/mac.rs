@@ -13,7 +13,7 @@ use blake2::{Blake2s256, Blake2sMac, Digest};
 use zeroize::Zeroizing;
 
 use super::noise::KEY_LEN;
-use crate::wire::sealed::{COOKIE, TAG_LEN};
+use crate::wire::sealed::{COOKIE, INITIATION, RESPONSE, TAG_LEN};
 
 /// Bytes of each of the two hashes, and of a cookie.
 pub const MAC_LEN: usize = 16;
@@ -30,7 +30,9 @@ pub struct Cookie(Zeroizing<[u8; MAC_LEN]>);
 
 /// The keys of one host's MAC1 and cookies, which all who know its public key can make.
 pub struct MacKeys {
-    mac1: [u8; 32],
+    /// Hashes that have taken in the key and the type of a message, a third of the work for each one that is checked.
+    initiation: Tag,
+    response: Tag,
     cookie: LessSafeKey,
 }
 
@@ -41,21 +43,34 @@ impl MacKeys {
         #[expect(clippy::expect_used, reason = "its only error is a wrong length")]
         let cookie =
             UnboundKey::new(&CHACHA20_POLY1305, &hash(b"meshnet cookie")).expect("BLAKE2s gives 32 bytes");
-        MacKeys { mac1: hash(b"meshnet mac1").into(), cookie: LessSafeKey::new(cookie) }
+        let key = hash(b"meshnet mac1");
+        let [initiation, response] = [INITIATION, RESPONSE].map(|kind| mac(&key, &[kind]));
+        MacKeys { initiation, response, cookie: LessSafeKey::new(cookie) }
     }
 
-    /// Puts both hashes behind a message; without a cookie the second is zero.
+    /// The hash of a message of either type; none of another one.
+    fn mac1(&self, message: &[u8]) -> Option<Tag> {
+        let (kind, rest) = message.split_first()?;
+        let begun = match *kind {
+            INITIATION => &self.initiation,
+            RESPONSE => &self.response,
+            _ => return None,
+        };
+        Some(begun.clone().chain_update(rest))
+    }
+
+    /// Puts both hashes behind an initiation or a response; without a cookie the second is zero.
     pub fn finish(&self, message: &mut Vec<u8>, cookie: Option<&Cookie>) {
-        let mac1 = mac(&self.mac1, message).finalize().into_bytes();
-        message.extend_from_slice(&mac1);
+        let mac1 = self.mac1(message).map(|mac| mac.finalize().into_bytes());
+        message.extend_from_slice(&mac1.unwrap_or_default());
         let mac2 = cookie.map(|cookie| mac(&cookie.0[..], message).finalize().into_bytes());
         message.extend_from_slice(&mac2.unwrap_or_default());
     }
 
-    /// True when MAC1 is right. Costs one hash of the message, and no memory.
+    /// True when MAC1 of an initiation or a response is right. Costs one hash of the message, and no memory.
     pub fn is_meant_for_us(&self, message: &[u8]) -> bool {
         let Some((rest, macs)) = message.split_last_chunk::<MACS_LEN>() else { return false };
-        mac(&self.mac1, rest).verify_slice(&macs[..MAC_LEN]).is_ok()
+        self.mac1(rest).is_some_and(|mac| mac.verify_slice(&macs[..MAC_LEN]).is_ok())
     }
 
     /// A datagram with `cookie`, for the sender of a handshake message. `nonce` from a good generator.
@@ -147,7 +162,7 @@ mod tests {
     const US: [u8; 32] = [3; 32];
 
     fn message(cookie: Option<&Cookie>) -> Vec<u8> {
-        let mut message = b"some handshake".to_vec();
+        let mut message = [&[INITIATION][..], b"some handshake"].concat();
         MacKeys::of(&US).finish(&mut message, cookie);
         message
     }
@@ -164,6 +179,9 @@ mod tests {
             assert!(!keys.is_meant_for_us(&bent), "byte {at}");
         }
         assert!(!keys.is_meant_for_us(&message[..20]));
+        let mut response = [&[RESPONSE][..], b"some handshake"].concat();
+        keys.finish(&mut response, None);
+        assert!(keys.is_meant_for_us(&response) && mac1_of(&response) != mac1_of(&message));
     }
 
     #[test]
