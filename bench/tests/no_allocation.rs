@@ -23,6 +23,7 @@ use engine::packet::Batch;
 use engine::session::keeper::Identity;
 use engine::session::noise::StaticKey;
 use engine::session::psk::Psk;
+use engine::session::sessions::REKEY_AFTER;
 use engine::session::suite::Suite;
 use engine::switch::{Classes, Port, Switch, Verdict};
 use engine::tables::Registry;
@@ -235,6 +236,7 @@ impl Running {
             start: 1,
             suites: vec![Suite::AesGcm],
             psks: vec![Psk::open()],
+            renew_after: REKEY_AFTER,
             seed: [number; 32],
         });
         engine.apply([Update::SetNetwork { vni: NET, mtu: mtu(sealed), sealed }]);

@@ -146,6 +146,9 @@ pub(crate) struct LaunchArgs {
     /// between two addresses there are not sealed
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = subnet)]
     pub(crate) trusted_subnets: Vec<IpNet>,
+    /// The age at which the initiator of a session renews it, for tests: docs/contributing.md
+    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub(crate) rekey_after: u64,
     /// Addresses of the network `mesh`, decided by the host that founds the cluster [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR", value_parser = range)]
     pub(crate) ipalloc_range: Option<Ipv4Net>,

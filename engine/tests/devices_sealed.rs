@@ -24,6 +24,7 @@ use engine::io::netns::Netns;
 use engine::session::keeper::Identity;
 use engine::session::noise::StaticKey;
 use engine::session::psk::Psk;
+use engine::session::sessions::REKEY_AFTER;
 use engine::session::suite::Suite;
 use engine::types::{Claim, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
 use engine::{Event, Update};
@@ -77,6 +78,7 @@ fn start_as(netns: &Netns, number: u8, (life, secret): (u64, u8), sealed: bool) 
         start: life,
         suites: vec![Suite::AesGcm, Suite::ChaChaPoly],
         psks: vec![Psk::new([secret; 32])],
+        renew_after: REKEY_AFTER,
         seed: [number + life as u8; 32],
     });
     engine.apply([Update::SetNetwork { vni: NET, mtu: MTU, sealed }]);

@@ -32,6 +32,15 @@ impl Topology {
         Ok((web, db))
     }
 
+    /// The same with these options for both hosts, as what they agree on needs it.
+    pub fn web_and_db_alike(&self, options: &[&str]) -> Result<(Attached, Attached)> {
+        self.host(0).launch(options)?;
+        self.host(1).launch(&[&["node01"], options].concat())?;
+        let (web, db) = (self.host(0).attach("web")?, self.host(1).attach("db")?);
+        web.ping(&db)?;
+        Ok((web, db))
+    }
+
     /// Waits until every host holds all others to be alive, and all have the same state.
     pub fn wait_converged(&self, limit: Duration) -> Result<()> {
         wait_until("all hosts agree", limit, || converged(self.all()))

@@ -9,6 +9,7 @@
 //! [`MeshEvent::NetworkChanged`]: peering::mesh::MeshEvent::NetworkChanged
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use engine::session::keeper::Identity;
 use engine::session::noise::StaticKey;
@@ -33,6 +34,7 @@ pub(super) struct Asked {
     encryption: Encryption,
     suites: Vec<u16>,
     trusted: Vec<IpNet>,
+    renew_after: Duration,
 }
 
 impl Asked {
@@ -43,7 +45,8 @@ impl Asked {
             Wish::Off => Encryption::Off,
         };
         let trusted = launch.trusted_subnets.clone();
-        Asked { encryption, suites: suites(launch.cipher, has_aes()), trusted }
+        let renew_after = Duration::from_secs(launch.rekey_after);
+        Asked { encryption, suites: suites(launch.cipher, has_aes()), trusted, renew_after }
     }
 
     pub(super) fn encryption(&self) -> Encryption {
@@ -72,6 +75,7 @@ impl Asked {
             start: peering.incarnation().await,
             suites: self.suites.iter().filter_map(known).collect(),
             psks: vec![peering.admission().data_key().map_or_else(Psk::open, |key| Psk::new(*key))],
+            renew_after: self.renew_after,
             seed: rand::random(),
         }
     }

@@ -10,6 +10,7 @@ use engine::session::keeper::{Identity, Keeper};
 use engine::session::mac::{MACS_LEN, MacKeys};
 use engine::session::noise::StaticKey;
 use engine::session::psk::Psk;
+use engine::session::sessions::REKEY_AFTER;
 use engine::session::suite::Suite;
 use engine::tables::RemoteIndex;
 use engine::types::{MacAddr, PeerKeys, PortId, Vni};
@@ -73,7 +74,8 @@ pub fn handshake(data: &[u8]) {
     let (key, theirs) = (StaticKey::new([1; 32]), StaticKey::new([2; 32]));
     let public = key.public();
     let (suites, psks) = (vec![Suite::AesGcm], vec![Psk::open()]);
-    let mut keeper = Keeper::new(now, Identity { key, start: 1, suites, psks, seed: [3; 32] });
+    let mut keeper =
+        Keeper::new(now, Identity { key, start: 1, suites, psks, renew_after: REKEY_AFTER, seed: [3; 32] });
     keeper.set_path(peer_id(1), Some(addr(1)));
     keeper.set_peer(peer_id(1), Some(&PeerKeys { noise: theirs.public(), suites: vec![1, 2, 9, 999] }));
     keeper.want(now, peer_id(1));

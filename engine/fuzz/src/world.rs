@@ -15,6 +15,7 @@ use engine::session::keeper::{Identity, Keeper};
 use engine::session::noise::StaticKey;
 use engine::session::psk::Psk;
 use engine::session::sealed::{FRAME_START, Sealed, open};
+use engine::session::sessions::REKEY_AFTER;
 use engine::session::suite::Suite;
 use engine::switch::{Classes, Port, Switch, Verdict};
 use engine::tables::{PortIndex, Registry, RemoteIndex, Tables};
@@ -212,7 +213,14 @@ impl Host {
     ) -> Self {
         let mut host = Host::with(own, count, vnis, now, true);
         let seed = [(own as u8).wrapping_add(100).wrapping_add(start as u8); 32];
-        let identity = Identity { key: key(own), start, suites: vec![suite], psks: vec![psk], seed };
+        let identity = Identity {
+            key: key(own),
+            start,
+            suites: vec![suite],
+            psks: vec![psk],
+            renew_after: REKEY_AFTER,
+            seed,
+        };
         let mut keeper = Keeper::new(now, identity);
         for other in (0..count).filter(|&other| other != own) {
             let keys = PeerKeys { noise: key(other).public(), suites: vec![1, 2] };

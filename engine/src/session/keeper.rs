@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::noise::StaticKey;
 use super::psk::Psk;
@@ -29,6 +29,8 @@ pub struct Identity {
     pub suites: Vec<Suite>,
     /// The pre-shared keys it takes, newest first; in an open cluster [`Psk::open`].
     pub psks: Vec<Psk>,
+    /// The age at which sessions are renewed, [`sessions::REKEY_AFTER`] but for tests.
+    pub renew_after: Duration,
     /// From the system's generator, and used for nothing else.
     pub seed: [u8; 32],
 }
@@ -52,6 +54,7 @@ impl Keeper {
     pub fn new(now: Instant, own: Identity) -> Self {
         let mut sessions = Sessions::new(now, own.key, own.start, own.seed);
         sessions.set_psks(own.psks);
+        sessions.set_renewal(own.renew_after);
         Keeper {
             sessions,
             suites: own.suites,

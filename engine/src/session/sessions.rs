@@ -21,10 +21,8 @@ use crate::path::Transmit;
 use crate::types::PeerId;
 use crate::wire::sealed::{COOKIE, INITIATION, RESPONSE};
 
-/// The initiator renews a session of this age.
+/// The initiator renews a session of this age, and the responder one that is a quarter older, if the initiator has not.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// The responder does, if the initiator has not.
-const REKEY_INSTEAD: Duration = Duration::from_secs(150);
 /// No frame of a session of this age is sealed or opened.
 pub const REJECT_AFTER: Duration = Duration::from_secs(180);
 /// An initiation without an answer is repeated, anew, after so long, then after twice as long, and so on: an answer to the one
@@ -69,6 +67,7 @@ pub struct Sessions {
     jar: CookieJar,
     reads: (Instant, u32),
     limits: Option<Limits>,
+    renew_after: Duration,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -102,6 +101,7 @@ struct Held {
     epoch: Arc<Epoch>,
     since: Instant,
     initiator: bool,
+    renew_at: Instant,
 }
 
 impl Sessions {
@@ -123,6 +123,7 @@ impl Sessions {
             jar,
             reads: (now, 0),
             limits: None,
+            renew_after: REKEY_AFTER,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -132,6 +133,11 @@ impl Sessions {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
+    }
+
+    /// Sessions begun from now on are renewed at this age, not at [`REKEY_AFTER`].
+    pub fn set_renewal(&mut self, after: Duration) {
+        self.renew_after = after;
     }
 
     /// The pre-shared keys that are taken, newest first. Sessions under others go on until they are renewed.
@@ -298,7 +304,8 @@ impl Sessions {
         let initiator = established.initiator;
         let epoch = Arc::new(Epoch::new(established, limits));
         self.by_number.insert(epoch.local, peer);
-        Held { epoch, since: now, initiator }
+        let renew_after = if initiator { self.renew_after } else { self.renew_after * 5 / 4 };
+        Held { epoch, since: now, initiator, renew_at: now + renew_after }
     }
 
     /// Makes a session the one to seal with. Of two that both hosts began at the same time, both take the one that the lower
@@ -455,18 +462,14 @@ impl Peer {
         let held = [&self.next, &self.current, &self.previous].into_iter().flatten();
         let ends = held.map(|held| held.since + REJECT_AFTER);
         let may_begin = self.begun.is_none() && self.addr.is_some();
-        let renews = self.current.iter().filter(|_| may_begin).map(Held::renew_at);
+        let renews = self.current.iter().filter(|_| may_begin).map(|held| held.renew_at);
         ends.chain(renews).chain(self.begun.iter().map(|begun| begun.again)).min()
     }
 }
 
 impl Held {
-    fn renew_at(&self) -> Instant {
-        self.since + if self.initiator { REKEY_AFTER } else { REKEY_INSTEAD }
-    }
-
     fn is_due(&self, now: Instant) -> bool {
-        now >= self.renew_at() || self.epoch.is_worn()
+        now >= self.renew_at || self.epoch.is_worn()
     }
 }
 
