@@ -323,13 +323,13 @@ pub(crate) struct Dataplane {
     pub(crate) unclaimed: Vec<Unclaimed>,
 }
 
-/// The socket for handshakes and probes.
+/// The sockets for handshakes and probes, together.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ControlSocket {
-    /// Memory that datagrams waiting in it take, in bytes, and how much they may take.
+    /// Memory that datagrams waiting in them take, in bytes, and how much they may take.
     pub(crate) socket_queued_bytes: u32,
     pub(crate) socket_buffer_bytes: u32,
-    /// Datagrams for which it had no room.
+    /// Datagrams for which they had no room.
     pub(crate) kernel_drops: u32,
 }
 

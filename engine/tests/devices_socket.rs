@@ -20,7 +20,7 @@ use engine::io::netlink::{Netlink, VxlanSpec};
 use engine::io::netns::Netns;
 use engine::io::socket::{self, DataSocket, Holder, RecvBatch, SocketError, SocketGroup, Transmit};
 use engine::types::Vni;
-use engine::wire::sealed::SEALED;
+use engine::wire::sealed::{INITIATION, SEALED};
 
 const PORT: u16 = 4789;
 
@@ -77,7 +77,7 @@ fn vxlan(ipv6: bool, source_port: u16) -> Vec<u8> {
 }
 
 #[test]
-fn control_datagrams_reach_the_control_socket_and_sources_are_spread() {
+fn control_datagrams_reach_their_sockets_and_sources_are_spread() {
     let [here, there] = wired_pair();
     let group = bind(&here, 3);
     let open = || -> Vec<UdpSocket> { (0..64).map(|_| UdpSocket::bind("[::]:0").unwrap()).collect() };
@@ -96,9 +96,13 @@ fn control_datagrams_reach_the_control_socket_and_sources_are_spread() {
     }
     sender.send_to(&[0x08], "192.0.2.1:4789").unwrap();
     sender.send_to(&[SEALED; 40], "192.0.2.1:4789").unwrap();
-    let got = receive(&group.control, controls.len());
-    assert_eq!(got.into_iter().map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), controls);
-    assert!(drain(&group.control).is_empty());
+    let (initiations, controls): (Vec<_>, Vec<_>) =
+        controls.into_iter().partition(|datagram| datagram[0] == INITIATION);
+    for (socket, sent) in [(&group.control, controls), (&group.initiations, initiations)] {
+        let got = receive(socket, sent.len());
+        assert_eq!(got.into_iter().map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), sent);
+        assert!(drain(socket).is_empty());
+    }
     let (mut sources, mut total) = (BTreeSet::new(), 0);
     for worker in &group.workers {
         let mut buffer = vec![0; socket::SLOT_LEN];
@@ -125,7 +129,8 @@ fn one_worker_gets_all_vxlan_and_sealed_frames_and_nothing_else() {
     }
     let got = receive(&group.workers[0], 4);
     assert_eq!(got.iter().map(|(_, bytes, _)| bytes[0]).collect::<Vec<_>>(), [0x08, SEALED, 0x0c, 0xff]);
-    assert_eq!(receive(&group.control, 2).len(), 2);
+    assert_eq!(receive(&group.control, 1)[0].1[0], 0);
+    assert_eq!(receive(&group.initiations, 1)[0].1[0], INITIATION);
 }
 
 #[test]

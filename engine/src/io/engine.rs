@@ -1,11 +1,12 @@
 //! The engine as the daemon holds it: workers, the control thread, and the tables between them.
 //!
 //! Updates are applied under one lock and published as a new snapshot; workers never take that lock. The
-//! control thread owns the control socket (probes), ages learned addresses and tells events.
+//! control thread owns the control sockets (probes, handshakes), ages learned addresses and tells events.
 
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
 mod control;
+mod doors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -98,7 +99,7 @@ pub struct EngineSnapshot {
     pub ports: Vec<PortSnapshot>,
     /// The data socket of each worker, as the kernel sees it.
     pub sockets: Vec<SocketLoad>,
-    /// The socket for handshakes and probes.
+    /// The sockets for handshakes and probes, together.
     pub control_socket: SocketLoad,
     /// What the underlay socket was granted and refused.
     pub socket_offloads: Offloads,
@@ -122,7 +123,7 @@ pub struct PortSnapshot {
 impl Engine {
     /// Binds the data port and starts the threads. Events arrive on the returned channel.
     pub fn start(config: &EngineConfig) -> Result<(Engine, Receiver<Event>), StartError> {
-        let SocketGroup { workers: sockets, control: control_socket } =
+        let SocketGroup { workers: sockets, control: control_socket, initiations } =
             socket::bind(config.listen, config.data_port, config.workers)?;
         let (events, event_receiver) = mpsc::channel();
         let (gone, gone_receiver) = mpsc::channel();
@@ -161,8 +162,9 @@ impl Engine {
             tables,
             workers,
             counters: Arc::new(Counters::new()),
-            gauge: control_socket.gauge()?,
+            gauges: [control_socket.gauge()?, initiations.gauge()?],
             socket: control_socket,
+            initiations,
             wake,
             signals,
             offloads,
@@ -294,7 +296,8 @@ impl Engine {
         // A kernel that does not tell leaves zeros.
         let sockets =
             self.inner.workers.iter().map(|worker| worker.gauge.read().unwrap_or_default()).collect();
-        let control_socket = self.inner.gauge.read().unwrap_or_default();
+        let control_sockets = self.inner.gauges.iter().map(|gauge| gauge.read().unwrap_or_default());
+        let control_socket = control_sockets.fold(SocketLoad::default(), SocketLoad::and);
         let socket_offloads = self.inner.offloads.clone();
         EngineSnapshot { workers, forwarded, total, ports, sockets, control_socket, socket_offloads }
     }

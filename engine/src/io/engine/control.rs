@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::PortSnapshot;
+use super::doors::{Door, doors};
 use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
 use crate::io::capture::{self, Place};
 use crate::io::netlink::Changes;
@@ -35,6 +36,8 @@ use crate::wire::{probe, sealed};
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often workers are asked for which hosts they lack sessions. A host without one costs a wake-up each time.
 const WANTS: Duration = Duration::from_millis(100);
+/// Receives of a control socket at a time.
+const RECEIVES: usize = 32;
 
 pub(super) struct Inner {
     pub(super) control: Mutex<Control>,
@@ -43,7 +46,10 @@ pub(super) struct Inner {
     /// Counts what the control socket drops.
     pub(super) counters: Arc<Counters>,
     pub(super) socket: DataSocket,
-    pub(super) gauge: Gauge,
+    /// Where initiations come in, and nothing else.
+    pub(super) initiations: DataSocket,
+    /// Of both.
+    pub(super) gauges: [Gauge; 2],
     /// Wakes the control thread: a port is gone, a session is wanted, a deadline has moved, or it shall stop.
     pub(super) wake: Arc<EventFd>,
     pub(super) signals: Arc<Signals>,
@@ -349,11 +355,18 @@ impl Inner {
         gone: &Receiver<PortGone>,
         (changes, underlay): (&Changes, Option<&Underlay>),
     ) {
-        let mut received = RecvBatch::new(1);
+        let mut received = RecvBatch::new(RECEIVES);
         let mut next_sweep = Instant::now() + SWEEP;
+        let mut doors = doors(&self.socket, &self.initiations);
         loop {
-            let timeout = self.control_timeout(next_sweep);
-            let mut ready = [self.wake.as_fd(), self.socket.as_fd(), changes.as_fd()]
+            let rested = doors.iter().filter_map(Door::rests_until).min();
+            let timeout = self.control_timeout(rested.map_or(next_sweep, |end| end.min(next_sweep)));
+            // The wake-up is looked at in the place of a socket that rests.
+            let [first, second] = doors.each_ref().map(|door| match door.rests_until() {
+                None => door.socket.as_fd(),
+                Some(_) => self.wake.as_fd(),
+            });
+            let mut ready = [self.wake.as_fd(), changes.as_fd(), first, second]
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             if let Err(error) = poll(&mut ready, timeout)
                 && error != nix::errno::Errno::EINTR
@@ -370,13 +383,16 @@ impl Inner {
             if control.stopping {
                 return;
             }
-            self.receive_control(&mut control, now, &mut received);
+            for door in &mut doors {
+                door.read(now, |socket| self.take_batch(socket, &mut control, now, &mut received));
+            }
             let sweep = now >= next_sweep;
             let changed = changes.take();
             self.find_sources(&mut control, now, changed || sweep);
             control.run_sessions(now, &self.signals, sweep);
             control.paths.handle_timeout(now);
             self.send_all(&mut control);
+            doors.iter_mut().for_each(|door| door.rest(now));
             if sweep {
                 control.registry.sweep(now);
                 next_sweep = now + SWEEP;
@@ -416,17 +432,24 @@ impl Inner {
         control.paths.set_clear(now, control.registry.clear_sources());
     }
 
-    fn control_timeout(&self, next_sweep: Instant) -> PollTimeout {
-        let next = self.lock().poll_timeout(&self.signals).map_or(next_sweep, |next| next.min(next_sweep));
+    /// Until when there is nothing to do, `latest` at most.
+    fn control_timeout(&self, latest: Instant) -> PollTimeout {
+        let next = self.lock().poll_timeout(&self.signals).map_or(latest, |next| next.min(latest));
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up, else the last millisecond would be spent polling.
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
-    /// Takes one batch of datagrams that are for no worker.
-    fn receive_control(&self, control: &mut Control, now: Instant, received: &mut RecvBatch) {
-        if self.socket.recv_batch(received).is_err() {
-            return;
+    /// Takes one batch of datagrams that are for no worker; false when there was none.
+    fn take_batch(
+        &self,
+        socket: &DataSocket,
+        control: &mut Control,
+        now: Instant,
+        received: &mut RecvBatch,
+    ) -> bool {
+        if socket.recv_batch(received).is_err() {
+            return false;
         }
         for burst in received.received() {
             for range in burst.datagrams() {
@@ -437,6 +460,7 @@ impl Inner {
                 }
             }
         }
+        true
     }
 
     /// Publishes what has changed, then sends what paths and sessions want sent: an answer may come at once.

@@ -31,6 +31,17 @@ pub struct SocketLoad {
     pub dropped: u32,
 }
 
+impl SocketLoad {
+    /// Two sockets together.
+    pub(crate) fn and(self, other: SocketLoad) -> Self {
+        SocketLoad {
+            queued_bytes: self.queued_bytes.saturating_add(other.queued_bytes),
+            buffer_bytes: self.buffer_bytes.saturating_add(other.buffer_bytes),
+            dropped: self.dropped.wrapping_add(other.dropped),
+        }
+    }
+}
+
 impl DataSocket {
     /// A gauge for this socket.
     pub fn gauge(&self) -> io::Result<Gauge> {

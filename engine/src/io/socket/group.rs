@@ -18,6 +18,8 @@ use super::{DataSocket, Holder, port_holder};
 /// that bulk traffic waits instead of being sent again (docs/decisions/0012-super-frames-whole.md). The kernel's
 /// default holds three super-frames.
 const BUFFER_LEN: libc::c_int = 16 << 20;
+/// The same of the socket for initiations: what is read at a time, so that none is old when its turn comes.
+const SMALL_BUFFER_LEN: libc::c_int = 256 << 10;
 const ON: libc::c_int = 1;
 const OFF: libc::c_int = 0;
 
@@ -28,6 +30,8 @@ pub struct SocketGroup {
     pub workers: Vec<DataSocket>,
     /// Everything else.
     pub control: DataSocket,
+    /// But initiations, which anybody may send: they come in here.
+    pub initiations: DataSocket,
 }
 
 /// Why the port could not be bound.
@@ -63,7 +67,7 @@ fn by(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
-/// Binds `workers` data sockets and one control socket on `port` in the namespace of the calling thread: on
+/// Binds `workers` data sockets and two control sockets on `port` in the namespace of the calling thread: on
 /// all addresses of both families, on IPv4 alone where the host has no IPv6, or on `listen`.
 ///
 /// The first socket is bound exclusively, so that another holder is found out, and joined by the others only then.
@@ -75,17 +79,22 @@ pub fn bind(listen: Option<IpAddr>, port: u16, workers: usize) -> Result<SocketG
     first.set_reuse_port(true).map_err(failed("share the port"))?;
     let addr = bound_addr(&first, addr);
     let mut sockets = vec![first];
-    while sockets.len() <= workers {
+    while sockets.len() < workers + 2 {
         let socket = open(addr.ip()).map_err(failed("open a socket"))?;
         socket.set_reuse_port(true).map_err(failed("share the port"))?;
         socket.bind(&SockAddr::from(addr)).map_err(failed("bind"))?;
         sockets.push(socket);
     }
+    let small = sockets
+        .last()
+        .map_or(Ok(()), |last| set_option(last, libc::SOL_SOCKET, libc::SO_RCVBUF, &SMALL_BUFFER_LEN));
+    small.map_err(failed("limit a buffer"))?;
     attach(&sockets[0], steering::program(workers as u32)).map_err(failed("attach the steering program"))?;
     let mut sockets: Vec<_> =
         sockets.into_iter().map(|socket| DataSocket::new(socket, addr.is_ipv6())).collect();
-    let control = sockets.split_off(workers).swap_remove(0);
-    Ok(SocketGroup { workers: sockets, control })
+    let mut others = sockets.split_off(workers);
+    let (control, initiations) = (others.swap_remove(0), others.swap_remove(0));
+    Ok(SocketGroup { workers: sockets, control, initiations })
 }
 
 fn bind_first(listen: Option<IpAddr>, port: u16) -> Result<(Socket, SocketAddr), SocketError> {

@@ -1,4 +1,4 @@
-//! The UDP data socket: a group of sockets on one port, one per worker and one for control datagrams.
+//! The UDP data socket: a group of sockets on one port, one per worker and two for control datagrams.
 //!
 //! [`bind`] makes the group; the kernel steers by the first payload byte ([`steering`]). A worker reads many
 //! datagrams with one call ([`DataSocket::recv_batch`]) and writes many with one call, as one buffer that the

@@ -15,6 +15,8 @@ pub(super) type Instruction = libc::sock_filter;
 const VXLAN_FLAG: u32 = 0x08;
 /// First payload byte of a sealed frame.
 const SEALED: u32 = crate::wire::sealed::SEALED as u32;
+/// First payload byte of an initiation.
+const INITIATION: u32 = crate::wire::sealed::INITIATION as u32;
 /// 2^32 divided by the golden ratio: multiplying spreads near values over the upper bits.
 const GOLDEN: u32 = 0x9e37_79b1;
 
@@ -44,11 +46,18 @@ const IPV6_SOURCE: [u32; 2] = [IP + 20, IP + 40];
 /// The program that lets nothing through (linux/net/core/filter.c: 0 bytes are kept).
 pub(super) const DROP_ALL: [Instruction; 1] = [op(RET, 0)];
 
-/// The program for a group of `workers` data sockets, bound first, and one control socket, bound last:
-/// VXLAN and sealed frames go to a worker by where they come from, all else to the control socket.
+/// The program for a group of `workers` data sockets, bound first, one control socket, and one for initiations, bound last:
+/// VXLAN and sealed frames go to a worker by where they come from, initiations to their socket, all else to the control
+/// socket.
 pub(super) fn program(workers: u32) -> Vec<Instruction> {
-    let mut program =
-        vec![op(LD_BYTE, 0), jump(JUMP_SET, VXLAN_FLAG, 2, 0), jump(JUMP_EQ, SEALED, 1, 0), op(RET, workers)];
+    let mut program = vec![
+        op(LD_BYTE, 0),
+        jump(JUMP_SET, VXLAN_FLAG, 4, 0),
+        jump(JUMP_EQ, SEALED, 3, 0),
+        jump(JUMP_EQ, INITIATION, 0, 1),
+        op(RET, workers + 1),
+        op(RET, workers),
+    ];
     if workers > 1 {
         let (ipv4, ipv6) = (mix(IPV4_SOURCE), mix(IPV6_SOURCE));
         program.extend([op(LD_HALF, ETHERTYPE), jump(JUMP_EQ, 0x0800, 0, ipv4.len() as u8 + 1)]);
