@@ -2,12 +2,15 @@
 //!
 //! Every candidate address is asked with type 6 datagrams: a short one tells whether anybody is there, a long
 //! one whether a full-sized overlay packet passes unfragmented. Of the candidates that answer, the best that carries
-//! a full packet is the path; where none does, the one that carries most.
+//! a full packet is the path; where none does, the one that carries most. Who is heard elsewhere, under a seal, or is reached
+//! another way than before, has its addresses proved anew: the path moves when the one in use does not answer.
 //! Pure: datagrams and `now` in ([`Paths::handle_datagram`], [`Paths::handle_timeout`]); probes, path changes
 //! and the next deadline out ([`Paths::poll_transmit`], [`Paths::poll_event`], [`Paths::poll_timeout`]).
 //!
 //! Probes also tell from which addresses a host takes frames in clear ([`Paths::set_clear`]): whoever trusts a way sends so
 //! only while the other end says that it trusts it too ([`Paths::takes_clear`]).
+
+pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -68,6 +71,8 @@ pub struct Paths {
 
 struct Peer {
     candidates: Vec<Candidate>,
+    /// The last of the candidates, if nobody named it: the peer was heard there.
+    heard: Option<SocketAddr>,
     rounds: u32,
     next_round: Instant,
     /// Whether the last round was found answered: the next one is a rest away.
@@ -75,6 +80,8 @@ struct Peer {
     /// What the last event said.
     told: Option<(SocketAddr, u16)>,
     told_down: bool,
+    /// When a question of the peer last made us ask before it was time.
+    prompted: Option<Instant>,
 }
 
 struct Candidate {
@@ -89,6 +96,8 @@ struct Candidate {
     shrunk: u32,
     /// Largest payload that is known to pass; 0 while the address is silent.
     passed: usize,
+    /// What passed counts only if the next round is answered.
+    doubted: bool,
     in_flight: VecDeque<(u64, usize)>,
 }
 
@@ -135,23 +144,56 @@ impl Paths {
 
     /// A peer is alive at one of these addresses, best first. What is known of an address is kept.
     pub fn set_peer(&mut self, now: Instant, peer: PeerId, candidates: &[SocketAddr]) {
-        let known = self.peers.remove(&peer);
-        let (mut old, told, told_down) = match known {
-            Some(known) => (known.candidates, known.told, known.told_down),
-            None => (Vec::new(), None, false),
+        let (mut old, heard, told, told_down) = match self.peers.remove(&peer) {
+            Some(known) => (known.candidates, known.heard, known.told, known.told_down),
+            None => (Vec::new(), None, None, false),
         };
-        let unchanged = old.iter().map(|c| &c.addr).eq(candidates);
-        let candidates = candidates
-            .iter()
-            .map(|&addr| match old.iter().position(|c| c.addr == addr) {
-                Some(index) => old.swap_remove(index),
-                None => Candidate::new(addr),
-            })
-            .collect();
+        let heard = heard.filter(|heard| !candidates.contains(heard));
+        let addrs: Vec<SocketAddr> = candidates.iter().copied().chain(heard).collect();
+        let unchanged = old.iter().map(|c| c.addr).eq(addrs.iter().copied());
+        let told = told.filter(|(addr, _)| addrs.contains(addr));
+        let take = |addr| match old.iter().position(|c| c.addr == addr) {
+            Some(index) => old.swap_remove(index),
+            None => Candidate::new(addr),
+        };
+        let candidates = addrs.into_iter().map(take).collect();
         let rounds = if unchanged && told.is_some() { HURRIED } else { 0 };
-        self.peers.insert(peer, Peer { candidates, rounds, next_round: now, rested: true, told, told_down });
+        let known = Peer {
+            candidates,
+            heard,
+            rounds,
+            next_round: now,
+            rested: true,
+            told,
+            told_down,
+            prompted: None,
+        };
+        self.peers.insert(peer, known);
         self.collect_addresses();
         self.tell(peer);
+    }
+
+    /// What only the peer can have sealed came from `addr`, and is newer than what it sealed before. If its frames go
+    /// elsewhere, `addr` is asked too, and the path in use must answer again.
+    pub fn handle_heard(&mut self, now: Instant, peer: PeerId, addr: SocketAddr) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        if known.told.is_some_and(|(told, _)| told == addr) {
+            return;
+        }
+        if !known.candidates.iter().any(|c| c.addr == addr) {
+            known.forget_heard();
+            known.candidates.push(Candidate::new(addr));
+            known.heard = Some(addr);
+            self.collect_addresses();
+        }
+        self.doubt(now, peer);
+    }
+
+    /// The peer is reached another way than before: its addresses must answer again.
+    pub fn doubt(&mut self, now: Instant, peer: PeerId) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.candidates.iter_mut().for_each(Candidate::doubt);
+        (known.rounds, known.next_round, known.rested) = (0, now, true);
     }
 
     /// The peer is down or gone: nothing is sent to it any more.
@@ -163,6 +205,11 @@ impl Paths {
     /// The address in use for a peer.
     pub fn path(&self, peer: PeerId) -> Option<SocketAddr> {
         self.peers.get(&peer).and_then(|peer| peer.told).map(|(addr, _)| addr)
+    }
+
+    /// The addresses in use.
+    pub fn paths(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
+        self.peers.iter().filter_map(|(&id, peer)| Some((id, peer.told?.0)))
     }
 
     /// Takes a type 6 datagram. A question from a candidate address of any peer is answered; an answer must
@@ -183,6 +230,7 @@ impl Paths {
         match probe.reply(self.clear.contains(&from.ip())) {
             Some(reply) => {
                 self.hear_wish(now, from, probe.clear);
+                self.prompt(now, from);
                 self.answer(now, from, reply)
             }
             None => self.handle_answer(from, &probe),
@@ -198,6 +246,17 @@ impl Paths {
                 peer.next_round = peer.next_round.min(now + RETRY);
             }
             candidate.takes_clear &= clear;
+        }
+    }
+
+    /// Who asks is there: if it was silent, it is asked at once, but not more often than without that.
+    fn prompt(&mut self, now: Instant, from: SocketAddr) {
+        for peer in self.peers.values_mut().filter(|peer| peer.told.is_none()) {
+            let idle = peer.prompted.is_none_or(|at| now.saturating_duration_since(at) >= RETRY);
+            if idle && peer.next_round > now + HURRY && peer.candidates.iter().any(|c| c.addr == from) {
+                peer.prompted = Some(now);
+                peer.next_round = now;
+            }
         }
     }
 
@@ -238,14 +297,22 @@ impl Paths {
         let rest = self.rest();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let hurried = peer.rounds < HURRIED;
+        // Nobody said that the peer is there, and it is not, or not any more.
+        let lost = |c: &Candidate| c.passed == 0 && Some(c.addr) == peer.heard;
+        if !hurried && peer.candidates.iter().any(lost) {
+            peer.forget_heard();
+            self.collect_addresses();
+            return self.run_round(now, id);
+        }
         if !hurried && !peer.rested && peer.is_answered() {
             peer.rested = true;
             peer.next_round = now + rest;
             return;
         }
         peer.rested = false;
+        let first = peer.rounds == 0;
         for candidate in &mut peer.candidates {
-            candidate.end_round(hurried);
+            candidate.end_round(hurried, first);
             // The largest first: a path is not told narrow and then wide.
             for size in candidate.sizes(self.full, peer.rounds).into_iter().rev() {
                 let nonce = self.nonces.next();
@@ -274,7 +341,8 @@ impl Paths {
         let best = up.reduce(|best, c| if c.passed.min(full) > best.passed.min(full) { c } else { best });
         let path = best.map(|c| (c.addr, c.mtu(full, around)));
         let silent = path.is_none() && peer.rounds >= HURRIED;
-        if path != peer.told {
+        // While all are asked anew, frames go on to where they went.
+        if path != peer.told && (path.is_some() || silent) {
             peer.told = path;
             if let Some((addr, mtu)) = path {
                 peer.told_down = false;
@@ -323,6 +391,11 @@ impl Peer {
         }
     }
 
+    fn forget_heard(&mut self) {
+        let heard = self.heard.take();
+        self.candidates.retain(|c| Some(c.addr) != heard);
+    }
+
     fn silence(&self) -> String {
         if self.candidates.is_empty() {
             return "the peer advertises no data address".to_owned();
@@ -341,13 +414,23 @@ impl Candidate {
             misses: 0,
             shrunk: 0,
             passed: 0,
+            doubted: false,
             in_flight: VecDeque::new(),
         }
     }
 
-    /// Weighs what came back since the last round. In a hurry an answer may still be under way.
-    fn end_round(&mut self, hurried: bool) {
+    /// What came back until now says nothing any more.
+    fn doubt(&mut self) {
+        (self.answered, self.misses, self.shrunk, self.doubted) = (0, 0, 0, true);
+        self.in_flight.clear();
+    }
+
+    /// Weighs what came back since the last round; nothing can have before the `first`. In a hurry an answer may still be
+    /// under way.
+    fn end_round(&mut self, hurried: bool, first: bool) {
+        let doubted = !first && std::mem::take(&mut self.doubted);
         match self.answered {
+            0 if doubted => self.passed = 0,
             0 if hurried => {}
             0 => self.misses += 1,
             answered => {

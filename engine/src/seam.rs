@@ -128,6 +128,8 @@ pub enum Event {
         /// In clear.
         clear: bool,
     },
+    /// An address or a route of this host has changed.
+    UnderlayChanged,
     /// The device of a port is gone: its namespace died or somebody deleted it.
     PortGone {
         /// The port.

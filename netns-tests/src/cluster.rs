@@ -41,6 +41,29 @@ impl Topology {
         Ok((web, db))
     }
 
+    /// Makes a secret, gives a copy to each host, and returns where they are.
+    pub fn share_secret(&self) -> Result<Vec<String>> {
+        let file = |host: &Host| host.directory().join("secret").display().to_string();
+        let files: Vec<String> = self.all().iter().map(file).collect();
+        let [first, others @ ..] = files.as_slice() else { return Ok(files) };
+        self.host(0).run(&["secret", "generate", "--file", first])?;
+        others.iter().try_for_each(|file| std::fs::copy(first, file).map(drop))?;
+        Ok(files)
+    }
+
+    /// Launches the first host with a secret and these options, the second, with the same, beside it, and gives each a container;
+    /// they reach each other.
+    pub fn sealed_web_and_db(&self, options: &[&str]) -> Result<(Attached, Attached)> {
+        let files = self.share_secret()?;
+        for (host, file) in self.all().iter().zip(&files).take(2) {
+            let peers: &[&str] = if host.name() == "node01" { &[] } else { &["node01"] };
+            host.launch(&[peers, &["--secret-file", file], options].concat())?;
+        }
+        let (web, db) = (self.host(0).attach("web")?, self.host(1).attach("db")?);
+        web.ping(&db)?;
+        Ok((web, db))
+    }
+
     /// Waits until every host holds all others to be alive, and all have the same state.
     pub fn wait_converged(&self, limit: Duration) -> Result<()> {
         wait_until("all hosts agree", limit, || converged(self.all()))

@@ -93,8 +93,13 @@ impl Host {
 
     /// Drops everything that arrives from `other`; the other direction stays.
     pub fn cut_from(&self, other: &Host) -> Result<()> {
-        faults::drop_arriving(&self.namespace, &faults::from(other.address.into()))?;
-        faults::drop_arriving(&self.namespace, &faults::from(other.address6.into()))
+        self.cut_addresses(&[other.address.into(), other.address6.into()])
+    }
+
+    /// Drops everything that arrives from these addresses.
+    pub fn cut_addresses(&self, addresses: &[IpAddr]) -> Result<()> {
+        let mut each = addresses.iter();
+        each.try_for_each(|address| faults::drop_arriving(&self.namespace, &faults::from(*address)))
     }
 
     /// Drops what arrives from `other` for one UDP port.

@@ -19,32 +19,11 @@ const DB: &str = "breakwater";
 /// The largest packet where 1500 bytes pass below, and sealing takes 32.
 const MTU: usize = 1418;
 
-/// Makes a secret and gives it to all hosts.
-fn secret(net: &Topology, hosts: usize) -> Result<Vec<String>> {
-    let paths: Vec<_> = (0..hosts).map(|host| net.host(host).directory().join("secret")).collect();
-    let [first, others @ ..] = &paths[..] else { return Ok(Vec::new()) };
-    net.host(0).run(&["secret", "generate", "--file", &first.display().to_string()])?;
-    others.iter().try_for_each(|path| std::fs::copy(first, path).map(drop))?;
-    Ok(paths.iter().map(|path| path.display().to_string()).collect())
-}
-
-/// Two hosts with a secret and a container each.
-fn sealed_pair(net: &Topology, options: &[&str]) -> Result<(Attached, Attached)> {
-    let files = secret(net, 2)?;
-    let first = [&["--secret-file", &files[0]], options].concat();
-    let second = [&["node01", "--secret-file", &files[1]], options].concat();
-    net.host(0).launch(&first)?;
-    net.host(1).launch(&second)?;
-    let (web, db) = (net.host(0).attach("web")?, net.host(1).attach("db")?);
-    web.ping(&db)?;
-    Ok((web, db))
-}
-
 /// Everything on the underlay of the first host, from before there are daemons until the containers have talked.
 fn overheard(net: &Topology, sealed: bool) -> Result<(Vec<u8>, Attached, Attached)> {
     let host = net.host(0);
     let capture = Capture::start(host.namespace(), host.interface(), "", net.directory())?;
-    let files = if sealed { secret(net, 2)? } else { Vec::new() };
+    let files = if sealed { net.share_secret()? } else { Vec::new() };
     let with = |own: &[&str], file: Option<&String>| {
         let secret = file.map(|file| ["--secret-file".to_owned(), file.clone()]).into_iter().flatten();
         own.iter().map(|word| (*word).to_owned()).chain(secret).collect::<Vec<_>>()
@@ -141,7 +120,7 @@ fn a_marker_is_seen_on_the_underlay_of_an_open_cluster_and_not_of_a_closed_one()
 #[test]
 fn a_stolen_nickname_is_a_name_and_nothing_else() -> Result<()> {
     let net = Topology::new("a host that calls itself as another one")?.hosts(3)?;
-    let files = secret(&net, 3)?;
+    let files = net.share_secret()?;
     let wrong = net.directory().join("wrong").display().to_string();
     net.host(2).run(&["secret", "generate", "--file", &wrong])?;
     net.host(0).launch(&["--secret-file", &files[0]])?;
@@ -183,7 +162,7 @@ fn a_stolen_nickname_is_a_name_and_nothing_else() -> Result<()> {
 #[test]
 fn full_packets_pass_and_the_books_balance() -> Result<()> {
     let net = Topology::new("sealed, at full size")?.hosts(2)?;
-    let (web, db) = sealed_pair(&net, &[])?;
+    let (web, db) = net.sealed_web_and_db(&[])?;
     // 28 bytes are headers of IPv4 and ICMP.
     web.ping_whole(&db, MTU - 28)?;
     web.namespace().ping_in_fragments(&db, 4_000)?;
@@ -206,7 +185,7 @@ fn full_packets_pass_and_the_books_balance() -> Result<()> {
 #[test]
 fn after_a_kill_and_a_launch_sealed_traffic_goes_on() -> Result<()> {
     let net = Topology::new("SIGKILL and launch under a sealed stream")?.hosts(2)?;
-    let (web, db) = sealed_pair(&net, &[])?;
+    let (web, db) = net.sealed_web_and_db(&[])?;
     let files: Vec<_> = (0..2).map(|host| net.host(host).directory().join("secret")).collect();
     net.host(1).kill_dead()?;
     net.host(1).launch(&["node01", "--secret-file", &files[1].display().to_string()])?;
@@ -218,7 +197,7 @@ fn after_a_kill_and_a_launch_sealed_traffic_goes_on() -> Result<()> {
 #[test]
 fn frames_in_clear_are_dropped_and_counted() -> Result<()> {
     let net = Topology::new("VXLAN in clear towards a sealed network")?.hosts(2)?;
-    sealed_pair(&net, &[])?;
+    net.sealed_web_and_db(&[])?;
     // From the address of a peer, and for its network.
     let frame = ethernet([0xff; 6], [2, 0, 0, 0, 0, 9], 0x0806, &[0; 40]);
     let to = SocketAddr::new(net.host(1).address().into(), 4789);

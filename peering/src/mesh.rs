@@ -115,6 +115,8 @@ pub struct Mesh {
     seen: BTreeMap<PeerId, SocketAddr>,
     states: BTreeMap<PeerId, PeerState>,
     sweep: Option<Sweep>,
+    /// Hosts known from the disk that are taken for alive until membership knows better, so that traffic goes on at once.
+    presumed: BTreeSet<PeerId>,
     /// Since when each host is known that membership never met.
     strangers: BTreeMap<PeerId, Instant>,
     /// Hosts whose removal the addresses are to be told of, if it still stands by then.
@@ -166,6 +168,7 @@ impl Mesh {
             seen: BTreeMap::new(),
             states: BTreeMap::new(),
             sweep: None,
+            presumed: BTreeSet::new(),
             strangers: BTreeMap::new(),
             buried: BTreeSet::new(),
             told_targets: None,
@@ -222,6 +225,17 @@ impl Mesh {
     /// One datagram came on a connection.
     pub fn handle_datagram(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         self.handle_message(now, conn, bytes);
+    }
+
+    /// The far end of a connection goes on from another address.
+    pub fn handle_moved(&mut self, now: Instant, conn: ConnId, remote: SocketAddr) {
+        if self.begin(now)
+            && let Some(peer) = self.topology.handle_moved(conn, remote)
+        {
+            self.seen.insert(peer, remote);
+            self.show_again_at_its_address(peer);
+            self.settle();
+        }
     }
 
     /// A connection ended, whoever closed it.
@@ -379,6 +393,7 @@ impl Mesh {
         };
         self.view.show_network(MESH_NETWORK, mesh);
         let records: Vec<Arc<Record>> = self.store.all().cloned().collect();
+        self.presumed = self.store.members().filter(|peer| *peer != self.me).collect();
         records.iter().for_each(|record| self.apply(record));
         self.outbox.guard();
         self.refresh_own_host();

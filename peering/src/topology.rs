@@ -228,6 +228,13 @@ impl Topology {
         }
     }
 
+    /// The far end of a connection goes on from another address; the peer, if both sides agreed to talk.
+    pub fn handle_moved(&mut self, conn: ConnId, remote: SocketAddr) -> Option<PeerId> {
+        let entry = self.conns.get_mut(&conn)?;
+        entry.remote = remote;
+        entry.nonce.map(|_| entry.peer)
+    }
+
     /// A connection ended.
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId, reason: &str) {
         let Some(gone) = self.conns.remove(&conn) else { return };

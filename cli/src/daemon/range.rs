@@ -25,7 +25,9 @@ pub(super) struct Wish {
     range: Option<Ipv4Net>,
     /// Nobody is asked: this host would found the cluster itself.
     alone: bool,
-    underlay: Vec<IpAddr>,
+    /// The addresses that people named for it, and the one to listen on.
+    named: [Option<IpAddr>; 2],
+    listen: Option<IpAddr>,
 }
 
 /// What was found last.
@@ -41,8 +43,14 @@ impl Wish {
         Wish {
             range: launch.ipalloc_range,
             alone: launch.peers.is_empty(),
-            underlay: underlay_addresses(&[launch.data_addr, launch.advertise_addr], launch.listen),
+            named: [launch.data_addr, launch.advertise_addr],
+            listen: launch.listen,
         }
+    }
+
+    /// Where the host may be reached now.
+    fn underlay(&self) -> Vec<IpAddr> {
+        underlay_addresses(&self.named, self.listen)
     }
 }
 
@@ -64,7 +72,7 @@ impl Daemon {
     /// Looks again, and tells what was not told.
     pub(super) async fn check_range(self: &Arc<Self>) {
         let Some(range) = self.range_in_question() else { return };
-        let Ok(Ok(found)) = self.blocking(move |daemon| look(range, &daemon.wish.underlay)).await else {
+        let Ok(Ok(found)) = self.blocking(move |daemon| look(range, &daemon.wish.underlay())).await else {
             return;
         };
         let before = std::mem::replace(&mut *lock_of(&self.range), found.clone());

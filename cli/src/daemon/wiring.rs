@@ -92,7 +92,7 @@ impl Daemon {
             }
             MeshEvent::HostUp(host) => {
                 lock_of(&self.agreements).insert(host.peer, (host.agreement, host.trust));
-                tracing::info!(peer = %host.peer, nickname = host.nickname, sealing = %host.agreement, "host is alive");
+                tracing::info!(peer = %host.peer, nickname = host.nickname, sealing = %host.agreement, "host is taken for alive");
             }
             MeshEvent::HostDown { peer } => {
                 self.paths().remove(peer);
@@ -143,6 +143,16 @@ impl Daemon {
             Event::SessionDown { peer, reason } => {
                 tracing::warn!(%peer, "no session: {reason}");
                 lock_of(&self.session_faults).insert(peer, reason);
+            }
+            Event::UnderlayChanged => {
+                let daemon = Arc::clone(self);
+                tokio::spawn(async move {
+                    daemon.peering.follow_addresses().await;
+                    // At the launch it is looked at anyway.
+                    if daemon.is_ready() {
+                        daemon.check_range().await;
+                    }
+                });
             }
             Event::PortGone { port, reason } => {
                 tracing::debug!(%port, "port is gone: {reason}");

@@ -21,7 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture::{self, Capture, CaptureError, Lens, MAX_CAPTURES, Place, Target};
 use super::device::Device;
-use super::netlink::{Changes, NetlinkError};
+use super::netlink::{Changes, Netlink, NetlinkError};
 use super::socket::{self, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::tunnel::{Tunnel, Underlay};
@@ -31,6 +31,7 @@ use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
 use crate::path::Paths;
+use crate::path::ways::Ways;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
 use crate::session::keeper::Identity;
@@ -145,6 +146,7 @@ impl Engine {
         let control = Control {
             registry,
             paths: Paths::new(config.seed),
+            ways: Ways::default(),
             networks: BTreeMap::new(),
             keeper: None,
             keys: BTreeMap::new(),
@@ -170,10 +172,10 @@ impl Engine {
             offloads,
         });
         let for_thread = Arc::clone(&inner);
-        let changes = Changes::subscribe()?;
+        let (changes, netlink) = (Changes::subscribe()?, Netlink::open()?);
         let control = std::thread::Builder::new().name("control".into());
-        let control =
-            control.spawn(move || for_thread.run_control(&gone_receiver, (&changes, underlay.as_ref())));
+        let control = control
+            .spawn(move || for_thread.run_control(&gone_receiver, (&changes, &netlink), underlay.as_ref()));
         threads.push(control?);
         let watched = Arc::downgrade(&inner);
         let watcher = Watcher::start(move |netns| {

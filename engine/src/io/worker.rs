@@ -8,12 +8,13 @@
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
 mod burst;
+mod held;
 mod output;
 mod rests;
 mod whole;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -126,6 +127,11 @@ impl SessionSide {
         self.wake_if(self.signals.heard.set(from));
     }
 
+    /// The newest keepalive came from elsewhere than frames for its sender go.
+    fn find(&self, remote: RemoteIndex, from: SocketAddr) {
+        self.wake_if(self.signals.found.set(remote, from));
+    }
+
     fn wake_if(&self, news: bool) {
         if news {
             // A full counter means that a wake-up is pending.
@@ -184,7 +190,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            let ready = match self.epoll.wait(&mut events, self.rests.timeout()) {
+            let ready = match self.epoll.wait(&mut events, self.rests.timeout(self.output.held.wait())) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
                 Err(error) => return tracing::error!("a worker cannot wait for frames: {error}"),
@@ -192,6 +198,7 @@ impl Worker {
             self.refresh_tables();
             let now = Instant::now();
             self.output.now = now;
+            self.output.release(self.switch.tables());
             self.wake_rested(now);
             for event in events.iter().take(ready) {
                 match event.data() {
@@ -298,7 +305,7 @@ impl Worker {
                 if !self.output.lenses.is_empty() {
                     self.output.show_datagram(received.from, slice(self.received.arena(), &part.frame));
                 }
-                self.open(now, received.from.ip(), &mut source, &part);
+                self.open(now, received.from, &mut source, &part);
             }
         }
         self.shared.counters.batch(Way::UnderlayIn, datagrams, bytes);
@@ -306,22 +313,22 @@ impl Worker {
     }
 
     /// Opens one datagram and offers its frame to the joiner.
-    fn open(&mut self, now: Instant, ip: IpAddr, source: &mut Source, part: &Part) {
+    fn open(&mut self, now: Instant, at: SocketAddr, source: &mut Source, part: &Part) {
         let arena = self.received.arena();
         let opened = vxlan::parse(slice(arena, &part.frame)).and_then(|(vni, _)| {
-            let (from, mtu) = source.of(self.switch.tables(), ip, vni)?;
+            let (from, mtu) = source.of(self.switch.tables(), at.ip(), vni)?;
             Ok((from, vni, mtu, part.clone().skip(vxlan::LEN)))
         });
         match opened {
             Ok((from, vni, mtu, frame)) => self.join(now, (from, vni), mtu, frame, Sums::Guessed),
             // Only what is no VXLAN is looked at again.
-            Err(DropReason::VxlanFlags) => self.open_sealed(now, ip, part),
+            Err(DropReason::VxlanFlags) => self.open_sealed(now, at, part),
             Err(reason) => self.shared.counters.refused(Way::UnderlayIn, reason),
         }
     }
 
     /// Opens one sealed datagram where it lies, and offers its frame to the joiner.
-    fn open_sealed(&mut self, now: Instant, ip: IpAddr, part: &Part) {
+    fn open_sealed(&mut self, now: Instant, at: SocketAddr, part: &Part) {
         let Range { start, end } = part.frame.clone();
         let datagram = self.received.arena_mut().get_mut(start as usize..end as usize).unwrap_or_default();
         let refuse = |reason| self.shared.counters.refused(Way::UnderlayIn, reason);
@@ -334,13 +341,16 @@ impl Worker {
                 if opened.first {
                     self.output.sessions.hear(opened.from);
                 }
+                if opened.newest && tables.remote(opened.from).is_none_or(|remote| remote.addr != at) {
+                    self.output.sessions.find(opened.from, at);
+                }
                 let Some(OpenedFrame { vni, mtu, partial }) = opened.frame else { return };
                 let sums = if partial { Sums::Partial } else { Sums::Whole };
                 let frame = start + FRAME_START as u32..end - TAG_LEN as u32;
                 self.join(now, (opened.from, vni), mtu, Part { frame, gso_size: 0 }, sums);
             }
             Err(reason) => {
-                if let (DropReason::UnknownSession, Some(from)) = (reason, tables.sender(ip)) {
+                if let (DropReason::UnknownSession, Some(from)) = (reason, tables.sender(at.ip())) {
                     self.output.sessions.lose(from);
                 }
                 refuse(reason);

@@ -177,3 +177,85 @@ fn many_peers_cost_at_rest_no_more_than_a_few() {
     assert!(some > 5 * few, "{some} probes to twenty peers");
     assert!(many < some + some / 4, "{many} probes to a hundred peers, {some} to twenty");
 }
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+#[test]
+fn a_peer_that_is_heard_elsewhere_is_followed_within_moments_if_it_is_not_where_it_was() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(20 * second());
+    world.dead.push(addr(2));
+    world.here.handle_heard(world.now, PEER, addr(9));
+    assert_eq!(world.run(ms(150)), [Event::PathUp { peer: PEER, addr: addr(9), mtu: 1450 }]);
+    // The control plane has not heard of it yet, and what it says does not take the path away.
+    world.here.set_peer(world.now, PEER, &[addr(2)]);
+    assert_eq!((world.run(20 * second()), world.here.path(PEER)), (vec![], Some(addr(9))));
+    // What it says then goes before what was found.
+    world.here.set_peer(world.now, PEER, &[addr(3), addr(9)]);
+    assert_eq!(world.run(second()), [Event::PathUp { peer: PEER, addr: addr(3), mtu: 1450 }]);
+}
+
+#[test]
+fn a_copy_from_elsewhere_moves_nothing() {
+    for silent in [false, true] {
+        let mut world = World::new(&[addr(2), addr(3)]);
+        world.run(20 * second());
+        world.dead.extend(silent.then_some(addr(9)));
+        for _ in 0..5 {
+            world.here.handle_heard(world.now, PEER, addr(9));
+            assert_eq!(world.run(ms(700)), [], "who is on the path stays there");
+        }
+        world.here.handle_heard(world.now, PEER, addr(2));
+        assert_eq!((world.run(60 * second()), world.here.path(PEER)), (vec![], Some(addr(2))));
+    }
+}
+
+#[test]
+fn nobody_is_asked_for_long_at_an_address_that_was_only_heard() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(20 * second());
+    world.dead.push(addr(9));
+    world.here.handle_heard(world.now, PEER, addr(9));
+    world.run(second());
+    let request = Probe { answer: false, clear: false, nonce: 9 }.emit();
+    assert_eq!(world.here.handle_datagram(world.now, addr(9), &request), Err(DropReason::UnknownSource));
+    // Of many only the last is kept.
+    (10..200).for_each(|last| world.here.handle_heard(world.now, PEER, addr(last)));
+    let known = (10..200).filter(|last| world.here.handle_datagram(world.now, addr(*last), &request).is_ok());
+    assert_eq!(known.collect::<Vec<_>>(), [199]);
+}
+
+#[test]
+fn another_way_to_a_peer_is_tried_at_once_and_the_path_is_kept_meanwhile() {
+    let mut world = World::new(&[addr(2), addr(3)]);
+    world.run(20 * second());
+    world.dead.push(addr(2));
+    world.here.doubt(world.now, PEER);
+    assert_eq!(world.run(ms(150)), [Event::PathUp { peer: PEER, addr: addr(3), mtu: 1450 }]);
+    world.dead.push(addr(3));
+    world.here.doubt(world.now, PEER);
+    assert_eq!((world.run(ms(350)), world.here.path(PEER)), (vec![], Some(addr(3))));
+    assert!(matches!(world.run(second())[..], [Event::PathDown { .. }]));
+}
+
+#[test]
+fn a_silent_peer_that_asks_is_asked_at_once() {
+    let mut world = World::new(&[addr(2)]);
+    world.dead.push(addr(2));
+    world.run(ms(700));
+    world.dead.clear();
+    let request = Probe { answer: false, clear: false, nonce: 9 }.emit();
+    world.here.handle_datagram(world.now, addr(2), &request).unwrap();
+    let answer = world.here.poll_transmit();
+    assert!(answer.is_some_and(|answer| answer.contents.len() == probe::LEN));
+    assert!(matches!(world.run(Duration::ZERO)[..], [Event::PathUp { .. }]));
+    // Not for every question: an answer is never longer than what was asked.
+    world.dead.push(addr(2));
+    world.run(60 * second());
+    (0..50).for_each(|_| world.here.handle_datagram(world.now, addr(2), &request).unwrap());
+    world.here.handle_timeout(world.now);
+    let sent: Vec<_> = std::iter::from_fn(|| world.here.poll_transmit()).collect();
+    assert_eq!(sent.iter().filter(|sent| sent.contents.len() > probe::LEN).count(), 1);
+}

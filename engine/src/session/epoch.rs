@@ -10,7 +10,7 @@ use super::key::{LaneKeys, WrongLength};
 use super::suite::Suite;
 use super::window::{MAX_COUNTER, Window};
 use crate::counters::DropReason;
-use crate::wire::sealed::{Header, LANES, TAG_LEN};
+use crate::wire::sealed::{CONTROL_LANE, Header, LANES, TAG_LEN};
 
 /// Frames of one lane after which a new session is wanted, and after which none is sealed any more. Of AES-GCM 2^32 frames
 /// under one key are where its nonces begin to matter (NIST SP 800-38D section 8.3 asks the same of random ones).
@@ -50,6 +50,8 @@ pub struct Epoch {
     windows: [OnceLock<Window>; LANES as usize],
     /// A frame was opened: the peer has the keys. Written once.
     heard: AtomicBool,
+    /// One above the counter of the newest keepalive of the peer's control side.
+    shown: AtomicU64,
 }
 
 impl Epoch {
@@ -66,6 +68,7 @@ impl Epoch {
             counters: [const { CachePadded::new(AtomicU64::new(0)) }; LANES as usize],
             windows: [const { OnceLock::new() }; LANES as usize],
             heard: AtomicBool::new(false),
+            shown: AtomicU64::new(0),
         }
     }
 
@@ -118,6 +121,13 @@ impl Epoch {
             self.heard.store(true, Ordering::Relaxed);
         }
         Ok(content)
+    }
+
+    /// A keepalive with this header was opened. True: the peer's control side has sealed none after it that was, so it tells
+    /// where the peer is. One that was held back and comes late tells where it was.
+    pub fn is_newest_keepalive(&self, header: Header) -> bool {
+        header.lane == CONTROL_LANE
+            && self.shown.fetch_max(header.counter + 1, Ordering::Relaxed) <= header.counter
     }
 
     /// True once a frame was opened: the peer has the keys.

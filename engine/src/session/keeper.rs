@@ -14,10 +14,11 @@ use crate::path::Transmit;
 use crate::seam::Event;
 use crate::tables::Registry;
 use crate::types::{PeerId, PeerKeys};
-use crate::wire::sealed::LANES;
+use crate::wire::sealed::CONTROL_LANE;
 
-/// The lane of the control side: workers have the lower ones.
-const OWN_LANE: u8 = LANES - 1;
+/// So long after its start a host begins a session with every peer that it reaches, without waiting for frames: containers
+/// may be in the middle of something with theirs.
+const EAGER: Duration = Duration::from_secs(5);
 
 /// Who this host is in its sessions.
 pub struct Identity {
@@ -39,6 +40,7 @@ pub struct Identity {
 pub struct Keeper {
     sessions: Sessions,
     suites: Vec<Suite>,
+    eager_until: Instant,
     /// Where each peer is; handshakes and keepalives go there.
     addrs: BTreeMap<PeerId, SocketAddr>,
     /// What was told last of each peer: whether there is a session.
@@ -58,6 +60,7 @@ impl Keeper {
         Keeper {
             sessions,
             suites: own.suites,
+            eager_until: now + EAGER,
             addrs: BTreeMap::new(),
             told: BTreeMap::new(),
             transmits: VecDeque::new(),
@@ -96,6 +99,20 @@ impl Keeper {
             None => self.addrs.remove(&peer),
         };
         self.sessions.set_addr(peer, addr);
+    }
+
+    /// The peer is reached. In its first moments the host does not wait for frames to begin a session.
+    pub fn greet(&mut self, now: Instant, peer: PeerId) {
+        if now < self.eager_until {
+            self.want(now, peer);
+        }
+    }
+
+    /// Shows a peer with whom there is a session where this host is.
+    pub fn show(&mut self, peer: PeerId) {
+        let sealed = self.sessions.current(peer).and_then(|epoch| keepalive(epoch, CONTROL_LANE));
+        let transmit = self.addrs.get(&peer).zip(sealed).map(|(&to, contents)| Transmit { to, contents });
+        self.transmits.extend(transmit);
     }
 
     /// There is no session to seal a frame for this peer in.
@@ -155,9 +172,7 @@ impl Keeper {
                     if self.told.insert(peer, true) != Some(true) {
                         self.events.push_back(Event::SessionUp { peer, suite: epoch.suite });
                     }
-                    let to = self.addrs.get(&peer).copied();
-                    let sealed = to.and_then(|to| Some((to, keepalive(&epoch, OWN_LANE)?)));
-                    self.transmits.extend(sealed.map(|(to, contents)| Transmit { to, contents }));
+                    self.show(peer);
                     registry.seal_in(peer, Some(epoch));
                 }
                 sessions::Event::Sealless(peer) => {

@@ -129,6 +129,8 @@ pub struct Opened {
     pub from: RemoteIndex,
     /// It is the first of its session.
     pub first: bool,
+    /// It is the newest keepalive of the newest session: its sender is where it came from.
+    pub newest: bool,
     /// None for a keepalive.
     pub frame: Option<OpenedFrame>,
 }
@@ -149,9 +151,16 @@ pub const FRAME_START: usize = HEADER_LEN + vxlan::LEN;
 
 /// A keepalive: an empty frame, sealed. None when the lane is used up.
 pub fn keepalive(epoch: &Epoch, lane: u8) -> Option<Vec<u8>> {
+    seal_alone(epoch, lane, &[])
+}
+
+/// One datagram with this VXLAN header and frame, sealed. None when the lane is used up.
+pub fn seal_alone(epoch: &Epoch, lane: u8, content: &[u8]) -> Option<Vec<u8>> {
     let header = epoch.next_header(lane)?;
-    let tag = epoch.seal(header, &mut [])?;
-    Some([&header.to_bytes()[..], &tag].concat())
+    let mut datagram = [&header.to_bytes()[..], content].concat();
+    let tag = epoch.seal(header, datagram.get_mut(HEADER_LEN..)?)?;
+    datagram.extend_from_slice(&tag);
+    Some(datagram)
 }
 
 /// Opens a datagram of type 4 where it lies, and tells whether its sender may send what is in it.
@@ -165,7 +174,11 @@ pub fn open(tables: &Tables, datagram: &mut [u8]) -> Result<Opened, DropReason> 
     let opener = tables.opener(header.receiver).ok_or(DropReason::UnknownSession)?;
     let first = !opener.epoch.is_heard();
     let content = opener.epoch.open(header, datagram)?;
+    let mut newest = false;
     let frame = if content.is_empty() {
+        let sealed_in = tables.epoch(opener.from);
+        let current = first || sealed_in.is_none_or(|epoch| epoch.local == header.receiver);
+        newest = current && opener.epoch.is_newest_keepalive(header);
         None
     } else {
         let (vni, _) = vxlan::parse(content)?;
@@ -175,5 +188,5 @@ pub fn open(tables: &Tables, datagram: &mut [u8]) -> Result<Opened, DropReason> 
         }
         Some(OpenedFrame { vni, mtu, partial: vxlan::is_partial(content) })
     };
-    Ok(Opened { from: opener.from, first, frame })
+    Ok(Opened { from: opener.from, first, newest, frame })
 }

@@ -197,6 +197,11 @@ impl Sessions {
         }
     }
 
+    /// The session that frames for this peer are sealed in.
+    pub fn current(&self, peer: PeerId) -> Option<&Epoch> {
+        self.peers.get(&peer)?.current.as_ref().map(|held| &*held.epoch)
+    }
+
     /// Takes a datagram of type 1, 2 or 3.
     ///
     /// # Errors

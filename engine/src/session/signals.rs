@@ -1,9 +1,12 @@
-//! What workers tell the control side of sessions, without a lock and without a word twice.
+//! What workers tell the control side of sessions, without a lock for frames and without a word twice.
 //!
 //! One bit for each remote and kind. A worker that sets a bit which was clear wakes the control side; while it stays set, to
-//! set it again costs one load.
+//! set it again costs one load. Only where a remote was heard, which keepalives tell, is behind a lock.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::tables::RemoteIndex;
 
@@ -20,7 +23,13 @@ pub struct Signals {
     pub lost: Bits,
     /// The first frame of a session with this remote was opened.
     pub heard: Bits,
+    /// The newest keepalive of this remote came from elsewhere than its frames go.
+    pub found: Found,
 }
+
+/// Where remotes were heard last.
+#[derive(Default, Debug)]
+pub struct Found(Mutex<BTreeMap<RemoteIndex, SocketAddr>>);
 
 /// A set of remotes.
 #[derive(Debug)]
@@ -68,9 +77,34 @@ impl Bits {
     }
 }
 
+impl Found {
+    /// Notes where a remote was heard. True: there was no news of it, so whoever takes it must be woken.
+    pub fn set(&self, remote: RemoteIndex, from: SocketAddr) -> bool {
+        self.lock().insert(remote, from).is_none()
+    }
+
+    /// Takes all.
+    pub fn take(&self) -> BTreeMap<RemoteIndex, SocketAddr> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RemoteIndex, SocketAddr>> {
+        // Every change is one call.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_place_of_a_remote_counts() {
+        let (found, addr) = (Found::default(), |last: u8| SocketAddr::from(([192, 0, 2, last], 4789)));
+        assert!(found.set(RemoteIndex(3), addr(1)) && !found.set(RemoteIndex(3), addr(2)));
+        assert_eq!(found.take(), BTreeMap::from([(RemoteIndex(3), addr(2))]));
+        assert!(found.take().is_empty() && found.set(RemoteIndex(3), addr(2)));
+    }
 
     #[test]
     fn each_is_told_once_until_it_is_taken() {

@@ -481,8 +481,8 @@ impl Registry {
             RemoteKey::Peer(id) => {
                 let peer = self.peers.get(&id)?;
                 let addr = peer.path?;
-                let (spread, clear) = (peer.unadvertised != Some(addr), self.sends_clear(peer));
-                Some(self.remote(addr, Some(id), (spread, clear)))
+                let advertised = peer.unadvertised != Some(addr) && peer.candidates.contains(&addr);
+                Some(self.remote(addr, Some(id), (advertised, self.sends_clear(peer))))
             }
         };
         self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()

@@ -24,6 +24,8 @@ pub const TAG_LEN: usize = 16;
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// Lanes of a session, one for each worker of its sender.
 pub const LANES: u8 = 16;
+/// The lane of the sender's control side. What it seals leaves from the data port.
+pub const CONTROL_LANE: u8 = LANES - 1;
 
 /// The header of a sealed frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

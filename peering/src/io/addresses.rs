@@ -1,11 +1,62 @@
-//! The addresses under which this host may be reached, when nobody named them.
+//! The addresses under which this host may be reached, as they are when it is asked.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
+
+use crate::records::MAX_ADDRESSES;
+
+/// What people said of where this host is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The one address to listen on.
+    pub(super) listen: Option<IpAddr>,
+    /// The address to tell others, for peering and data.
+    pub(super) advertise: Option<IpAddr>,
+    /// The address to tell others, for data alone.
+    pub(super) data: Option<IpAddr>,
+    /// The UDP port of peering.
+    pub(super) port: u16,
+    /// The UDP port of the data plane.
+    pub(super) data_port: u16,
+}
+
+/// Where this host is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Whereabouts {
+    /// Where peering may be reached, best first.
+    pub(super) control: Vec<SocketAddr>,
+    /// Where the data plane may be reached, best first.
+    pub(super) data: Vec<SocketAddr>,
+    /// Every address of the host, those included that others have too; none when the system does not tell.
+    pub(super) all: Option<BTreeSet<IpAddr>>,
+}
+
+impl Whereabouts {
+    /// As it is now.
+    pub(super) fn of(place: &Place) -> Self {
+        let at = |configured: &[_], port| {
+            let ips = candidates(configured, place.listen).into_iter().take(MAX_ADDRESSES);
+            ips.map(|ip| SocketAddr::new(ip, port)).collect()
+        };
+        let interfaces = getifaddrs().ok();
+        Whereabouts {
+            control: at(&[place.advertise], place.port),
+            data: at(&[place.data, place.advertise], place.data_port),
+            all: interfaces.map(|all| all.filter_map(|interface| ip_of(&interface.address?)).collect()),
+        }
+    }
+
+    /// Whether `ip` was an address of this host that it does not have any more.
+    pub(super) fn lacks(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        !ip.is_loopback() && self.all.as_ref().is_some_and(|all| !all.contains(&ip))
+    }
+}
 
 /// The addresses under which other hosts may reach this one: the configured ones, then the one that is listened on, or
 /// without one those of the interfaces.
@@ -15,7 +66,7 @@ pub fn underlay_addresses(configured: &[Option<IpAddr>], listen: Option<IpAddr>)
 
 /// The addresses to tell others, best first and each once: the configured ones, then the one that is listened
 /// on, or without one those of the interfaces.
-pub(super) fn candidates(configured: &[Option<IpAddr>], listen: Option<IpAddr>) -> Vec<IpAddr> {
+fn candidates(configured: &[Option<IpAddr>], listen: Option<IpAddr>) -> Vec<IpAddr> {
     let own = match listen.filter(|ip| !ip.is_unspecified()) {
         Some(ip) => vec![ip],
         None => interface_addresses(listen.is_some_and(|ip| ip.is_ipv4())),
@@ -93,6 +144,16 @@ mod tests {
         let found = candidates(&[], None);
         assert!(found.iter().all(|ip| is_reachable(*ip)), "{found:?}");
         assert!(candidates(&[], Some(ip("0.0.0.0"))).iter().all(IpAddr::is_ipv4));
+    }
+
+    #[test]
+    fn an_address_that_is_gone_is_missed() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let (control, data) = (Vec::new(), Vec::new());
+        let here = Whereabouts { control, data, all: Some(BTreeSet::from([ip("192.0.2.7")])) };
+        assert!(here.lacks(ip("192.0.2.8")) && !here.lacks(ip("::ffff:192.0.2.7")));
+        assert!(!here.lacks(ip("127.0.0.5")), "all of them are there");
+        assert!(!Whereabouts { all: None, ..here }.lacks(ip("192.0.2.8")), "nobody knows");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What the control plane of a host is started with, and why it may not start.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::types::PeerId;
 use ipnet::{IpNet, Ipv4Net};
 
-use super::addresses::candidates;
+use super::addresses::{Place, Whereabouts};
 use super::quic::BindError;
 use super::store::StoreError;
 use crate::identity::{Identity, IdentityError};
@@ -90,6 +90,14 @@ pub enum StartError {
     Random,
 }
 
+impl PeeringConfig {
+    /// Where this host is, as far as people said it; peering got this port.
+    pub(super) fn place(&self, port: u16) -> Place {
+        let PeeringConfig { listen, advertise_addr: advertise, data_addr: data, data_port, .. } = *self;
+        Place { listen, advertise, data, port, data_port }
+    }
+}
+
 impl StartError {
     /// One word for programs.
     pub fn code(&self) -> &'static str {
@@ -113,7 +121,7 @@ pub(super) fn mesh_config(
     port: u16,
     forgot: bool,
 ) -> Result<MeshConfig, StartError> {
-    let at = |ips: Vec<IpAddr>, port| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    let here = Whereabouts::of(&config.place(port));
     let over_ipv6 = config.listen.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
     let sealing = Sealing {
         encryption: config.encryption,
@@ -130,11 +138,8 @@ pub(super) fn mesh_config(
         boot_nonce: u64::from_le_bytes(random()?),
         port,
         data_port: config.data_port,
-        advertise: at(candidates(&[config.advertise_addr], config.listen), port),
-        data_addrs: at(
-            candidates(&[config.data_addr, config.advertise_addr], config.listen),
-            config.data_port,
-        ),
+        advertise: here.control,
+        data_addrs: here.data,
         targets: config.targets.clone(),
         range: config.range.unwrap_or(DEFAULT_RANGE),
         range_given: config.range.is_some(),

@@ -45,6 +45,8 @@ pub(super) enum WireEvent {
     Established { conn: ConnId, peer: PeerId, dial: Option<DialId>, remote: SocketAddr, link: Link },
     /// Something came on a connection.
     Frame { conn: ConnId, frame: Frame },
+    /// The far end of a connection has another address now.
+    Moved { conn: ConnId, remote: SocketAddr },
     /// A connection ended. Nothing follows.
     Closed { conn: ConnId, reason: String },
     /// The name of a dial has addresses, which are tried now.

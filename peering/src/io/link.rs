@@ -1,10 +1,12 @@
 //! One connection to another host: messages in order, datagrams as they come, an end with a reason.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::types::canonical;
 use quinn::{Connection, ReadError, RecvStream, SendDatagramError, SendStream, VarInt, WriteError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -45,6 +47,11 @@ impl Link {
         let queued = Arc::new(AtomicUsize::new(0));
         tokio::spawn(write(stream, waiting, queued.clone(), done));
         Link { connection, queue, queued, flushed }
+    }
+
+    /// The address of this host that the far end dialled; none when it did not.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        self.connection.local_ip()
     }
 
     /// Sends a message after those sent before.
@@ -134,6 +141,7 @@ pub(super) async fn read(
 ) -> String {
     let mut decoder = Decoder::default();
     let mut datagrams = true;
+    let mut remote = connection.remote_address();
     loop {
         tokio::select! {
             chunk = next_chunk(connection, &mut stream) => match chunk {
@@ -146,6 +154,11 @@ pub(super) async fn read(
                 // The connection ended; the stream may still hold what was sent before.
                 Err(_) => datagrams = false,
             },
+        }
+        if connection.remote_address() != remote {
+            remote = connection.remote_address();
+            // As in `deliver`.
+            let _ = inbox.send(WireEvent::Moved { conn, remote: canonical(remote) }).await;
         }
         while let Some(frame) = match decoder.next() {
             Ok(frame) => frame,

@@ -11,6 +11,7 @@ use engine::types::{Claim, IpPrefix, NetworkId, PeerId, PortId};
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
+use super::addresses::{Place, Whereabouts};
 use super::config::{PeeringConfig, StartError, mesh_config, random};
 use super::quic::{BindError, Quic};
 use super::runtime::{Command, Deferred, Runtime};
@@ -32,6 +33,7 @@ pub struct Peering {
     counts: Arc<Counts>,
     peer_id: PeerId,
     local_addr: SocketAddr,
+    place: Place,
     admission: Arc<Admission>,
     identity: Arc<Identity>,
     crash: watch::Receiver<Option<String>>,
@@ -57,6 +59,7 @@ impl Peering {
         }
         let (events, told) = mpsc::unbounded_channel();
         let (commands, orders) = mpsc::unbounded_channel();
+        let place = config.place(local_addr.port());
         let (counts, peer_id) = (quic.counts(), identity.peer_id());
         let admission = Arc::new(config.admission);
         let gate = (quic, admission.clone());
@@ -74,6 +77,7 @@ impl Peering {
                 counts,
                 peer_id,
                 local_addr,
+                place,
                 admission,
                 identity,
                 crash,
@@ -115,6 +119,18 @@ impl Peering {
     /// What came in on the port of peering.
     pub fn port_counters(&self) -> PortCounters {
         self.counts.read()
+    }
+
+    /// Looks where this host is now, and tells the others if that has changed. Connections that end at an address that is
+    /// gone are given up and made anew.
+    pub async fn follow_addresses(&self) {
+        let place = self.place;
+        // Waits for the kernel, and for a file of each interface.
+        let found = tokio::task::spawn_blocking(move || Whereabouts::of(&place)).await;
+        if let Ok(here) = found {
+            // After the end of the task nobody wants to know.
+            let _ = self.commands.send(Command::Moved(here));
+        }
     }
 
     /// Adds targets; with `replace`, forgets those that are not named.

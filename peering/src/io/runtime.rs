@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep_until, timeout_at};
 
+use super::addresses::Whereabouts;
 use super::connector::{Connector, WireEvent};
 use super::frames::Frame;
 use super::link::{Link, Overflow};
@@ -27,6 +28,8 @@ const EVENTS_PER_WAKE: usize = 64;
 const INBOX: usize = 256;
 /// The shortest time between looks at the clock while a state is on its way to disk.
 const WHILE_SAVING: Duration = Duration::from_millis(20);
+/// What a connection is closed with whose own end is gone.
+const GONE: &str = "this host has moved";
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(1);
 /// The part of it for the last words of the mesh to get out.
@@ -51,6 +54,8 @@ pub(super) enum Command {
     Allocate { request: RequestId, what: AllocRequest, reply: Allocation },
     /// Leave the cluster for good.
     Reset { force: bool, reply: Departure },
+    /// The host is here now.
+    Moved(Whereabouts),
     /// Nobody waits for these addresses any more.
     Cancel(RequestId),
     /// Say goodbye and let go of everything.
@@ -160,11 +165,24 @@ impl Runtime {
                 self.allocations.insert(request, reply);
                 self.mesh.allocate(now, request, what);
             }
+            Command::Moved(here) => self.follow(now, here),
             Command::Cancel(request) => {
                 self.allocations.remove(&request);
                 self.mesh.cancel(now, request);
             }
             Command::Stop(reply) => drop(reply),
+        }
+    }
+
+    /// A connection that this side dialled follows the host to its new address (RFC 9000 section 9); one that ends at an
+    /// address that is gone does not.
+    fn follow(&mut self, now: Instant, here: Whereabouts) {
+        let cut = self.links.extract_if(.., |_, link| link.local_ip().is_some_and(|ip| here.lacks(ip)));
+        let cut: Vec<(ConnId, Link)> = cut.collect();
+        self.mesh.set_addresses(now, here.control, here.data);
+        for (conn, link) in cut {
+            link.cut(GONE);
+            self.mesh.handle_closed(now, conn, GONE);
         }
     }
 
@@ -194,6 +212,10 @@ impl Runtime {
                 self.mesh.handle_refused(now, peer, dial, remote, refusal);
             }
             WireEvent::DialFailed { dial, reason } => self.mesh.handle_dial_failed(now, dial, &reason),
+            WireEvent::Moved { conn, remote } => {
+                tracing::debug!(%remote, "the far end of a connection has moved");
+                self.mesh.handle_moved(now, conn, remote);
+            }
             WireEvent::Frame { conn, .. } if !self.links.contains_key(&conn) => {}
             WireEvent::Frame { conn, frame: Frame::Message(bytes) } => {
                 self.mesh.handle_message(now, conn, &bytes);
@@ -324,7 +346,7 @@ async fn remember(mut mesh: Mesh, commands: &mut mpsc::UnboundedReceiver<Command
             Command::Change(change) => change(&mut mesh, now)(),
             Command::Allocate { reply, .. } => drop(reply.send(Err(AllocError::Stopping))),
             Command::Reset { reply, .. } => drop(reply.send(Err(LeaveError::Stopping))),
-            Command::Cancel(_) => {}
+            Command::Cancel(_) | Command::Moved(_) => {}
             Command::Stop(reply) => drop(reply.send(())),
         }
     }

@@ -30,6 +30,19 @@ impl Mesh {
         }
     }
 
+    /// This host is reached at these addresses from now on, best first.
+    pub fn set_addresses(&mut self, now: Instant, control: Vec<SocketAddr>, data: Vec<SocketAddr>) {
+        if !self.begin(now) || (&control, &data) == (&self.config.advertise, &self.config.data_addrs) {
+            return;
+        }
+        let texts: Vec<String> = data.iter().map(|addr| addr.ip().to_string()).collect();
+        self.note("addresses_changed", format!("this host is at {} now", texts.join(", ")));
+        (self.config.advertise, self.config.data_addrs) = (control, data);
+        self.told_targets = None;
+        self.refresh_own_host();
+        self.settle();
+    }
+
     /// Asks for addresses; the answer is [`Output::Allocated`], as soon as there is one.
     pub fn allocate(&mut self, now: Instant, request: RequestId, what: AllocRequest) {
         if let Some(other) = self.clones.oneself() {

@@ -118,6 +118,11 @@ impl Mesh {
         self.refresh_own_host();
         self.begin_exchange(conn, peer);
         self.flush_waiting(peer);
+        self.show_again_at_its_address(peer);
+    }
+
+    /// The host was seen somewhere.
+    pub(super) fn show_again_at_its_address(&mut self, peer: PeerId) {
         if let Some(host) = self.store.host(peer).cloned() {
             self.apply_host(peer, &host);
         }

@@ -220,7 +220,8 @@ impl Mesh {
 
     /// Shows a host, with its endpoints, if it is up and has introduced itself.
     pub(super) fn show_host(&mut self, peer: PeerId) {
-        if self.membership.state(peer) == PeerState::Down || self.barred(peer).is_some() {
+        let down = self.membership.state(peer) == PeerState::Down && !self.presumed.contains(&peer);
+        if down || self.barred(peer).is_some() {
             return;
         }
         let Some(view) = self.store.host(peer).map(|host| self.host_view(peer, host)) else { return };
@@ -287,6 +288,9 @@ impl Mesh {
         match event {
             MemberEvent::Up(peer) => {
                 self.set_state(peer, PeerState::Alive);
+                if self.presumed.remove(&peer) {
+                    self.view.forget_host(peer);
+                }
                 self.show_host(peer);
             }
             MemberEvent::Down(peer) => {
@@ -303,6 +307,9 @@ impl Mesh {
 
     fn set_state(&mut self, peer: PeerId, state: PeerState) {
         self.topology.set_down(self.now, peer, state == PeerState::Down);
+        if state == PeerState::Down && self.presumed.remove(&peer) {
+            self.view.hide_host(peer);
+        }
         let before = self.states.insert(peer, state);
         if before != Some(state) {
             self.ipam.set_state(self.now, peer, state);

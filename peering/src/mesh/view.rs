@@ -52,6 +52,11 @@ impl View {
         }
     }
 
+    /// The host will be told of again, as it then is.
+    pub(super) fn forget_host(&mut self, peer: PeerId) {
+        self.hosts.remove(&peer);
+    }
+
     /// A host is down: its endpoints go first.
     pub(super) fn hide_host(&mut self, peer: PeerId) {
         let range = (peer, PortId([0; 8]))..=(peer, PortId([0xff; 8]));

@@ -21,7 +21,7 @@ pub fn create(spec: &PortSpec, netns: &Netns) -> Result<Device, DeviceError> {
     let offloads = queues[0].negotiate_offloads();
     move_in(spec, netns)?;
     let link = inside.link_by_alias(&alias(spec.port))?.ok_or(DeviceError::Gone { port: spec.port })?;
-    announce_when_up(netns, &link)?;
+    apply_settings(netns, &link)?;
     set_up(spec, &inside, &link)?;
     queues[0].set_persistent(true).map_err(|source| {
         let action = "make persistent";
@@ -88,14 +88,21 @@ fn move_in(spec: &PortSpec, netns: &Netns) -> Result<(), DeviceError> {
     })
 }
 
-/// Has the kernel announce the addresses once the device is up (`arp_notify`, `ndisc_notify` in
-/// Documentation/networking/ip-sysctl.rst): who has spoken with the former holder of an address learns its new MAC.
-fn announce_when_up(netns: &Netns, link: &Link) -> Result<(), NetnsError> {
-    let settings = [("ipv4", "arp_notify"), ("ipv6", "ndisc_notify")];
+/// Settings of the interface (Documentation/networking/ip-sysctl.rst). The kernel announces the addresses once the device
+/// is up: who has spoken with the former holder of an address learns its new MAC. And it keeps what it knows of neighbours while
+/// there is no carrier: else a connection waits, after a restart of the daemon, for up to a second until the kernel asks again.
+const SETTINGS: [(&str, &str, &str); 4] = [
+    ("ipv4", "arp_notify", "1"),
+    ("ipv6", "ndisc_notify", "1"),
+    ("ipv4", "arp_evict_nocarrier", "0"),
+    ("ipv6", "ndisc_evict_nocarrier", "0"),
+];
+
+fn apply_settings(netns: &Netns, link: &Link) -> Result<(), NetnsError> {
     netns.run(|| {
-        for (family, setting) in settings {
-            // A family that is switched off has no neighbours; and without the announcement they find out later.
-            let _ = std::fs::write(format!("/proc/sys/net/{family}/conf/{}/{setting}", link.name), "1");
+        for (family, setting, value) in SETTINGS {
+            // A family that is switched off has no neighbours, an older kernel not all of them; without, all works later.
+            let _ = std::fs::write(format!("/proc/sys/net/{family}/conf/{}/{setting}", link.name), value);
         }
     })
 }

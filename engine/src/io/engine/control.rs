@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,14 @@ use super::PortSnapshot;
 use super::doors::{Door, doors};
 use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
 use crate::io::capture::{self, Place};
-use crate::io::netlink::Changes;
+use crate::io::netlink::{Changes, Hop, Netlink};
 use crate::io::netns::NetnsId;
 use crate::io::socket::{DataSocket, Gauge, RecvBatch, source_of};
 use crate::io::tap::Offloads;
 use crate::io::tunnel::Underlay;
 use crate::io::worker::{Command, PortGone};
 use crate::path::Paths;
+use crate::path::ways::Ways;
 use crate::seam::{Event, Update};
 use crate::session::keeper::{Identity, Keeper};
 use crate::session::signals::Signals;
@@ -68,6 +69,7 @@ pub(super) struct WorkerEnd {
 pub(super) struct Control {
     pub(super) registry: Registry,
     pub(super) paths: Paths,
+    pub(super) ways: Ways<Hop>,
     /// MTU of each network, and whether it is sealed.
     pub(super) networks: BTreeMap<Vni, (u16, bool)>,
     /// None until this host has an identity.
@@ -140,6 +142,10 @@ impl Control {
                 self.trust_stale = true;
                 self.paths.set_peer(now, *peer, candidates);
                 self.set_keys(*peer, keys.clone());
+                let (peer, path) = (*peer, self.paths.path(*peer));
+                self.registry.apply(update);
+                // It may be where nobody said that it is.
+                return self.registry.set_path(peer, path);
             }
             Update::RemovePeer { peer } => {
                 self.trust_stale = true;
@@ -182,15 +188,15 @@ impl Control {
         }
         let mut keeper = Keeper::new(now, own);
         for (peer, keys) in &self.keys {
-            keeper.set_path(*peer, self.paths.path(*peer));
             keeper.set_peer(*peer, Some(keys));
+            keeper.set_path(*peer, self.paths.path(*peer));
         }
         self.keeper = Some(keeper);
     }
 
     /// Takes over what the paths and the sessions have decided; true when that changes the tables.
-    fn drain(&mut self) -> bool {
-        let paths = self.drain_path_events() | self.drain_wishes();
+    fn drain(&mut self, now: Instant) -> bool {
+        let paths = self.drain_path_events(now) | self.drain_wishes();
         let Some(keeper) = &mut self.keeper else { return paths };
         let sessions = keeper.drain(&mut self.registry);
         while let Some(event) = keeper.poll_event() {
@@ -200,18 +206,20 @@ impl Control {
         paths || sessions
     }
 
-    fn drain_path_events(&mut self) -> bool {
+    fn drain_path_events(&mut self, now: Instant) -> bool {
         let mut changed = false;
         while let Some(event) = self.paths.poll_event() {
             changed = true;
             self.ways_stale = true;
+            self.ways.handle_path(now);
             match &event {
-                Event::PathUp { peer, addr, .. } => self.set_path(*peer, Some(*addr)),
-                Event::PathDown { peer, .. } => self.set_path(*peer, None),
+                Event::PathUp { peer, addr, .. } => self.set_path(now, *peer, Some(*addr)),
+                Event::PathDown { peer, .. } => self.set_path(now, *peer, None),
                 Event::PortGone { .. }
                 | Event::InClear { .. }
                 | Event::SessionUp { .. }
-                | Event::SessionDown { .. } => {}
+                | Event::SessionDown { .. }
+                | Event::UnderlayChanged => {}
             }
             self.tell(event);
         }
@@ -234,9 +242,35 @@ impl Control {
         !changed.is_empty()
     }
 
-    fn set_path(&mut self, peer: PeerId, addr: Option<std::net::SocketAddr>) {
+    fn set_path(&mut self, now: Instant, peer: PeerId, addr: Option<SocketAddr>) {
         self.registry.set_path(peer, addr);
-        self.keeper.iter_mut().for_each(|keeper| keeper.set_path(peer, addr));
+        let seals = self.networks.values().any(|(_, sealed)| *sealed);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.set_path(peer, addr);
+            if seals && addr.is_some() {
+                keeper.greet(now, peer);
+            }
+        }
+    }
+
+    /// Looks up how peers are reached, when that may have changed, and shows those concerned where this host is.
+    fn follow_routes(&mut self, now: Instant, netlink: &Netlink, changed: bool) {
+        if changed {
+            self.ways.handle_change(now);
+        }
+        if self.ways.is_due(now) {
+            // What cannot be looked up is for now no way.
+            let way_to = |addr: SocketAddr| netlink.route_to(addr.ip()).ok().flatten();
+            let ways = self.paths.paths().map(|(peer, addr)| (peer, addr, way_to(addr)));
+            let (moved, changed) = self.ways.handle_ways(now, ways);
+            moved.into_iter().for_each(|peer| self.paths.doubt(now, peer));
+            if changed {
+                self.tell(Event::UnderlayChanged);
+            }
+        }
+        while let Some(peer) = self.ways.poll_show(now) {
+            self.keeper.iter_mut().for_each(|keeper| keeper.show(peer));
+        }
     }
 
     /// Does what the workers ask for, and what is due. `anyhow` also looks for sessions that have sealed much.
@@ -244,6 +278,11 @@ impl Control {
         let Some(keeper) = &mut self.keeper else { return };
         let peer = |remote: RemoteIndex| self.registry.peer(remote);
         signals.heard.take().into_iter().filter_map(peer).for_each(|peer| keeper.handle_heard(now, peer));
+        for (remote, from) in signals.found.take() {
+            let Some(peer) = peer(remote) else { continue };
+            tracing::debug!(%peer, %from, "heard elsewhere than its frames go");
+            self.paths.handle_heard(now, peer, from);
+        }
         if now >= self.next_wants && (signals.missing.any() || signals.lost.any()) {
             self.next_wants = now + WANTS;
             signals.missing.take().into_iter().filter_map(peer).for_each(|peer| keeper.want(now, peer));
@@ -255,12 +294,7 @@ impl Control {
     }
 
     /// Takes a datagram of the control socket.
-    fn handle_datagram(
-        &mut self,
-        now: Instant,
-        from: std::net::SocketAddr,
-        bytes: &[u8],
-    ) -> Result<(), DropReason> {
+    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
         match (bytes.first(), &mut self.keeper) {
             (Some(&(sealed::INITIATION | sealed::RESPONSE | sealed::COOKIE)), Some(keeper)) => {
                 keeper.handle_datagram(now, from, bytes)
@@ -275,7 +309,7 @@ impl Control {
         let wants = (signals.missing.any() || signals.lost.any()).then_some(self.next_wants);
         let sessions =
             self.keeper.as_mut().and_then(|keeper| keeper.poll_timeout().into_iter().chain(wants).min());
-        self.paths.poll_timeout().into_iter().chain(sessions).min()
+        self.paths.poll_timeout().into_iter().chain(sessions).chain(self.ways.poll_timeout()).min()
     }
 
     /// Whether an open port keeps this namespace alive.
@@ -301,7 +335,7 @@ impl Inner {
 
     /// Makes the new tables visible to the workers and sends what the paths want sent.
     pub(super) fn publish(&self, control: &mut Control) {
-        control.drain();
+        control.drain(Instant::now());
         self.tables.store(control.registry.tables());
         self.wake_control();
     }
@@ -353,7 +387,8 @@ impl Inner {
     pub(super) fn run_control(
         &self,
         gone: &Receiver<PortGone>,
-        (changes, underlay): (&Changes, Option<&Underlay>),
+        (changes, netlink): (&Changes, &Netlink),
+        underlay: Option<&Underlay>,
     ) {
         let mut received = RecvBatch::new(RECEIVES);
         let mut next_sweep = Instant::now() + SWEEP;
@@ -390,8 +425,9 @@ impl Inner {
             let changed = changes.take();
             self.find_sources(&mut control, now, changed || sweep);
             control.run_sessions(now, &self.signals, sweep);
+            control.follow_routes(now, netlink, changed);
             control.paths.handle_timeout(now);
-            self.send_all(&mut control);
+            self.send_all(&mut control, now);
             doors.iter_mut().for_each(|door| door.rest(now));
             if sweep {
                 control.registry.sweep(now);
@@ -464,12 +500,12 @@ impl Inner {
     }
 
     /// Publishes what has changed, then sends what paths and sessions want sent: an answer may come at once.
-    fn send_all(&self, control: &mut Control) {
-        if control.drain() {
+    fn send_all(&self, control: &mut Control, now: Instant) {
+        if control.drain(now) {
             self.tables.store(control.registry.tables());
         }
         let of_keeper = |keeper: &mut Option<Keeper>| keeper.as_mut().and_then(Keeper::poll_transmit);
-        while let Some(transmit) = control.paths.poll_transmit().or_else(|| of_keeper(&mut control.keeper)) {
+        while let Some(transmit) = of_keeper(&mut control.keeper).or_else(|| control.paths.poll_transmit()) {
             // What does not leave is not answered: neither a probe nor a handshake needs another report.
             let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
         }

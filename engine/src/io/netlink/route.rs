@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::address::{family, ip};
 use super::{Netlink, NetlinkError, attributes, number};
@@ -37,16 +37,18 @@ pub struct Route {
 pub struct Hop {
     /// Through which link, by index.
     pub index: u32,
+    /// Through which router; None: directly.
+    pub gateway: Option<IpAddr>,
     /// From which address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
 }
 
 impl Netlink {
     /// Where a packet to `addr` would leave; none when it would not leave this host.
-    pub fn route_to(&self, addr: Ipv4Addr) -> Result<Option<Hop>, NetlinkError> {
+    pub fn route_to(&self, addr: IpAddr) -> Result<Option<Hop>, NetlinkError> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
+        message.header.address_family = family(addr);
+        message.header.destination_prefix_length = if addr.is_ipv4() { 32 } else { 128 };
         message.attributes.push(RouteAttribute::Destination(addr.into()));
         let (message, action) =
             (RouteNetlinkMessage::GetRoute(message), || format!("look up the route to {addr}"));
@@ -92,10 +94,9 @@ fn read_hop(body: &[u8]) -> Option<Hop> {
     let (header, rest) = body.split_at_checked(RTMSG_LEN)?;
     let find = |kind| attributes(rest).find(|attribute| attribute.kind() == kind);
     let index = find(RTA_OIF).and_then(|attribute| number(attribute.value()))?;
-    let IpAddr::V4(source) = find(RTA_PREFSRC).and_then(|attribute| ip(attribute.value()))? else {
-        return None;
-    };
-    (header[7] == RTN_UNICAST).then_some(Hop { index, source })
+    let gateway = find(RTA_GATEWAY).and_then(|attribute| ip(attribute.value()));
+    let source = find(RTA_PREFSRC).and_then(|attribute| ip(attribute.value()))?;
+    (header[7] == RTN_UNICAST).then_some(Hop { index, gateway, source })
 }
 
 /// Reads `rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags.

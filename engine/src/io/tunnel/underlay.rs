@@ -46,9 +46,10 @@ impl Underlay {
     }
 
     fn way(&self, to: Ipv4Addr, cuts: &mut BTreeMap<u32, bool>) -> Option<Through> {
-        let hop = self.netlink.route_to(to).ok().flatten()?;
+        let hop = self.netlink.route_to(to.into()).ok().flatten()?;
+        let IpAddr::V4(source) = hop.source else { return None };
         let cuts = *cuts.entry(hop.index).or_insert_with(|| self.cuts_tunnels(hop.index));
-        cuts.then_some(Through { ifindex: hop.index, source: self.own.unwrap_or(hop.source) })
+        cuts.then_some(Through { ifindex: hop.index, source: self.own.unwrap_or(source) })
     }
 
     fn cuts_tunnels(&self, index: u32) -> bool {

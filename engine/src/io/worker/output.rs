@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::held::Held;
 use super::whole::Whole;
 use super::{SessionSide, Sides, burst, slice};
 use crate::capture::Direction;
@@ -33,14 +34,14 @@ use crate::wire::vxlan;
 const WRITE_PIECES: usize = 2 + 128;
 
 /// To which host, and from which port.
-type Route = (RemoteIndex, SourcePort);
+pub(super) type Route = (RemoteIndex, SourcePort);
 
 /// Where a worker writes to.
 pub(super) struct Output {
     pub(super) ports: Ports,
     pub(super) socket: DataSocket,
     /// Send only, one for each source port.
-    pool: Vec<DataSocket>,
+    pub(super) pool: Vec<DataSocket>,
     whole: Whole,
     /// Who gets copies of what passes.
     pub(super) lenses: Lenses,
@@ -48,12 +49,14 @@ pub(super) struct Output {
     /// What is sealed is brought together here.
     sealed: Sealed,
     pub(super) sessions: SessionSide,
-    counters: Arc<Counters>,
+    /// What waits for a session.
+    pub(super) held: Held,
+    pub(super) counters: Arc<Counters>,
     /// When this wake-up began.
     pub(super) now: Instant,
     /// Written since the last [`Output::finish`]: to ports, to other hosts.
     delivered: Traffic,
-    sent: Traffic,
+    pub(super) sent: Traffic,
     /// How often there was a [`Output::finish`].
     burst: u64,
 }
@@ -84,6 +87,7 @@ impl Output {
             outbox: Outbox::new(),
             sealed: Sealed::new(MAX_SEGMENTS, MAX_SEND_BYTES),
             sessions,
+            held: Held::default(),
             counters,
             delivered: Traffic::default(),
             sent: Traffic::default(),
@@ -318,7 +322,10 @@ impl Output {
                 None if count == 0 => {}
                 None => {
                     self.sessions.miss(to);
-                    self.counters.dropped(DropReason::NoSession, count);
+                    let all = self.outbox.datagrams().iter();
+                    let pieces = all.map(|datagram| self.outbox.pieces(datagram, batch.arena()));
+                    let held = self.held.keep(self.now, (to, source), pieces);
+                    self.counters.dropped(DropReason::NoSession, count - held);
                 }
             };
         }
@@ -443,7 +450,7 @@ impl Output {
 }
 
 /// From where a flow leaves: a socket of its own where the remote can be reached so.
-fn socket_for<'a>(
+pub(super) fn socket_for<'a>(
     data: &'a DataSocket,
     pool: &'a [DataSocket],
     remote: &Remote,
@@ -459,7 +466,7 @@ fn segments(batch: &Batch, slot: &Slot) -> u64 {
 }
 
 /// The UDP port of a socket; one system call, which nobody pays who is not watched.
-fn port_of(socket: &DataSocket) -> u16 {
+pub(super) fn port_of(socket: &DataSocket) -> u16 {
     socket.local_addr().map_or(0, |addr| addr.port())
 }
 
@@ -470,7 +477,7 @@ fn write_failure(error: &io::Error) -> DropReason {
     }
 }
 
-fn send_failure(error: &io::Error) -> DropReason {
+pub(super) fn send_failure(error: &io::Error) -> DropReason {
     match error.kind() {
         io::ErrorKind::WouldBlock => DropReason::SocketFull,
         _ => DropReason::SendFailed,

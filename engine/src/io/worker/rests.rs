@@ -1,6 +1,6 @@
 //! Ports that are not read for a while, because their rate limit has been reached: their container waits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
@@ -12,10 +12,11 @@ use crate::tables::PortIndex;
 pub(super) struct Rests(Vec<(Instant, PortIndex)>);
 
 impl Rests {
-    /// How long the worker may sleep, rounded up to what epoll can count.
-    pub(super) fn timeout(&self) -> EpollTimeout {
-        let Some(until) = self.0.iter().map(|(until, _)| *until).min() else { return EpollTimeout::NONE };
-        let wait = until.saturating_duration_since(Instant::now());
+    /// How long the worker may sleep, at most for `most`, rounded up to what epoll can count.
+    pub(super) fn timeout(&self, most: Option<Duration>) -> EpollTimeout {
+        let until = self.0.iter().map(|(until, _)| *until).min();
+        let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let Some(wait) = rest.into_iter().chain(most).min() else { return EpollTimeout::NONE };
         u16::try_from(wait.as_nanos().div_ceil(1_000_000)).map_or(EpollTimeout::MAX, EpollTimeout::from)
     }
 
