@@ -103,6 +103,16 @@ impl Pins {
         self.by_addr.get(&addr).copied()
     }
 
+    /// The addresses of all endpoints, in order, each with the MAC address that has it.
+    pub fn addrs(&self) -> Vec<(IpAddr, MacAddr)> {
+        let mut all = Vec::with_capacity(self.by_addr.len());
+        for (&addr, &mac) in &self.by_addr {
+            all.push((addr, mac));
+        }
+        all.sort_unstable();
+        all
+    }
+
     /// All of them, in order, with the port, if it is on this host or reachable now.
     pub fn list(&self) -> Vec<(MacAddr, Option<Port>)> {
         let mut all = Vec::with_capacity(self.by_mac.len());

@@ -4,6 +4,7 @@
 //! builds [`Tables`]: an immutable snapshot that shares every network that did not change with the one before.
 
 mod listing;
+mod moved;
 mod registry;
 mod slots;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::switch::Port;
 use crate::types::{PeerId, PortId, Vni};
 
 pub use listing::{Entry, Place};
+pub use moved::Moved;
 pub use registry::Registry;
 
 /// A local port, as a small number. Numbers of closed ports are used again, not before nothing points there.

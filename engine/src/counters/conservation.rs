@@ -15,6 +15,8 @@ use super::Snapshot;
 /// - A question that the switch answers ends here, and its answer goes out in its place: `answered` is a part of
 ///   `given`, or of the drops when the port does not take it.
 ///
+/// - What the switch tells its ports by itself, that an address has moved, counts as so many copies.
+///
 /// The books are balanced while workers rest: a segment in hand is in, and not yet out. What the control socket takes
 /// in, probes, are no frames and not in the books.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

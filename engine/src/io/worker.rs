@@ -38,7 +38,7 @@ use crate::rate::{self, Limit};
 use crate::session::sealed::{self, FRAME_START, OpenedFrame};
 use crate::session::signals::Signals;
 use crate::switch::{Classes, Port, Switch, Verdict};
-use crate::tables::{PortIndex, RemoteIndex, Tables};
+use crate::tables::{Moved, PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
 use crate::wire::sealed::{SEALED, TAG_LEN};
 use crate::wire::vxlan;
@@ -60,6 +60,8 @@ pub(super) enum Command {
     AddPort(NewPort),
     /// Close the queue of a port.
     RemovePort(PortIndex),
+    /// Tell the ports of its network where an address is now.
+    Announce(Moved),
     /// Copy what passes for a reader.
     AddLens(Lens),
     /// Its reader is gone.
@@ -226,6 +228,7 @@ impl Worker {
             match command {
                 Command::AddPort(port) => self.add_port(port),
                 Command::RemovePort(index) => self.close(index),
+                Command::Announce(moved) => self.output.announce(self.switch.tables(), moved),
                 Command::AddLens(lens) => self.output.lenses.add(lens),
                 Command::RemoveLens(number) => self.output.lenses.remove(number),
                 Command::FlushLenses => self.output.lenses.flush(),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::moved::{Moved, Whereabouts};
 use super::slots::Slots;
 use super::{LocalPort, Opener, PortIndex, Remote, RemoteIndex, SessionTable, Sources, Tables};
 use crate::fdb::{Claims, Learned, Pins};
@@ -34,6 +35,8 @@ pub struct Registry {
     opens: BTreeMap<u32, (PeerId, Arc<Epoch>)>,
     /// Sessions that are sealed in.
     seals: BTreeMap<PeerId, Arc<Epoch>>,
+    /// Not yet asked for by [`Registry::take_moved`].
+    moved: Vec<Moved>,
     current: Arc<Tables>,
     dirty: Dirty,
 }
@@ -58,6 +61,7 @@ struct NetworkState {
     learned: Arc<Learned>,
     /// None when claims or ports changed since.
     pins: Option<Arc<Pins>>,
+    whereabouts: Whereabouts,
     /// None when anything changed since.
     built: Option<Arc<Network>>,
 }
@@ -102,6 +106,7 @@ impl Registry {
             sources: BTreeMap::new(),
             opens: BTreeMap::new(),
             seals: BTreeMap::new(),
+            moved: Vec::new(),
             current,
             dirty: Dirty::default(),
         }
@@ -408,6 +413,12 @@ impl Registry {
         Arc::clone(&self.current)
     }
 
+    /// The addresses that have got another MAC address in the tables since the last call: the ports of their network are
+    /// told once.
+    pub fn take_moved(&mut self) -> Vec<Moved> {
+        std::mem::take(&mut self.moved)
+    }
+
     /// Ages learned entries, and forgets those behind ports and remotes that are gone. Call it every few
     /// seconds: numbers of closed ports are given out again after the second call.
     pub fn sweep(&mut self, now: Instant) {
@@ -435,14 +446,16 @@ impl Registry {
 
     fn build_pins(&mut self) {
         let (ports, remotes) = (&self.ports, &mut self.remotes);
-        for network in self.networks.values_mut().filter(|network| network.pins.is_none()) {
+        for (&vni, network) in self.networks.iter_mut().filter(|(_, network)| network.pins.is_none()) {
             let resolve = |location| match location {
                 Location::Port(port) => ports.get(&port).map(|index| Port::Tap(PortIndex(index))),
                 Location::Peer(peer) => {
                     Some(Port::Remote(RemoteIndex(remotes.intern(RemoteKey::Peer(peer)))))
                 }
             };
-            network.pins = Some(Arc::new(network.claims.winners(resolve)));
+            let pins = network.claims.winners(resolve);
+            network.whereabouts.follow(vni, &pins, &mut self.moved);
+            network.pins = Some(Arc::new(pins));
         }
     }
 

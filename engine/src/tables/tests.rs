@@ -1,6 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
@@ -379,4 +380,25 @@ fn a_vtep_has_no_part_in_a_sealed_network() {
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(7)]);
     registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: true });
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
+}
+
+#[test]
+fn an_address_that_has_another_mac_is_told_once() {
+    let (address, other) = (Ipv4Addr::new(10, 32, 0, 1), MacAddr([2, 0, 0, 0, 0, 2]));
+    let at = |mac, version| {
+        let (claim, location) = (Claim { version, peer: peer(1) }, Location::Peer(peer(1)));
+        Update::Pin { vni: NET, mac, claim, location, addrs: vec![address.into()] }
+    };
+    let mut registry = registry();
+    let mut told = |updates: &[Update]| {
+        updates.iter().for_each(|update| registry.apply(update.clone()));
+        registry.tables();
+        registry.take_moved()
+    };
+    assert_eq!(told(&[at(MAC, 1)]), [], "nobody has asked for it yet");
+    assert_eq!(told(&[at(MAC, 2)]), [], "it is where it was");
+    assert_eq!(told(&[Update::Unpin { vni: NET, mac: MAC, peer: peer(1) }]), []);
+    let moved = [Moved { vni: NET, addr: address, mac: other }];
+    assert_eq!(told(&[at(other, 1)]), moved, "the former holder is remembered");
+    assert_eq!(told(&[at(other, 3)]), []);
 }

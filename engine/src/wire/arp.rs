@@ -78,12 +78,34 @@ impl Arp {
             target_mac: self.sender_mac.0,
             target_ip: self.sender_ip.octets(),
         };
+        raw.in_frame(self.sender_mac, mac)
+    }
+}
+
+impl Raw {
+    fn in_frame(&self, to: MacAddr, from: MacAddr) -> [u8; FRAME_LEN] {
         let mut frame = [0; FRAME_LEN];
         let (header, packet) = frame.split_at_mut(ether::LEN);
-        header.copy_from_slice(&ether::header(self.sender_mac, mac, ether::ARP));
-        packet.copy_from_slice(raw.as_bytes());
+        header.copy_from_slice(&ether::header(to, from, ether::ARP));
+        packet.copy_from_slice(self.as_bytes());
         frame
     }
+}
+
+/// The broadcast frame that tells everybody that `addr` is at `mac` (RFC 5227 section 3).
+pub fn announcement(addr: Ipv4Addr, mac: MacAddr) -> [u8; FRAME_LEN] {
+    let raw = Raw {
+        hardware: HARDWARE_ETHERNET.into(),
+        protocol: ether::IPV4.into(),
+        hardware_len: 6,
+        protocol_len: 4,
+        operation: REQUEST.into(),
+        sender_mac: mac.0,
+        sender_ip: addr.octets(),
+        target_mac: [0; 6],
+        target_ip: addr.octets(),
+    };
+    raw.in_frame(MacAddr::BROADCAST, mac)
 }
 
 #[cfg(test)]
@@ -112,6 +134,16 @@ mod tests {
         assert_eq!((answer.operation, answer.sender_mac), (REPLY, HOLDER));
         assert_eq!((answer.sender_ip, answer.target_ip), (question.target_ip, question.sender_ip));
         assert!(!answer.is_question());
+    }
+
+    #[test]
+    fn an_announcement_tells_everybody_and_asks_nobody() {
+        let frame = announcement([10, 32, 0, 2].into(), HOLDER);
+        assert_eq!(frame[..14], ether::header(MacAddr::BROADCAST, HOLDER, ether::ARP));
+        let told = Arp::parse(&frame[14..]).unwrap();
+        assert_eq!((told.operation, told.sender_mac), (REQUEST, HOLDER));
+        assert_eq!((told.sender_ip, told.target_ip), ([10, 32, 0, 2].into(), [10, 32, 0, 2].into()));
+        assert!(!told.is_question());
     }
 
     #[test]

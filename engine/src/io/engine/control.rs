@@ -337,7 +337,14 @@ impl Inner {
     pub(super) fn publish(&self, control: &mut Control) {
         control.drain(Instant::now());
         self.tables.store(control.registry.tables());
+        self.announce(&mut control.registry);
         self.wake_control();
+    }
+
+    /// Each worker has all ports, so one of them can tell them all.
+    fn announce(&self, registry: &mut Registry) {
+        let Some(worker) = self.workers.first() else { return };
+        registry.take_moved().into_iter().for_each(|moved| worker.tell(Command::Announce(moved)));
     }
 
     pub(super) fn wake_control(&self) {

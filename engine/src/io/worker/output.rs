@@ -25,8 +25,9 @@ use crate::rate::{self, Limit};
 use crate::session::epoch::Epoch;
 use crate::session::sealed::Sealed;
 use crate::switch::{Classes, Port, Switch};
-use crate::tables::{PortIndex, Remote, RemoteIndex, Tables};
+use crate::tables::{Moved, PortIndex, Remote, RemoteIndex, Tables};
 use crate::types::Vni;
+use crate::wire::arp;
 use crate::wire::virtio::{self, VnetHeader};
 use crate::wire::vxlan;
 
@@ -383,10 +384,22 @@ impl Output {
         self.write(to, &pieces, segments(batch, slot));
     }
 
-    /// Writes the switch's own answer to the port that asked.
+    /// Writes a frame of the switch itself to a port.
     fn answer(&mut self, to: PortIndex, reply: &[u8]) {
         let vnet = VnetHeader::default().emit();
         self.write(to, &[IoSlice::new(&vnet), IoSlice::new(reply)], 1);
+    }
+
+    /// Tells the ports of a network where an address is now, except the one where it is.
+    pub(super) fn announce(&mut self, tables: &Tables, moved: Moved) {
+        let Some(network) = tables.network(moved.vni) else { return };
+        let frame = arp::announcement(moved.addr, moved.mac);
+        let holder = network.pins().get(moved.mac).flatten();
+        let others = network.ports().iter().filter(|&&port| Some(Port::Tap(port)) != holder);
+        let told = others.map(|&port| self.answer(port, &frame)).count();
+        // Copies of a frame that nobody sent.
+        self.counters.flooded(1, told as u64 + 1);
+        self.finish();
     }
 
     /// Passes a frame from the underlay, joined or not, to a container.

@@ -1,0 +1,49 @@
+//! Addresses that are at another MAC address than before.
+//!
+//! A switch answers ARP for the endpoints it was told of, so the new holder of an address asks for others without
+//! being heard by them, and they would go on sending to the former one until they doubt it, after half a minute.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use foldhash::fast::RandomState;
+
+use crate::fdb::Pins;
+use crate::types::{MacAddr, Vni};
+
+/// Addresses without a holder whose last one is remembered, per network.
+const REMEMBERED: usize = 4096;
+
+/// An address of a network that has another MAC address than before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moved {
+    /// The network.
+    pub vni: Vni,
+    /// The address. Of IPv4 alone: questions for others go to their holders, who see who asks.
+    pub addr: Ipv4Addr,
+    /// Where it is now.
+    pub mac: MacAddr,
+}
+
+/// Where each address of a network was last, also of endpoints that are gone.
+#[derive(Default, Debug)]
+pub(super) struct Whereabouts {
+    last: HashMap<Ipv4Addr, MacAddr, RandomState>,
+}
+
+impl Whereabouts {
+    /// Notes where addresses are now, and adds to `moved` those that were elsewhere before.
+    pub(super) fn follow(&mut self, vni: Vni, pins: &Pins, moved: &mut Vec<Moved>) {
+        let addrs = pins.addrs();
+        let bound = addrs.len() + REMEMBERED;
+        for (addr, mac) in addrs {
+            let IpAddr::V4(addr) = addr else { continue };
+            if self.last.insert(addr, mac).is_some_and(|before| before != mac) {
+                moved.push(Moved { vni, addr, mac });
+            }
+        }
+        if self.last.len() > bound {
+            self.last.retain(|&addr, _| pins.mac_of(addr.into()).is_some());
+        }
+    }
+}
