@@ -111,9 +111,14 @@ fn throughput(library: &Library) -> Vec<Budget> {
 
 /// Those of sealed traffic: AES-256-GCM, where nothing else is said.
 pub fn sealed(library: &Library) -> Vec<Budget> {
-    use Column::{Aes, Boringtun, Kernel, Meshnet, WireguardGo};
+    use Column::{Aes, Boringtun, Kernel, Meshnet, Rekeyed, WireguardGo};
     use Limit::{AtLeast, AtMost};
     use Quantity::{AvgUs, CpuSPerGb, GbitPerS, KppsDelivered};
+    let rekeyed = |what: &str, row, quantity| Budget {
+        what: format!("`nic` wire, {what}, new keys each second, share of usual"),
+        limit: AtLeast(0.95),
+        measured: quotient(library, "nic", row, quantity, (Rekeyed, Aes)),
+    };
     let to = |what: &str, row, quantity, other, limit| Budget {
         what: format!("`nic` wire, {what}"),
         limit,
@@ -132,6 +137,16 @@ pub fn sealed(library: &Library) -> Vec<Budget> {
         to("UDP 64 B, 1 flow, share of kernel VXLAN", Row::Udp64, KppsDelivered, Kernel, AtLeast(1.2)),
         to("idle RTT at 1/s, average, times plain", Row::Rtt1, AvgUs, Meshnet, AtMost(1.1)),
         to("idle RTT at 100/s, average, times plain", Row::Rtt100, AvgUs, Meshnet, AtMost(1.1)),
+        rekeyed("TCP, 1 stream", Row::Tcp1, GbitPerS),
+        rekeyed("UDP 64 B, 1 flow", Row::Udp64, KppsDelivered),
+        Budget {
+            what: "`nic` wire, TCP under a flood of handshakes, share of that under as many unread datagrams"
+                .to_owned(),
+            limit: AtLeast(0.9),
+            measured: median(library, "nic", Row::Flooded, GbitPerS, Aes)
+                .zip(median(library, "nic", Row::Unread, GbitPerS, Aes).filter(|unread| *unread > 0.0))
+                .map(|(flooded, unread)| flooded / unread),
+        },
         Budget {
             what: "refusing an initiation with a wrong MAC1, ns".to_owned(),
             limit: AtMost(300.0),

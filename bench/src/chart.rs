@@ -122,6 +122,7 @@ fn colour(column: Column) -> &'static str {
         Column::Meshnet => "#2f81d0",
         Column::Aes => "#1f9e9e",
         Column::Chacha => "#6d6fd0",
+        Column::Rekeyed => "#2f8a5a",
         Column::Ovs => "#d08a2f",
         Column::Vpncloud => "#5aa469",
         Column::Boringtun => "#b0609a",

@@ -32,6 +32,8 @@ pub enum Column {
     Aes,
     /// The same, sealed with ChaCha20-Poly1305.
     Chacha,
+    /// The same, sealed with AES-256-GCM under keys that are renewed each second.
+    Rekeyed,
     /// Open vSwitch with its datapath in userspace, VXLAN between the hosts.
     Ovs,
     /// vpncloud with a TAP device.
@@ -48,7 +50,7 @@ impl Column {
     pub const USUAL: [Column; 3] = [Column::Bare, Column::Kernel, Column::Meshnet];
 
     /// meshnet, sealed.
-    pub const SEALED: [Column; 2] = [Column::Aes, Column::Chacha];
+    pub const SEALED: [Column; 3] = [Column::Aes, Column::Chacha, Column::Rekeyed];
 
     /// Others that can be asked for.
     pub const PEERS: [Column; 4] = [Column::Ovs, Column::Vpncloud, Column::Boringtun, Column::WireguardGo];
@@ -65,6 +67,7 @@ impl Column {
             Column::Meshnet => "meshnet",
             Column::Aes => "aes",
             Column::Chacha => "chacha",
+            Column::Rekeyed => "rekeyed",
             Column::Ovs => "ovs",
             Column::Vpncloud => "vpncloud",
             Column::Boringtun => "boringtun",
@@ -76,7 +79,9 @@ impl Column {
     pub fn check(self) -> Result<()> {
         match self {
             Column::Bare | Column::Kernel => Ok(()),
-            Column::Meshnet | Column::Aes | Column::Chacha => netns_tests::meshnet_binary().map(drop),
+            Column::Meshnet | Column::Aes | Column::Chacha | Column::Rekeyed => {
+                netns_tests::meshnet_binary().map(drop)
+            }
             Column::Ovs => ovs::check(),
             Column::Vpncloud => vpncloud::check(),
             Column::Boringtun => wireguard::BORINGTUN.check(),
@@ -90,12 +95,20 @@ impl Column {
         let count = if scene == Scene::Spread { RECEIVERS + 1 } else { 2 };
         let lane = match (self, scene) {
             (Column::Bare, Scene::Local) => return Ok(None),
+            (Column::Aes, Scene::Flooded) => {
+                meshnet::lane(topology(2)?, scene, &sealed("aes-256-gcm")).map(Lane::with_flood)
+            }
+            (_, Scene::Flooded) => return Ok(None),
             (Column::Bare, _) => Ok(bare::lane(topology(count)?)),
             (Column::Kernel, _) => kernel::lane(topology(count)?, scene),
             (Column::Meshnet, _) => meshnet::lane(topology(count)?, scene, &[]),
-            (Column::Aes | Column::Chacha, Scene::Local) => return Ok(None),
+            (Column::Aes | Column::Chacha | Column::Rekeyed, Scene::Local) => return Ok(None),
             (Column::Aes, _) => meshnet::lane(topology(count)?, scene, &sealed("aes-256-gcm")),
             (Column::Chacha, _) => meshnet::lane(topology(count)?, scene, &sealed("chacha20-poly1305")),
+            (Column::Rekeyed, _) => {
+                let options = [&sealed("aes-256-gcm")[..], &["--rekey-after", "1"]].concat();
+                meshnet::lane(topology(count)?, scene, &options)
+            }
             (_, Scene::Spread | Scene::Local) => return Ok(None),
             (Column::Ovs, Scene::Pair) => ovs::lane(topology(2)?),
             (Column::Vpncloud, Scene::Pair) => vpncloud::lane(topology(2)?),
@@ -124,6 +137,7 @@ impl fmt::Display for Column {
             Column::Meshnet => "meshnet",
             Column::Aes => "AES-256-GCM",
             Column::Chacha => "ChaCha20-Poly1305",
+            Column::Rekeyed => "AES, rekeyed 1/s",
             Column::Ovs => "Open vSwitch",
             Column::Vpncloud => "vpncloud",
             Column::Boringtun => "boringtun",
@@ -165,6 +179,8 @@ pub struct Lane {
     pub daemon_hosts: usize,
     /// The devices of the containers and where they are, for whoever changes their settings.
     pub devices: Vec<(Namespace, String)>,
+    /// Where a flood starts, and the host that it goes to; none where there shall be none.
+    pub flooded: Option<(Namespace, End)>,
     _processes: Vec<Process>,
     _containers: Vec<Container>,
     _files: Vec<Leftover>,
@@ -187,11 +203,19 @@ impl Lane {
             route,
             daemon_hosts: 0,
             devices: Vec::new(),
+            flooded: None,
             _processes: Vec::new(),
             _containers: Vec::new(),
             _files: Vec::new(),
             _topology: topology.quiet(),
         }
+    }
+
+    /// The second host is flooded from the first.
+    fn with_flood(mut self) -> Self {
+        let from = self._topology.host(0).namespace().clone();
+        self.flooded = Some((from, End::from(self._topology.host(1))));
+        self
     }
 
     /// Keeps containers for as long as the lane.

@@ -48,7 +48,7 @@ What counts is what is delivered.
 ";
 
 /// Promises that hold or do not, and the test that tells: a path from the root of the source tree.
-const TESTED: [(&str, &str); 10] = [
+const TESTED: [(&str, &str); 12] = [
     ("a kernel VXLAN device is a part of the network on all three wires", "netns-tests/tests/kernel_vtep.rs"),
     (
         "every checksum that leaves a host is right, towards such a device and from it",
@@ -64,6 +64,11 @@ const TESTED: [(&str, &str); 10] = [
     ("eight workers forward while tables change, each flow in order", "engine/tests/workers.rs"),
     ("a flood from one container leaves its neighbours their share", "netns-tests/tests/fairness.rs"),
     ("a rate holds in both directions", "netns-tests/tests/rate.rs"),
+    ("keys renewed each second lose nothing and cost nothing", "netns-tests/tests/rekey.rs"),
+    (
+        "a flood of handshakes costs a stream what unread datagrams cost",
+        "netns-tests/tests/handshake_flood.rs",
+    ),
     (
         "mixed load while ports come and go: no leak, no stuck queue, balanced books",
         "netns-tests/tests/soak.rs",
@@ -101,7 +106,7 @@ As root, on a machine that does nothing else:
 cargo build --release --bin meshnet
 cargo run --release -p bench --bin throughput -- --json docs/results/throughput.json
 cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64 --peer ovs,vpncloud,boringtun --json docs/results/throughput-peers.json
-cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,tcp4,udp64 --columns kernel,meshnet,aes,chacha --peer boringtun,wireguard-go --json docs/results/throughput-sealed.json
+cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64,flooded,unread --columns kernel,meshnet,aes,chacha,rekeyed --peer boringtun,wireguard-go --json docs/results/throughput-sealed.json
 cargo run --release -p bench --bin latency -- --json docs/results/latency.json
 cargo run --release -p bench --bin latency -- --rows rtt1,rtt100 --columns meshnet,aes,chacha --json docs/results/latency-sealed.json
 cargo run --release -p bench --bin latency -- --txqueuelen 64,100,250,500,1000 --json docs/results/sweep.json

@@ -1,12 +1,15 @@
 //! One run of one row over one route.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use netns_tests::{IperfReport, IperfServer, Transport, pause};
+use anyhow::{Context, Result, bail, ensure};
+use engine::wire::vxlan;
+use netns_tests::{Flood, IperfReport, IperfServer, Transport, pause};
 
 use crate::blast::{self, FLOOD64, FLOOD1400, IMIX, Pattern, SPREAD};
+use crate::cases;
 use crate::column::{Lane, Route};
 use crate::cpu::{Snapshot, peak_memory};
 use crate::echo;
@@ -22,6 +25,9 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Echoes from which on the slowest of a thousand says something.
 const FEWEST_FOR_P999: usize = 1000;
+
+/// A port that is bound and not read.
+const UNREAD: u16 = 4790;
 
 /// What a run gave.
 pub struct Run {
@@ -49,6 +55,8 @@ pub fn run(row: Row, lane: &Lane, own: &BTreeSet<u32>, time: Duration) -> Result
             Row::Udp1400 => pattern(route, FLOOD1400, time),
             Row::Spread64 => pattern(route, SPREAD, time),
             Row::Imix => pattern(route, IMIX, time),
+            Row::Flooded => under_flood(lane, vxlan::PORT, time),
+            Row::Unread => under_flood(lane, UNREAD, time),
             Row::Rtt1 => echoes(route, 1.0, time),
             Row::Rtt100 => echoes(route, 100.0, time),
             Row::Loaded => loaded(route, time),
@@ -126,6 +134,24 @@ fn loaded(route: &Route, time: Duration) -> Result<Figures> {
     let mut figures = echoes(route, 100.0, time)?;
     figures.insert(Quantity::GbitPerS, stream.finish()?.bits_per_second()? / 1e9);
     Ok(figures)
+}
+
+/// One stream beside initiations to a port of the host that receives it. The receiver of the stream is busiest there.
+fn under_flood(lane: &Lane, port: u16, time: Duration) -> Result<Figures> {
+    let (from, to) = lane.flooded.as_ref().context("nobody floods this lane")?;
+    let end = lane.route.end()?;
+    let IpAddr::V4(address) = to.address else { bail!("{} is no IPv4 address", to.address) };
+    let _unread = to.namespace.hold_port(UNREAD)?;
+    let server = IperfServer::start(&end.namespace, &end.address)?;
+    let flood = Flood::start(from, SocketAddrV4::new(address, port), &cases::initiation())?;
+    pause(WARM_UP);
+    let report = server.measure(&lane.route.from, Transport::TCP, time, "")?;
+    let peak = lane.route.daemons.iter().filter_map(|pid| peak_memory(*pid)).sum::<u64>();
+    Ok(BTreeMap::from([
+        (Quantity::GbitPerS, report.bits_per_second()? / 1e9),
+        (Quantity::FloodKpps, flood.stop()? / 1e3),
+        (Quantity::PeakMib, peak as f64 / f64::from(1 << 20) / lane.daemon_hosts as f64),
+    ]))
 }
 
 #[cfg(test)]

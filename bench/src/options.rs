@@ -14,7 +14,7 @@ use crate::plan::{Plan, Row};
 /// Which columns, on which wires, how often; rows and times are the programs' own.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Columns: bare, kernel, meshnet, and meshnet sealed: aes, chacha
+    /// Columns: bare, kernel, meshnet, and meshnet sealed: aes, chacha, rekeyed (new keys each second)
     #[arg(long, value_name = "COLUMN", value_delimiter = ',', default_value = "bare,kernel,meshnet")]
     pub columns: Vec<Column>,
     /// Other overlays to measure in the same run: ovs, vpncloud, boringtun, wireguard-go. Programs that are not installed for

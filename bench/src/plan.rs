@@ -31,6 +31,11 @@ pub enum Row {
     Udp1400,
     /// One TCP stream between two containers of one host.
     Local,
+    /// One TCP stream while initiations from forged addresses come to the daemon of the host that receives it, as many as one
+    /// sender can make.
+    Flooded,
+    /// The same, but they come to a port of that host that nobody reads.
+    Unread,
     /// Echo requests, one a second, while nothing else goes on.
     Rtt1,
     /// Echo requests, a hundred a second, while nothing else goes on.
@@ -48,6 +53,8 @@ pub enum Scene {
     Spread,
     /// Two containers of one host: no wire at all.
     Local,
+    /// Two hosts that seal, with a container each, and somebody who floods one of them.
+    Flooded,
 }
 
 /// The hosts that receive in [`Scene::Spread`].
@@ -55,7 +62,7 @@ pub const RECEIVERS: u8 = 8;
 
 impl Scene {
     /// All scenes.
-    pub const ALL: [Scene; 3] = [Scene::Pair, Scene::Spread, Scene::Local];
+    pub const ALL: [Scene; 4] = [Scene::Pair, Scene::Spread, Scene::Local, Scene::Flooded];
 }
 
 impl Row {
@@ -73,14 +80,17 @@ impl Row {
         Row::Local,
     ];
 
+    /// More rows of `throughput`, when they are asked for.
+    pub const FLOODS: [Row; 2] = [Row::Flooded, Row::Unread];
+
     /// The rows of `latency`, in the order of the table.
     pub const LATENCY: [Row; 3] = [Row::Rtt1, Row::Rtt100, Row::Loaded];
 
     /// The quantities that one run of this row gives.
     pub fn quantities(self) -> &'static [Quantity] {
         use Quantity::{
-            AvgUs, CpuSPerGb, DaemonsSPerGb, GbitPerS, KppsDelivered, LostPercent, P50Us, P99Us, P999Us,
-            PeakMib, RetransmitsPerGb,
+            AvgUs, CpuSPerGb, DaemonsSPerGb, FloodKpps, GbitPerS, KppsDelivered, LostPercent, P50Us, P99Us,
+            P999Us, PeakMib, RetransmitsPerGb,
         };
         match self {
             Row::Tcp1 | Row::Tcp1r | Row::Tcp4 | Row::Tcp4r | Row::Local => {
@@ -89,6 +99,7 @@ impl Row {
             Row::Udp64 | Row::Udp64i | Row::Udp1400 | Row::Imix | Row::Spread64 => {
                 &[KppsDelivered, LostPercent]
             }
+            Row::Flooded | Row::Unread => &[GbitPerS, FloodKpps, PeakMib],
             Row::Rtt1 => &[AvgUs, P50Us],
             Row::Rtt100 => &[AvgUs, P50Us, P99Us, P999Us],
             Row::Loaded => &[AvgUs, P50Us, P99Us, P999Us, GbitPerS],
@@ -108,6 +119,8 @@ impl Row {
             Row::Imix => "imix",
             Row::Udp1400 => "udp1400",
             Row::Local => "local",
+            Row::Flooded => "flooded",
+            Row::Unread => "unread",
             Row::Rtt1 => "rtt1",
             Row::Rtt100 => "rtt100",
             Row::Loaded => "loaded",
@@ -119,6 +132,7 @@ impl Row {
         match self {
             Row::Spread64 => Scene::Spread,
             Row::Local => Scene::Local,
+            Row::Flooded | Row::Unread => Scene::Flooded,
             _ => Scene::Pair,
         }
     }
@@ -146,6 +160,8 @@ impl fmt::Display for Row {
             Row::Imix => "UDP, IMIX, 8 flows",
             Row::Udp1400 => "UDP, 1400 B, 1 flow",
             Row::Local => "TCP, 1 stream, one host",
+            Row::Flooded => "TCP under handshakes",
+            Row::Unread => "TCP under as many unread",
             Row::Rtt1 => "RTT, idle, 1/s",
             Row::Rtt100 => "RTT, idle, 100/s",
             Row::Loaded => "RTT beside TCP, 100/s",
@@ -169,6 +185,8 @@ pub enum Quantity {
     PeakMib,
     /// Thousands of datagrams per second at the receiver.
     KppsDelivered,
+    /// Thousands of datagrams per second that a flood sent.
+    FloodKpps,
     /// Datagrams that were sent and did not arrive, in percent.
     LostPercent,
     /// The mean of all round trips, in microseconds.
@@ -190,6 +208,7 @@ impl fmt::Display for Quantity {
             Quantity::RetransmitsPerGb => "retransmits/GB",
             Quantity::PeakMib => "peak memory, MiB",
             Quantity::KppsDelivered => "kpps delivered",
+            Quantity::FloodKpps => "kpps of the flood",
             Quantity::LostPercent => "lost, %",
             Quantity::AvgUs => "avg, us",
             Quantity::P50Us => "p50, us",
@@ -256,7 +275,7 @@ mod tests {
 
     #[test]
     fn rows_are_found_by_the_names_that_results_use() {
-        for row in Row::THROUGHPUT.into_iter().chain(Row::LATENCY) {
+        for row in Row::THROUGHPUT.into_iter().chain(Row::FLOODS).chain(Row::LATENCY) {
             assert_eq!(Row::find(row.name(), &[row]), Ok(row));
             assert_eq!(serde_json::to_value(row).unwrap(), row.name());
         }

@@ -22,7 +22,7 @@ pub fn run(plan: &Plan, wires: &[Wire]) -> Result<Vec<WireResults>> {
     let mut results = Vec::new();
     for wire in wires {
         let mut collector = Collector::default();
-        for scene in [Scene::Pair, Scene::Spread] {
+        for scene in [Scene::Pair, Scene::Spread, Scene::Flooded] {
             measure(plan, scene, *wire, &mut collector)?;
         }
         results.push(collector.finish(wire_name(*wire), plan));

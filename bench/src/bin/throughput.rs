@@ -20,7 +20,8 @@ struct Args {
     wires: Vec<Wire>,
     /// What to measure: tcp1, tcp4 (and with an r behind the other way), udp64, udp64i (from
     /// iperf3), udp1400, imix, spread64 (64 flows to
-    /// 8 hosts), local (two containers of one host)
+    /// 8 hosts), local (two containers of one host); of the column aes: flooded (a stream beside forged handshakes), unread
+    /// (beside as many datagrams to a port that nobody reads)
     #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = row)]
     #[arg(default_value = "tcp1,tcp1r,tcp4,tcp4r,udp64,udp64i,udp1400,imix,spread64,local")]
     rows: Vec<Row>,
@@ -32,7 +33,7 @@ struct Args {
 }
 
 fn row(text: &str) -> Result<Row, String> {
-    Row::find(text, &Row::THROUGHPUT)
+    Row::find(text, &[&Row::THROUGHPUT[..], &Row::FLOODS].concat())
 }
 
 fn main() -> Result<()> {

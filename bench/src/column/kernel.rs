@@ -10,7 +10,7 @@ use crate::plan::Scene;
 pub(super) fn lane(topology: Topology, scene: Scene) -> Result<Lane> {
     let containers = match scene {
         Scene::Local => on_one_host(topology.all())?,
-        Scene::Pair | Scene::Spread => one_on_each(topology.all())?,
+        Scene::Pair | Scene::Spread | Scene::Flooded => one_on_each(topology.all())?,
     };
     if let [first, others @ ..] = containers.as_slice() {
         others.iter().try_for_each(|other| first.ping_within(other, secs(10)).map(drop))?;
