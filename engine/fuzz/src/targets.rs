@@ -149,7 +149,7 @@ fn disturb(world: &mut World, last: usize, step: &[u8]) {
             }
         }
         9 => world.wire[last].bytes.truncate(at),
-        10 => world.wire[last].from = addr(usize::from(how)),
+        10 => world.wire[last].from = addr(usize::from(how & 0x7f)),
         11 => world.wire.push(Burst { from: burst.to, to: burst.from, ..burst }),
         12 => world.advance(std::time::Duration::from_secs(at as u64)),
         13 => {
