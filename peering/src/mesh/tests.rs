@@ -1,7 +1,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
-use crate::records::VtepRecord;
+use crate::records::{HostRecord, VtepRecord};
 use crate::sealing::Sealing;
 
 struct Bench {
@@ -439,4 +439,76 @@ fn only_allowed_hosts_are_talked_to() {
     let conn = bench.establish(1, Some(dial));
     bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
     assert_eq!(bench.target().state, TargetState::Established);
+}
+
+/// A host of this name that was somewhere, as its record says.
+fn told_of(writer: &Identity, addr: &str) -> Vec<u8> {
+    let host = HostRecord {
+        noise_key: *writer.noise_public_key(),
+        nickname: "node03".to_owned(),
+        version: "1".to_owned(),
+        data_addrs: vec![format!("{addr}:4789").parse().unwrap()],
+        control_addrs: vec![format!("{addr}:6783").parse().unwrap()],
+        suites: vec![1],
+        encryption: crate::records::Encryption::Auto,
+        networks: vec![(MESH_NETWORK, Vni::MESH)],
+        targets: Vec::new(),
+        trusted: Vec::new(),
+    };
+    RecordStore::new(writer.peer_id()).put_host(writer, &host).unwrap().bytes().to_vec()
+}
+
+/// Whether hosts were told to be up since this was asked last.
+fn ups(bench: &mut Bench) -> Vec<bool> {
+    let up = |event| match event {
+        MeshEvent::HostUp(_) => Some(true),
+        MeshEvent::HostDown { .. } => Some(false),
+        _ => None,
+    };
+    std::iter::from_fn(|| bench.mesh.poll_event()).filter_map(up).collect()
+}
+
+#[test]
+fn hosts_on_the_disk_are_taken_for_alive_for_a_moment() {
+    let mut bench = Bench::new(&[], None);
+    let conn = bench.establish(1, None);
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    let writer = Identity::generate([3; 32]).unwrap();
+    bench.hear(conn, &Message::Push(vec![told_of(&writer, "192.0.2.3")]));
+    assert_eq!(ups(&mut bench), [], "nobody has met it");
+    let disk = bench.mesh.poll_persist().unwrap();
+
+    let mut bench = Bench::new(&[], Some(&disk));
+    assert_eq!(ups(&mut bench), [true]);
+    for (seconds, told) in [(2, vec![]), (2, vec![]), (4, vec![false]), (2, vec![])] {
+        bench.now += Duration::from_secs(seconds);
+        bench.outputs();
+        assert_eq!(ups(&mut bench), told);
+    }
+}
+
+#[test]
+fn a_host_that_moves_writes_its_record_anew_once() {
+    let mut bench = Bench::new(&[], None);
+    let conn = bench.establish(1, None);
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    bench.outputs();
+    let addr = |port| vec![std::net::SocketAddr::from(([192, 0, 2, 77], port))];
+    for pushes in [1, 0] {
+        bench.mesh.set_addresses(bench.now, addr(6783), addr(4789));
+        let me = bench.mesh.me;
+        let told =
+            bench.mesh.store.host(me).map(|host| (host.control_addrs.clone(), host.data_addrs.clone()));
+        assert_eq!(told, Some((addr(6783), addr(4789))));
+        let is_push = |output: &Output| {
+            let Output::Transmit { bytes, .. } = output else { return false };
+            matches!(Message::decode(bytes), Ok(Message::Push(_)))
+        };
+        assert_eq!(bench.outputs().iter().filter(|output| is_push(output)).count(), pushes);
+    }
+    assert_eq!(kinds(&bench).iter().filter(|kind| *kind == "addresses_changed").count(), 1);
+    let moved = "192.0.2.99:7000".parse().unwrap();
+    bench.mesh.handle_moved(bench.now, conn, moved);
+    assert_eq!(bench.mesh.topology.far_end(conn).map(|(_, remote, _)| remote), Some(moved));
+    assert_eq!(bench.mesh.seen.get(&PeerId([9; 16])), Some(&moved));
 }

@@ -274,3 +274,17 @@ fn a_worn_session_is_renewed_and_a_used_up_one_seals_nothing() {
     assert_eq!((0..100).filter_map(|_| first.next_header(0)).count(), 9, "20 less the 11 that were sealed");
     assert!(first.next_header(1).is_some(), "another lane goes on");
 }
+
+#[test]
+fn only_the_newest_keepalive_of_the_control_side_tells_where_a_host_is() {
+    let mut wire = Wire::new();
+    wire.want(0);
+    wire.run(Duration::from_secs(1));
+    let epoch = wire.hosts[0].opens.values().next().unwrap();
+    let newest = |lane, counter| {
+        epoch.is_newest_keepalive(crate::wire::sealed::Header { lane, receiver: epoch.local, counter })
+    };
+    let control = crate::wire::sealed::CONTROL_LANE;
+    assert_eq!([5, 3, 5, 6, 0].map(|counter| newest(control, counter)), [true, false, false, true, false]);
+    assert!(!newest(0, 100) && newest(control, 7), "lanes of workers leave from other ports");
+}
