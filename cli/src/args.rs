@@ -338,6 +338,21 @@ pub(crate) enum SecretCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Have all hosts of the cluster go over to a new secret, or go on with that; no packet is lost to it
+    Rotate(RotateArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RotateArgs {
+    /// The file with the new secret, `-` for standard input; made if it does not exist [default: beside the file that this host was launched with, with `.new`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Do not wait for hosts that are down: they are cut off until they are launched with the new secret
+    #[arg(long)]
+    pub(crate) leave_behind: bool,
+    /// How long to wait until it is done, in seconds; it goes on without this command
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Args, Debug)]

@@ -140,6 +140,10 @@ pub(crate) mod code {
     pub(crate) const SECRET_UNUSABLE: &str = "secret_unusable";
     /// Others than the daemon's user may know the secret.
     pub(crate) const SECRET_OPEN: &str = "secret_open";
+    /// There is no secret to go over from.
+    pub(crate) const CLUSTER_OPEN: &str = "cluster_open";
+    /// The cluster goes over to a secret that was given elsewhere at the same time.
+    pub(crate) const ROTATION_SUPERSEDED: &str = "rotation_superseded";
     /// The list of allowed hosts cannot be used.
     pub(crate) const ALLOW_PEERS_UNUSABLE: &str = "allow_peers_unusable";
     /// The file for a new secret exists.
@@ -191,6 +195,7 @@ mod tests {
                 "daemon.tell(\"",
                 "IpamOutput::Notice{kind:\"",
                 "warnings.push((\"",
+                "store.warn(\"",
             ] {
                 for kind in source.split(call).skip(1).filter_map(|rest| rest.split('"').next()) {
                     assert!(docs.contains(&format!("`{kind}`")), "{kind} is missing in docs/cli.md");

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 
 use nix::libc::O_NONBLOCK;
 use nix::unistd::geteuid;
-use peering::secret::{MAX_LEN, MIN_LEN, Secret};
+use peering::secret::{MAX_LEN, MIN_LEN, Secret, SecretName};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, code};
 
 /// The secret itself, in the environment.
 const VALUE: &str = "MESHNET_SECRET";
+/// The words that stand for what a pipe or a terminal gives.
+const INPUT: &str = "the secret on standard input";
 /// Where systemd puts the credentials of a service (systemd.exec(5)).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The name of ours.
@@ -38,6 +40,35 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
         (Some(file), None) => read(file).map(Some),
         (None, Some(value)) => of_environment(value).map(Some),
         (None, None) => credential().as_deref().map(read).transpose(),
+    }
+}
+
+/// Where people keep the secret of this host, as far as it can be looked at again.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// In a file, or a credential of the service.
+    File(PathBuf),
+    /// In the environment of the launch, under this name.
+    Environment(SecretName),
+}
+
+/// Where [`load`] took `secret` from.
+pub(crate) fn source(file: Option<&Path>, secret: Option<&Secret>) -> Option<Source> {
+    let name = secret?.name();
+    let environment = std::env::var_os(VALUE).map(|_| Source::Environment(name));
+    file.map(|file| Source::File(file.to_owned())).or(environment).or_else(|| credential().map(Source::File))
+}
+
+impl Source {
+    /// The secret that is there now, and where that is.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub(crate) fn look(&self) -> Result<(SecretName, String), Failure> {
+        match self {
+            Source::File(path) => Ok((read(path)?.name(), path.display().to_string())),
+            Source::Environment(name) => Ok((*name, VALUE.to_owned())),
+        }
     }
 }
 
@@ -92,6 +123,24 @@ pub(crate) fn generate() -> Result<Secret, Failure> {
     rand::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut bytes)
         .map_err(|_| Failure::new(code::NO_RANDOM_NUMBERS, "the operating system gives no random numbers"))?;
     Secret::new(bytes).map_err(Failure::internal)
+}
+
+/// A secret that somebody else writes, or a pipe.
+pub(crate) fn from_standard_input() -> Result<Secret, Failure> {
+    let mut text = Zeroizing::new(String::with_capacity(4096));
+    let input = io::stdin().lock().take(LONGEST_BYTES).read_to_string(&mut text);
+    input.map_err(|e| unusable(format!("{INPUT} cannot be read: {e}")))?;
+    parse(&text, INPUT)
+}
+
+/// The secret in a file; made and written there if there is no such file, and then `true`.
+pub(crate) fn read_or_make(path: &Path) -> Result<(Secret, bool), Failure> {
+    if path.try_exists().unwrap_or(true) {
+        return Ok((read(path)?, false));
+    }
+    let made = generate()?;
+    write(&made, path)?;
+    Ok((made, true))
 }
 
 /// Writes a secret to a file that must not exist (mode 0600).

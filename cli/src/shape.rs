@@ -7,8 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use peering::mesh::{EventStatus, IpamStatus, MeshTables, PeerState, TargetStatus};
+use peering::mesh::{
+    EventStatus, HolderStatus, IpamStatus, MeshTables, PeerState, RotationStatus, TargetStatus,
+};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::failure::Failure;
 
@@ -57,6 +60,34 @@ pub(crate) struct RevokedPeer {
     pub(crate) revoked: bool,
     /// Without a secret, anybody can come with a new key.
     pub(crate) open: bool,
+}
+
+/// `secret rotate`. Not to be shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RotateRequest {
+    /// The new secret, as in a file; none: to go on with what is under way.
+    pub(crate) secret: Option<String>,
+    /// Hosts that are down are not waited for.
+    #[serde(default)]
+    pub(crate) leave_behind: bool,
+}
+
+impl Drop for RotateRequest {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+/// What `secret rotate` prints.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Rotated {
+    /// The name of the new secret.
+    pub(crate) secret: String,
+    /// Where it is; null when it came from standard input, or from elsewhere.
+    pub(crate) file: Option<PathBuf>,
+    /// Hosts that have it not, by nickname.
+    pub(crate) left_behind: Vec<String>,
+    pub(crate) hosts: Vec<HolderStatus>,
 }
 
 /// `attach`. What is not given is `None`.
@@ -217,6 +248,9 @@ pub(crate) struct Status {
     pub(crate) peers: Vec<Peer>,
     pub(crate) connections: Vec<TargetStatus>,
     pub(crate) targets: Vec<TargetStatus>,
+    /// How far the cluster is on its way to another secret; null before the first.
+    #[serde(default)]
+    pub(crate) rotation: Option<RotationStatus>,
     pub(crate) ipam: Vec<IpamStatus>,
     /// Null until it exists.
     pub(crate) dns: Option<serde_json::Value>,
@@ -242,6 +276,9 @@ pub(crate) struct Sealing {
     pub(crate) noise_key: String,
     /// The name of the secret, which tells nothing about it; null without one.
     pub(crate) secret: Option<String>,
+    /// The file that people keep it in, as this host was launched with it; null without one.
+    #[serde(default)]
+    pub(crate) secret_file: Option<PathBuf>,
     /// How often this host began anew.
     pub(crate) start: u64,
 }

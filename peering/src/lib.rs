@@ -7,11 +7,13 @@ pub mod identity;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod ipam;
+pub mod keyring;
 pub mod membership;
 pub mod mesh;
 mod plain;
 pub mod proto;
 pub mod records;
+pub mod rotation;
 pub mod sealing;
 pub mod secret;
 pub mod topology;

@@ -20,6 +20,7 @@ mod outbox;
 mod refusals;
 mod removal;
 mod report;
+mod secrets;
 mod spread;
 mod status;
 mod sweep;
@@ -43,6 +44,7 @@ use crate::ipam::{Ipam, IpamOutput};
 use crate::membership::Membership;
 use crate::proto::Message;
 use crate::records::{Cause, ClusterId, NetworkRecord, TargetRecord};
+use crate::secret::SecretName;
 use crate::topology::{Action, Topology};
 use budget::{Budget, Repairs};
 use clones::Clones;
@@ -50,6 +52,7 @@ use journal::Journal;
 use members::Rest;
 use outbox::Outbox;
 use refusals::Refusals;
+use secrets::Secrets;
 use sweep::Sweep;
 use view::{NetworkView, View};
 use waiting::Waiting;
@@ -63,9 +66,10 @@ pub use config::{
     DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, MeshConfig, ParseTargetError, Target,
 };
 pub use removal::{RemoveError, Removed};
+pub use secrets::RotateError;
 pub use status::{
-    EventStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus, TargetState,
-    TargetStatus,
+    EventStatus, HolderStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus,
+    RotationStatus, TargetState, TargetStatus,
 };
 pub use tables::{HostTable, MeshTables, RecordTable, UnitRun};
 
@@ -121,7 +125,9 @@ pub struct Mesh {
     strangers: BTreeMap<PeerId, Instant>,
     /// Hosts whose removal the addresses are to be told of, if it still stands by then.
     buried: BTreeSet<PeerId>,
-    told_targets: Option<Vec<TargetRecord>>,
+    secrets: Secrets,
+    /// What this host's record says of it that may change.
+    told: Option<(Vec<TargetRecord>, Vec<SecretName>)>,
     writing_addresses: Option<Vec<u8>>,
     next_tick: Instant,
     malformed: u64,
@@ -171,7 +177,8 @@ impl Mesh {
             presumed: BTreeSet::new(),
             strangers: BTreeMap::new(),
             buried: BTreeSet::new(),
-            told_targets: None,
+            secrets: Secrets::new(config.keyring.clone()),
+            told: None,
             writing_addresses: None,
             next_tick: now,
             malformed: 0,
@@ -332,6 +339,7 @@ impl Mesh {
             }
             Err(_) => {}
         }
+        self.secrets_written(result.is_ok());
         if result.is_err() || self.addresses_are_written() {
             self.ipam.handle_persisted(self.now, result);
         }
@@ -442,6 +450,8 @@ impl Mesh {
             Message::Confirmed(confirmed) => self.handle_confirmed(conn, peer, confirmed),
             Message::Pull(slots) => self.handle_pull(conn, &slots),
             Message::Push(records) | Message::Records(records) => self.handle_records(conn, peer, &records),
+            Message::SecretRequest(name) => self.handle_secret_request(conn, peer, name),
+            Message::SecretAnswer(secret) => self.handle_secret_answer(secret),
             Message::Hello(_) | Message::Unknown { .. } => {}
             other => self.ipam.handle_message(self.now, peer, other),
         }
@@ -456,6 +466,8 @@ impl Mesh {
         self.tell_removals();
         self.look_at_members();
         self.refresh_own_host();
+        self.look_at_rotation();
+        self.cut_left_behind();
         self.compare_with_anybody();
         self.go_on_sweeping();
         self.compare_members();

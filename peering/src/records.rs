@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mesh::Endpoint;
 use crate::plain;
+use crate::secret::{PROOFS, SecretName};
 
 /// Longest name, nickname or container name, in bytes (a DNS name has at most 253).
 pub const MAX_NAME: usize = 253;
@@ -89,6 +90,8 @@ pub struct HostRecord {
     /// The subnets of the underlay in which its people trust everybody: frames need no seal between two addresses there.
     #[serde(with = "plain")]
     pub trusted: Vec<IpNet>,
+    /// The secrets that it takes and has on disk, the preferred one first.
+    pub secrets: Vec<SecretName>,
 }
 
 /// How an endpoint came by its addresses: of two that have the same one, this decides who keeps it.
@@ -197,6 +200,30 @@ pub struct RemovalRecord {
     pub nickname: String,
 }
 
+/// How far the cluster is on its way to another secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Phase {
+    /// Every host gets the new secret, and takes both.
+    Spread,
+    /// Every host has it; what begins now uses the new one.
+    Prefer,
+    /// The former one is not taken any more.
+    Done,
+}
+
+/// The cluster goes over to another secret. There is one such record; its key is empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RotationRecord {
+    /// The secret that all hosts have.
+    pub from: SecretName,
+    /// The one that they will have.
+    pub to: SecretName,
+    /// How far it is.
+    pub phase: Phase,
+    /// People said that hosts which are down are not waited for.
+    pub leave_behind: bool,
+}
+
 /// The kinds of records that this release knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
@@ -210,6 +237,8 @@ pub enum Body {
     Network(NetworkRecord),
     /// Of a removed host, shared.
     Removal(RemovalRecord),
+    /// Of the way to another secret, shared.
+    Rotation(RotationRecord),
     /// Of a kind or version not known here, or not readable: kept and relayed as it is.
     Opaque,
 }
@@ -225,6 +254,7 @@ impl HostRecord {
             && self.networks.len() <= MAX_NETWORKS
             && self.targets.len() <= MAX_TARGETS
             && self.trusted.len() <= MAX_TRUSTED
+            && self.secrets.len() <= PROOFS
             && self.targets.iter().all(|target| target.name.len() <= MAX_NAME + 8)
     }
 }

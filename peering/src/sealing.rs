@@ -156,6 +156,7 @@ mod tests {
             networks: vec![],
             targets: vec![],
             trusted: wish.trusted.clone(),
+            secrets: vec![],
         }
     }
 

@@ -1,8 +1,9 @@
 //! The secret that closes a cluster: who has it may join, who has not learns nothing.
 //!
 //! Out of one secret HKDF (RFC 5869) makes separate keys, so that what is told under one says nothing about another. On a
-//! fresh TLS connection each side sends a [`Proof`] in each direction before anything else (`docs/protocol.md`); what the
-//! proof covers makes it good for that connection, that direction and those two hosts alone.
+//! fresh TLS connection each side sends [`Proofs`] in each direction before anything else (`docs/protocol.md`); what a
+//! proof covers makes it good for that connection, that direction and those two hosts alone. While a cluster goes over to
+//! another secret a host has two, and proves both.
 
 use std::fmt;
 
@@ -10,14 +11,21 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::hmac;
 use blake2::{Blake2s256, Digest};
 use engine::types::PeerId;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::keyring::Keyring;
 
 /// The fewest bytes of a secret; `meshnet secret generate` makes just so many.
 pub const MIN_LEN: usize = 32;
 /// The most bytes of a secret.
 pub const MAX_LEN: usize = 256;
-/// Bytes of what each side sends first.
+/// Bytes of one proof.
 pub const PROOF_LEN: usize = 32;
+/// Proofs that each side sends first: a host has at most so many secrets.
+pub const PROOFS: usize = 2;
+/// Bytes of what each side sends first.
+pub const PROOFS_LEN: usize = PROOFS * PROOF_LEN;
 
 /// Salt of the extraction (RFC 5869 section 2.2).
 const SALT: &[u8] = b"meshnet secret 1";
@@ -42,8 +50,24 @@ pub enum SecretError {
     Digits,
 }
 
+/// Names a secret without telling it: two hosts with one name have one secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct SecretName(pub [u8; 8]);
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The secret of a cluster. Wiped when dropped, and never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
@@ -86,6 +110,27 @@ impl Secret {
             }
         }
         text
+    }
+
+    /// Its bytes, to be sent or kept where nobody else reads them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its name.
+    pub fn name(&self) -> SecretName {
+        let hash = Blake2s256::new_with_prefix(DATA_ID).chain_update(&self.data_key()[..]).finalize();
+        SecretName(hash.first_chunk().copied().unwrap_or_default())
+    }
+
+    /// The key that sessions of the data plane are mixed with, so that only hosts with the secret have any.
+    pub fn data_key(&self) -> Zeroizing<[u8; 32]> {
+        self.key(DATA)
+    }
+
+    /// The key under which it is proved.
+    pub(crate) fn control_key(&self) -> Zeroizing<[u8; 32]> {
+        self.key(CONTROL)
     }
 
     /// A key for one purpose.
@@ -148,11 +193,14 @@ pub struct Binding {
     pub acceptor: PeerId,
 }
 
-/// What a side sends first: a proof that it has the secret, or zeros if it has none.
-pub type Proof = [u8; PROOF_LEN];
+/// A proof that a host has a secret.
+type Proof = [u8; PROOF_LEN];
+
+/// What a side sends first: a proof for each of its secrets, or zeros if it has none.
+pub type Proofs = [u8; PROOFS_LEN];
 
 /// What a host without a secret sends.
-const NONE: Proof = [0; PROOF_LEN];
+const NONE: Proofs = [0; PROOFS_LEN];
 
 /// Why a host is not talked to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
@@ -166,6 +214,15 @@ pub enum Refusal {
     /// Both have one, and they differ.
     #[error("wrong secret: the host there has another one than this")]
     WrongSecret,
+    /// That of this side was taken before the cluster went over to another one.
+    #[error(
+        "retired secret: this host's secret is no longer taken, the cluster has another one since `meshnet secret rotate`; \
+         launch this host with that one"
+    )]
+    RetiredHere,
+    /// That of the other side was taken before the cluster went over to another one.
+    #[error("retired secret: the host there has one that is no longer taken")]
+    RetiredThere,
 }
 
 impl Refusal {
@@ -175,6 +232,8 @@ impl Refusal {
             Refusal::NoSecretHere => "no_secret_here",
             Refusal::NoSecretThere => "no_secret_there",
             Refusal::WrongSecret => "wrong_secret",
+            Refusal::RetiredHere => "retired_secret_here",
+            Refusal::RetiredThere => "retired_secret_there",
         }
     }
 
@@ -184,6 +243,8 @@ impl Refusal {
             Refusal::NoSecretThere => 1,
             Refusal::WrongSecret => 2,
             Refusal::NoSecretHere => 3,
+            Refusal::RetiredThere => 4,
+            Refusal::RetiredHere => 5,
         }
     }
 
@@ -193,75 +254,92 @@ impl Refusal {
             1 => Some(Refusal::NoSecretHere),
             2 => Some(Refusal::WrongSecret),
             3 => Some(Refusal::NoSecretThere),
+            4 => Some(Refusal::RetiredHere),
+            5 => Some(Refusal::RetiredThere),
             _ => None,
         }
     }
 }
 
-/// Who is let in: whoever has the secret; without one, anybody.
+/// Who is let in: whoever has one of the secrets; without any, anybody.
 #[derive(Clone, Debug, Default)]
-pub struct Admission(Option<Secret>);
+pub struct Admission(Keyring);
 
 impl Admission {
-    /// Only hosts with this secret; without one the cluster is open to all.
-    pub fn new(secret: Option<Secret>) -> Self {
-        Admission(secret)
+    /// Only hosts with one of these secrets; without any the cluster is open to all.
+    pub fn new(keyring: Keyring) -> Self {
+        Admission(keyring)
+    }
+
+    /// The secrets.
+    pub fn keyring(&self) -> &Keyring {
+        &self.0
     }
 
     /// True without a secret.
     pub fn is_open(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 
-    /// The key that sessions of the data plane are mixed with, so that only hosts with the secret have any.
-    pub fn data_key(&self) -> Option<Zeroizing<[u8; 32]>> {
-        self.0.as_ref().map(|secret| secret.key(DATA))
-    }
-
-    /// Names the secret without telling it: two hosts with one name have one secret.
-    pub fn name(&self) -> Option<[u8; 8]> {
-        let hash = Blake2s256::new_with_prefix(DATA_ID).chain_update(&self.data_key()?[..]).finalize();
-        hash.first_chunk().copied()
-    }
-
-    /// What this host sends first, in its role.
-    pub fn prove(&self, binding: &Binding, role: Role) -> Proof {
-        self.0.as_ref().map_or(NONE, |secret| prove(secret, binding, role))
+    /// What this host sends first, in its role. One that has a single secret says as much as one that has two: nobody learns
+    /// from it whether a rotation is under way.
+    pub fn prove(&self, binding: &Binding, role: Role) -> Proofs {
+        let mut proofs = NONE;
+        let (places, _) = proofs.as_chunks_mut::<PROOF_LEN>();
+        let own = self.0.control_keys().map(|key| prove(key, binding, prover(role)));
+        let blank = self.0.control_keys().map(|key| prove(key, binding, BLANK + prover(role)));
+        for (place, proof) in places.iter_mut().zip(own.chain(blank)) {
+            *place = proof;
+        }
+        proofs
     }
 
     /// Judges what the other side, in its role, sent first. The comparison takes the same time wherever it differs.
     ///
     /// # Errors
     /// The other side is not to be talked to.
-    pub fn judge(&self, proof: &Proof, binding: &Binding, role: Role) -> Result<(), Refusal> {
-        match (&self.0, *proof == NONE) {
-            (None, true) => Ok(()),
-            (None, false) => Err(Refusal::NoSecretHere),
-            (Some(_), true) => Err(Refusal::NoSecretThere),
-            (Some(secret), false) => {
-                let tested = hmac::verify(&proof_key(secret), &covered(binding, role), proof);
-                tested.map_err(|_| Refusal::WrongSecret)
-            }
+    pub fn judge(&self, proofs: &Proofs, binding: &Binding, role: Role) -> Result<(), Refusal> {
+        let proves = |key: &[u8; 32]| {
+            let (shown, _) = proofs.as_chunks::<PROOF_LEN>();
+            // Each is looked at, whichever fits.
+            shown.iter().filter(|proof| tested(key, binding, prover(role), proof)).count() > 0
+        };
+        match (self.is_open(), *proofs == NONE) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Refusal::NoSecretHere),
+            (false, true) => Err(Refusal::NoSecretThere),
+            (false, false) if self.0.control_keys().any(proves) => Ok(()),
+            (false, false) if self.0.retired_keys().any(proves) => Err(Refusal::RetiredThere),
+            (false, false) => Err(Refusal::WrongSecret),
         }
     }
 }
 
-fn prove(secret: &Secret, binding: &Binding, role: Role) -> Proof {
-    let mut proof = NONE;
-    proof.copy_from_slice(hmac::sign(&proof_key(secret), &covered(binding, role)).as_ref());
+/// Added to the role for what fills the place of a second proof.
+const BLANK: u8 = 2;
+
+fn prover(role: Role) -> u8 {
+    match role {
+        Role::Dialler => 1,
+        Role::Acceptor => 2,
+    }
+}
+
+fn prove(key: &[u8; 32], binding: &Binding, role: u8) -> Proof {
+    let mut proof = [0; PROOF_LEN];
+    proof.copy_from_slice(
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &covered(binding, role)).as_ref(),
+    );
     proof
 }
 
-fn proof_key(secret: &Secret) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, &secret.key(CONTROL)[..])
+fn tested(key: &[u8; 32], binding: &Binding, role: u8, proof: &Proof) -> bool {
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), &covered(binding, role), proof).is_ok()
 }
 
-/// Role of the prover (1 byte: 1 dialler, 2 acceptor), id of the dialler (16), of the acceptor (16), what TLS exported (32).
-fn covered(binding: &Binding, role: Role) -> Vec<u8> {
-    let role = match role {
-        Role::Dialler => 1,
-        Role::Acceptor => 2,
-    };
+/// Role of the prover (1 byte: 1 dialler, 2 acceptor; 2 more for a blank), id of the dialler (16), of the acceptor (16), what
+/// TLS exported (32).
+fn covered(binding: &Binding, role: u8) -> Vec<u8> {
     [&[role][..], &binding.dialler.0, &binding.acceptor.0, &binding.exported].concat()
 }
 

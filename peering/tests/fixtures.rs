@@ -17,15 +17,17 @@ use peering::gossip::{
 };
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
+use peering::keyring::Keyring;
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{
     Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, CloneSeen, Confirm, Confirmed, Hello,
     Member, Members, Message, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
 };
 use peering::records::{
-    Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, RemovalRecord,
-    TargetRecord, VtepRecord,
+    Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, Phase,
+    RemovalRecord, RotationRecord, TargetRecord, VtepRecord,
 };
+use peering::secret::{Secret, SecretName};
 
 const NETWORK: NetworkId = NetworkId([0x4e; 32]);
 
@@ -139,7 +141,13 @@ fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("message-24-confirm-v1", Message::Confirm(Confirm { upto, holding: StateHash([3; 32]) })),
         ("message-25-confirmed-v1", Message::Confirmed(Confirmed { upto, same: true })),
+        ("message-26-secret-request-v1", Message::SecretRequest(SecretName([0x5f; 8]))),
+        ("message-27-secret-answer-v1", Message::SecretAnswer(secret())),
     ]
+}
+
+fn secret() -> Secret {
+    Secret::parse(&"5c".repeat(33)).unwrap()
 }
 
 fn identity() -> Identity {
@@ -161,6 +169,7 @@ fn host() -> HostRecord {
             TargetRecord { name: "node03:7000".to_owned(), peer: None },
         ],
         trusted: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        secrets: vec![SecretName([0x5e; 8])],
     }
 }
 
@@ -228,7 +237,14 @@ fn records_keep_their_bytes() {
         cause: Cause::Revoked,
         nickname: "node04".to_owned(),
     };
+    let rotation = RotationRecord {
+        from: SecretName([0x5e; 8]),
+        to: SecretName([0x5f; 8]),
+        phase: Phase::Prefer,
+        leave_behind: true,
+    };
     let written = [
+        ("record-7-rotation-v1", store.put_rotation(&me, &rotation), Body::Rotation(rotation)),
         ("record-1-host-v1", store.put_host(&me, &host()), Body::Host(host())),
         ("record-2-endpoint-v1", store.put_endpoint(&me, &endpoint()), Body::Endpoint(endpoint())),
         ("record-3-vtep-v1", store.put_vtep(&me, &vtep), Body::Vtep(vtep)),
@@ -266,6 +282,14 @@ fn stored_states_keep_being_read() {
     store.put_host(&me, &host());
     let bytes = fixture("stored-records-v1", &store.save().unwrap());
     assert_eq!(RecordStore::restore(me.peer_id(), &bytes).unwrap().full_hash(), store.full_hash());
+
+    let mut keyring = Keyring::new(Some(Secret::parse(&"5b".repeat(32)).unwrap()));
+    keyring.take(secret(), keyring.preferred().unwrap());
+    keyring.keep_only(secret().name());
+    keyring.take(Secret::parse(&"5d".repeat(64)).unwrap(), secret().name());
+    let bytes = fixture("stored-secrets-v1", &keyring.save());
+    assert_eq!(Keyring::restore(&bytes).as_ref(), Ok(&keyring));
+    assert_eq!(*Keyring::restore(&bytes).unwrap().save(), bytes);
 
     let mut ipam = Ipam::new(PeerId([3; 16]), [0; 32]);
     ipam.add_network(NETWORK, "mesh", "10.32.0.0/12".parse().unwrap()).unwrap();

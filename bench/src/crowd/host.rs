@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine::types::PeerId;
 use peering::identity::Identity;
+use peering::keyring::Keyring;
 use peering::mesh::{ConnId, DEFAULT_DATA_PORT, DEFAULT_PORT, DialId, Mesh, MeshConfig, Target};
 use peering::sealing::Sealing;
 
@@ -141,6 +142,7 @@ impl Host {
             discovery: true,
             found: false,
             forgot: false,
+            keyring: Keyring::default(),
             allowed: None,
             sealing: Sealing::default(),
             seed: chance,

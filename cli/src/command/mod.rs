@@ -17,6 +17,7 @@ mod report;
 mod reset;
 mod revoke;
 mod rmpeer;
+mod rotate;
 mod secret;
 mod status;
 mod stop;
@@ -25,7 +26,7 @@ mod vtep;
 
 use std::process::ExitCode;
 
-use crate::args::{Cli, Command, Common, Format};
+use crate::args::{Cli, Command, Common, Format, SecretCommand};
 use crate::client::Client;
 use crate::demo;
 use crate::failure::{Failure, code};
@@ -38,8 +39,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
             let done = demo::run(&args, cli.common.output == Format::Json);
             done.map_err(|e| Failure::new(code::DEMO_FAILED, format!("{e:#}")))
         }
-        Command::Secret(command) => {
-            secret::run(cli.common.output, command)?;
+        Command::Secret(SecretCommand::Generate { file }) => {
+            secret::generate(cli.common.output, file)?;
             Ok(ExitCode::SUCCESS)
         }
         command => {
@@ -64,10 +65,11 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Status(args) => status::run(&client, format, &args).await,
         Command::Rmpeer(args) => rmpeer::run(&client, format, args).await,
         Command::Revoke(args) => revoke::run(&client, format, args).await,
+        Command::Secret(SecretCommand::Rotate(args)) => rotate::run(&client, format, &args).await,
         Command::Stop => stop::run(&client, common).await,
         Command::Reset(args) => reset::run(&client, common, &args).await,
         Command::Version => version::run(&client, format).await,
-        Command::Launch(_) | Command::Demo(_) | Command::Secret(_) => Ok(()),
+        Command::Launch(_) | Command::Demo(_) | Command::Secret(SecretCommand::Generate { .. }) => Ok(()),
     }
 }
 

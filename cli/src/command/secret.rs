@@ -1,13 +1,14 @@
-//! `meshnet secret`: what closes a cluster.
+//! `meshnet secret generate`: what closes a cluster.
 
-use crate::args::{Format, SecretCommand};
+use std::path::PathBuf;
+
+use crate::args::Format;
 use crate::failure::Failure;
 use crate::render;
 use crate::secret;
 use crate::shape::Generated;
 
-pub(super) fn run(format: Format, command: SecretCommand) -> Result<(), Failure> {
-    let SecretCommand::Generate { file } = command;
+pub(super) fn generate(format: Format, file: Option<PathBuf>) -> Result<(), Failure> {
     let made = secret::generate()?;
     let secret = match &file {
         Some(file) => {

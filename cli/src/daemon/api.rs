@@ -28,8 +28,8 @@ use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
     AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, RemoveRequest,
-    RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer, Status, Stopped, Targets,
-    Vtep,
+    RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer, RotateRequest, Status,
+    Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -89,6 +89,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/forget", post(forget))
         .route("/rmpeer", post(rmpeer))
         .route("/revoke", post(revoke))
+        .route("/secret/rotate", post(rotate))
         .route("/attach", post(attach_container))
         .route("/detach", post(detach))
         .route("/vteps", get(vteps))
@@ -178,6 +179,12 @@ async fn revoke(State(daemon): Asked, body: Bytes) -> Answer<RevokedPeer> {
     let Removed { peer, nickname, newly } = done;
     let open = daemon.peering.is_open();
     Ok(Json(RevokedPeer { peer_id: peer.to_string(), nickname, revoked: newly, open }))
+}
+
+async fn rotate(State(daemon): Asked, body: Bytes) -> Answer<()> {
+    let request: RotateRequest = read(&body)?;
+    daemon.refuse_when_stopping()?;
+    daemon.rotate(request).await.map(Json)
 }
 
 fn not_removed(error: &RemoveError) -> Failure {

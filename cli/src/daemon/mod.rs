@@ -29,6 +29,7 @@ mod recover;
 mod report;
 mod reset;
 mod sealing;
+mod secrets;
 mod start;
 mod status;
 mod vtep;
@@ -59,6 +60,7 @@ use crate::args::LaunchArgs;
 use crate::docker::Docker;
 use crate::failure::{Failure, code};
 use crate::log::Tail;
+use crate::secret::Source;
 use crate::shape::Hello;
 
 pub(crate) use start::{Options, RUN_DIR_MODE, STATE_DIR_MODE, check_host, make_dir, run};
@@ -106,6 +108,10 @@ struct Daemon {
     /// Why there is no session with a host, where there should be one.
     session_faults: Mutex<BTreeMap<PeerId, String>>,
     asked: Asked,
+    /// Where people keep the secret of this host.
+    secret_source: Option<Source>,
+    /// Why that is of no use any more.
+    secret_stale: Mutex<Option<String>>,
     told: Mutex<VecDeque<Told>>,
     captures: Mutex<Sessions>,
     recovery: Mutex<Recovery>,
@@ -127,7 +133,7 @@ impl Daemon {
         own: NetnsId,
         (engine, peering): (Engine, Peering),
         ports: Ports,
-        launch: &LaunchArgs,
+        (launch, secret_source): (&LaunchArgs, Option<Source>),
         log: Tail,
     ) -> Self {
         Daemon {
@@ -152,6 +158,8 @@ impl Daemon {
             in_clear: Mutex::default(),
             session_faults: Mutex::default(),
             asked: Asked::of(launch),
+            secret_source,
+            secret_stale: Mutex::default(),
             told: Mutex::default(),
             captures: Mutex::default(),
             recovery: Mutex::default(),

@@ -1,10 +1,10 @@
 //! What this host brings to sealed sessions, and what it agreed on with whom.
 //!
-//! Keys and wishes come from the control plane: of this host by [`Peering::identity`] and [`Peering::admission`], of the others
+//! Keys and wishes come from the control plane: of this host by [`Peering::identity`] and [`Peering::keyring`], of the others
 //! with [`MeshEvent::HostUp`], of networks with [`MeshEvent::NetworkChanged`].
 //!
 //! [`Peering::identity`]: peering::io::Peering::identity
-//! [`Peering::admission`]: peering::io::Peering::admission
+//! [`Peering::keyring`]: peering::io::Peering::keyring
 //! [`MeshEvent::HostUp`]: peering::mesh::MeshEvent::HostUp
 //! [`MeshEvent::NetworkChanged`]: peering::mesh::MeshEvent::NetworkChanged
 
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use engine::session::keeper::Identity;
 use engine::session::noise::StaticKey;
-use engine::session::psk::Psk;
 use engine::session::suite::Suite;
 use engine::types::PeerId;
 use ipnet::IpNet;
@@ -21,6 +20,7 @@ use peering::io::Peering;
 use peering::records::Encryption;
 use peering::sealing::{self, AES_256_GCM, Agreement, CHACHA20_POLY1305, Trust};
 
+use super::secrets::psks;
 use super::{Daemon, lock_of};
 use crate::args::{Cipher, LaunchArgs, Wish};
 use crate::shape::{NetworkStatus, Sealing};
@@ -74,7 +74,7 @@ impl Asked {
             key: StaticKey::new(**peering.identity().noise_secret_key()),
             start: peering.incarnation().await,
             suites: self.suites.iter().filter_map(known).collect(),
-            psks: vec![peering.admission().data_key().map_or_else(Psk::open, |key| Psk::new(*key))],
+            psks: psks(&peering.keyring()),
             renew_after: self.renew_after,
             seed: rand::random(),
         }
@@ -135,7 +135,8 @@ impl Daemon {
             suites: self.asked.suites.iter().copied().map(suite_name).collect(),
             trusted_subnets: self.asked.trusted.clone(),
             noise_key: hex(self.peering.identity().noise_public_key()),
-            secret: self.peering.admission().name().map(|name| hex(&name)),
+            secret: self.peering.keyring().preferred().map(|name| name.to_string()),
+            secret_file: self.secret_file(),
             start,
         }
     }

@@ -15,7 +15,7 @@ use engine::io::socket::SocketError;
 use engine::types::PeerId;
 use nix::unistd::{Gid, geteuid};
 use peering::io::{BindError, Peering, PeeringConfig, StartError, StoreError};
-use peering::secret::{Admission, Secret};
+use peering::secret::Secret;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -186,6 +186,7 @@ async fn live(
 ) -> Result<(), Failure> {
     reattach::reattach(daemon).await?;
     let warnings = daemon.check_range_at_launch().await?;
+    daemon.check_secret_file().await;
     let listener = listen(run_dir, group)?;
     tokio::spawn(api::serve(Arc::clone(daemon), run_dir.join(SOCKET), listener));
     if let Some(metrics) = metrics {
@@ -216,6 +217,7 @@ async fn live(
 /// Starts both planes and wires them. The data plane first: a host that cannot carry frames shall not show itself.
 async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
     let secret = secret::load(launch.secret_file.as_deref())?;
+    let source = secret::source(launch.secret_file.as_deref(), secret.as_ref());
     let allowed = launch.allow_peers.as_deref().map(allowed::load).transpose()?;
     make_dir(&launch.state_dir, STATE_DIR_MODE)?;
     let own = Netns::current().map_err(Failure::internal)?.id();
@@ -236,7 +238,7 @@ async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
         pid: std::process::id(),
         warnings: Vec::new(),
     };
-    let daemon = Arc::new(Daemon::new(hello, own, (engine, peering), ports, &launch, log));
+    let daemon = Arc::new(Daemon::new(hello, own, (engine, peering), ports, (&launch, source), log));
     if let Some(lost) = lost {
         daemon.ports_lost(lost.message);
     }
@@ -334,7 +336,7 @@ fn peering_config(
         found: args.found,
         mtu: args.mtu,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        admission: Admission::new(secret),
+        secret,
         allowed,
         encryption: asked.encryption(),
         suites: asked.suites().to_vec(),

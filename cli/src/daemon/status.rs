@@ -51,6 +51,7 @@ impl Daemon {
             return Ok(self.join(self.mesh().await, self.dataplane()));
         }
         self.check_range().await;
+        self.check_secret_file().await;
         let mut status = self.counted().await?;
         let known: Vec<PortId> = self.ports().all().map(|i| i.port).collect();
         status.dataplane.unclaimed = self.blocking(move |_| unclaimed(&known)).await?;
@@ -93,6 +94,7 @@ impl Daemon {
             peers: mesh.peers.into_iter().map(|peer| self.peer(peer)).collect(),
             connections: mesh.connections,
             targets: mesh.targets,
+            rotation: mesh.rotation,
             ipam: mesh.ipam,
             dns: None,
             dataplane,
@@ -101,7 +103,7 @@ impl Daemon {
                 foreign: control.foreign,
                 refused: mesh.refused,
             },
-            warnings: self.warnings().into_iter().chain(clone).collect(),
+            warnings: self.warnings().into_iter().chain(clone).chain(self.secret_warning()).collect(),
             events,
         }
     }

@@ -10,11 +10,13 @@ use super::ports::Ports;
 use crate::failure::{Failure, code};
 
 /// Files of ours in a state directory, whole names and beginnings of names.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "identity",
     "identity.new",
     "noise",
     "noise.new",
+    "secrets",
+    "secrets.new",
     "state",
     "state.new",
     "ports",
@@ -23,7 +25,8 @@ const NAMES: [&str; 11] = [
     "meshnet.log",
     "meshnet.log.1",
 ];
-const BEGINNINGS: [&str; 4] = ["identity.corrupt-", "noise.corrupt-", "state.corrupt-", "ports.corrupt-"];
+const BEGINNINGS: [&str; 5] =
+    ["identity.corrupt-", "noise.corrupt-", "secrets.corrupt-", "state.corrupt-", "ports.corrupt-"];
 
 /// Removes the files of a state directory, and the directory if nothing else is in it. One that is not there is fine. True:
 /// there was something.
@@ -94,6 +97,7 @@ mod tests {
         let ours = [
             "identity",
             "noise",
+            "secrets",
             "state",
             "state.corrupt-1",
             "ports",

@@ -104,6 +104,7 @@ impl Daemon {
                 let (daemon, port, addresses) = (Arc::clone(self), *port, addresses.clone());
                 tokio::spawn(async move { daemon.readdress(port, addresses).await });
             }
+            MeshEvent::SecretsChanged => self.secrets_changed(),
             MeshEvent::Notice { kind, message } => tracing::warn!(kind, "{message}"),
             MeshEvent::EndpointUp(view) => {
                 tracing::debug!(peer = %view.peer, port = %view.endpoint.port, name = view.endpoint.name, "endpoint is up");
@@ -193,9 +194,10 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
         }
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
-        MeshEvent::Notice { .. } | MeshEvent::Readdress { .. } | MeshEvent::EndpointRecalled(_) => {
-            return None;
-        }
+        MeshEvent::Notice { .. }
+        | MeshEvent::Readdress { .. }
+        | MeshEvent::EndpointRecalled(_)
+        | MeshEvent::SecretsChanged => return None,
     })
 }
 

@@ -5,7 +5,10 @@ mod dataplane;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use peering::mesh::{EventStatus, IpamState, IpamStatus, OwnerStatus, PeerState, TargetState, TargetStatus};
+use peering::mesh::{
+    EventStatus, HolderStatus, IpamState, IpamStatus, OwnerStatus, PeerState, RotationStatus, TargetState,
+    TargetStatus,
+};
 
 use super::Table;
 use crate::shape::{ControlPort, Dataplane, Peer, Status};
@@ -43,6 +46,10 @@ impl Block {
         self
     }
 
+    fn lines(self, key: &str, values: impl IntoIterator<Item = String>) -> Self {
+        values.into_iter().fold(self, |block, value| block.line(key, value))
+    }
+
     fn done(self) -> String {
         self.text
     }
@@ -67,6 +74,7 @@ fn host(status: &Status) -> String {
         .line("State", &status.state_hash)
         .line("Access", access)
         .line("Encryption", encryption)
+        .lines("Secret", status.rotation.as_ref().map(rotation))
         .line("Ready", if status.ready { "yes" } else { "no" })
         .line("Targets", counted(status.targets.iter().map(|t| target_state(t.state))))
         .line("Connections", counted(status.connections.iter().map(|c| target_state(c.state))))
@@ -76,6 +84,31 @@ fn host(status: &Status) -> String {
             format!("{received} datagrams, {foreign} of them foreign; {refused} hosts refused"),
         )
         .done()
+}
+
+/// How far the cluster is on its way to another secret.
+fn rotation(rotation: &RotationStatus) -> String {
+    let RotationStatus { to, hosts, .. } = rotation;
+    let has = hosts.iter().filter(|host| host.has).count();
+    let others = |missing: fn(&HolderStatus) -> bool| {
+        let named = hosts.iter().filter(|host| missing(host)).map(|host| match host.state {
+            PeerState::Down => format!("{} (down)", host.nickname),
+            PeerState::Alive | PeerState::Suspect => host.nickname.clone(),
+        });
+        named.collect::<Vec<_>>().join(", ")
+    };
+    let all = hosts.len();
+    match rotation.phase.as_str() {
+        "done" if has == all => format!("{to}, since the last rotation on all {all} hosts"),
+        "done" => format!("{to}, since the last rotation; left behind: {}", others(|host| !host.has)),
+        "spread" => {
+            format!("going over to {to}: {has} of {all} hosts have it, not yet {}", others(|host| !host.has))
+        }
+        _ => format!(
+            "going over to {to}: {has} of {all} hosts have it, and it is used; waiting for {}",
+            others(|host| !host.uses)
+        ),
+    }
 }
 
 fn peer_count(peers: &[Peer]) -> String {

@@ -35,6 +35,7 @@ use crate::path::ways::Ways;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
 use crate::session::keeper::Identity;
+use crate::session::psk::Psk;
 use crate::session::signals::Signals;
 use crate::tables::{Entry, Registry, Tables};
 use crate::types::{PortId, Vni};
@@ -203,6 +204,15 @@ impl Engine {
         let mut control = self.inner.lock();
         control.set_identity(now, own);
         self.inner.publish(&mut control);
+    }
+
+    /// The pre-shared keys that sessions are made with from now on, newest first; nothing without an identity. Sessions under
+    /// the others go over to these.
+    pub fn set_psks(&self, psks: Vec<Psk>) {
+        if let Some(keeper) = &mut self.inner.lock().keeper {
+            keeper.set_psks(Instant::now(), psks);
+        }
+        self.inner.wake_control();
     }
 
     /// This host goes on under a higher incarnation of its host record, if it is higher.

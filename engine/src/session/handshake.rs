@@ -66,6 +66,8 @@ pub struct Established {
     pub open: LaneKeys,
     /// We began.
     pub initiator: bool,
+    /// Under which pre-shared key.
+    pub psk: PskId,
 }
 
 /// An initiation that is not answered yet.
@@ -112,7 +114,7 @@ impl Pending {
         let psk = psks.iter().find(|psk| psk.id() == response.psk).ok_or(HandshakeError::Psk)?;
         self.noise.set_psk(psk)?;
         self.noise.read(response.message)?;
-        Ok(established(&mut self.noise, self.suite, (self.local, response.sender), true)?)
+        Ok(established(&mut self.noise, self.suite, (self.local, response.sender), (true, psk))?)
     }
 }
 
@@ -167,7 +169,7 @@ impl Asked {
         let head = [RESPONSE, self.suite.number(), 0, 0];
         let (local_bytes, remote_bytes) = (local.to_le_bytes(), self.remote.to_le_bytes());
         let bytes = [&head[..], &local_bytes, &remote_bytes, &psk.id().0, &message].concat();
-        Ok((established(&mut self.noise, self.suite, (local, self.remote), false)?, bytes))
+        Ok((established(&mut self.noise, self.suite, (local, self.remote), (false, psk))?, bytes))
     }
 }
 
@@ -219,11 +221,11 @@ fn established(
     noise: &mut Noise,
     suite: Suite,
     (local, remote): (u32, u32),
-    initiator: bool,
+    (initiator, psk): (bool, &Psk),
 ) -> Result<Established, Mismatch> {
     let (seal, open) = noise.split()?;
     let (seal, open) = (LaneKeys::new(suite, &seal), LaneKeys::new(suite, &open));
-    Ok(Established { suite, local, remote, seal, open, initiator })
+    Ok(Established { suite, local, remote, seal, open, initiator, psk: psk.id() })
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Keeper {
     /// Without peers.
     pub fn new(now: Instant, own: Identity) -> Self {
         let mut sessions = Sessions::new(now, own.key, own.start, own.seed);
-        sessions.set_psks(own.psks);
+        sessions.set_psks(now, own.psks);
         sessions.set_renewal(own.renew_after);
         Keeper {
             sessions,
@@ -67,6 +67,12 @@ impl Keeper {
             events: VecDeque::new(),
             timeout: None,
         }
+    }
+
+    /// The pre-shared keys that are taken from now on, newest first.
+    pub fn set_psks(&mut self, now: Instant, psks: Vec<Psk>) {
+        self.timeout = None;
+        self.sessions.set_psks(now, psks);
     }
 
     /// The host goes on under a higher incarnation.

@@ -33,6 +33,12 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// Two sessions begun within this time of each other were begun at the same time by both hosts. Longer, and a host that was
 /// started again would be sealed to in a session of its former life.
 const SIMULTANEOUS: Duration = Duration::from_secs(1);
+/// After another pre-shared key has become the newest, sessions under other ones are renewed within this time, at random: not
+/// all at once. If the initiator has not, the responder does after as long again.
+const RENEW_WITHIN: Duration = Duration::from_secs(3);
+/// A session under a pre-shared key that is not taken any more ends after so long: who has the new one has a new session by
+/// then, and what was on its way has arrived.
+pub const RETIRED_AFTER: Duration = Duration::from_secs(10);
 /// Initiations read in a second, for all senders together; more must show a cookie, and those are limited too.
 const FREE_READS: u32 = 50;
 const MOST_READS: u32 = 1_000;
@@ -101,7 +107,11 @@ struct Held {
     epoch: Arc<Epoch>,
     since: Instant,
     initiator: bool,
+    psk: PskId,
+    /// When a new one is to be begun in its place.
     renew_at: Instant,
+    /// When it ends.
+    until: Instant,
 }
 
 impl Sessions {
@@ -140,9 +150,24 @@ impl Sessions {
         self.renew_after = after;
     }
 
-    /// The pre-shared keys that are taken, newest first. Sessions under others go on until they are renewed.
-    pub fn set_psks(&mut self, psks: Vec<Psk>) {
+    /// The pre-shared keys that are taken, newest first. Sessions under others than the newest are renewed soon, those under
+    /// keys that are not taken any more end soon.
+    pub fn set_psks(&mut self, now: Instant, psks: Vec<Psk>) {
+        let taken: Vec<PskId> = psks.iter().map(Psk::id).collect();
         self.psks = psks;
+        for known in self.peers.values_mut() {
+            let held = [&mut known.next, &mut known.current, &mut known.previous];
+            for held in held.into_iter().flatten() {
+                if taken.first() != Some(&held.psk) {
+                    let turn = RENEW_WITHIN.mul_f64(f64::from(self.chance.number()) / f64::from(u32::MAX));
+                    let late = if held.initiator { Duration::ZERO } else { RENEW_WITHIN };
+                    held.renew_at = held.renew_at.min(now + turn + late);
+                }
+                if !taken.contains(&held.psk) {
+                    held.until = held.until.min(now + RETIRED_AFTER);
+                }
+            }
+        }
     }
 
     /// The host goes on under a higher incarnation.
@@ -306,11 +331,12 @@ impl Sessions {
 
     fn hold(&mut self, now: Instant, peer: PeerId, established: Established) -> Held {
         let limits = self.limits.unwrap_or(Limits::of(established.suite));
-        let initiator = established.initiator;
+        let (initiator, psk) = (established.initiator, established.psk);
         let epoch = Arc::new(Epoch::new(established, limits));
         self.by_number.insert(epoch.local, peer);
         let renew_after = if initiator { self.renew_after } else { self.renew_after * 5 / 4 };
-        Held { epoch, since: now, initiator, renew_at: now + renew_after }
+        let renew_at = now + renew_after;
+        Held { epoch, since: now, initiator, psk, renew_at, until: now + REJECT_AFTER }
     }
 
     /// Makes a session the one to seal with. Of two that both hosts began at the same time, both take the one that the lower
@@ -361,7 +387,7 @@ impl Sessions {
 
     fn expire(&mut self, now: Instant, peer: PeerId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        let old = |held: &mut Held| now.saturating_duration_since(held.since) >= REJECT_AFTER;
+        let old = |held: &mut Held| now >= held.until;
         let (next, previous) = (known.next.take_if(old), known.previous.take_if(old));
         let current = known.current.take_if(old);
         if current.is_some() {
@@ -465,7 +491,7 @@ impl Peer {
 
     fn next_timeout(&self) -> Option<Instant> {
         let held = [&self.next, &self.current, &self.previous].into_iter().flatten();
-        let ends = held.map(|held| held.since + REJECT_AFTER);
+        let ends = held.map(|held| held.until);
         let may_begin = self.begun.is_none() && self.addr.is_some();
         let renews = self.current.iter().filter(|_| may_begin).map(|held| held.renew_at);
         ends.chain(renews).chain(self.begun.iter().map(|begun| begun.again)).min()

@@ -7,6 +7,7 @@ use engine::types::{NetworkId, PeerId, PortId};
 use peering::gossip::{Merge, Range, Record, RecordStore};
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput, Units};
+use peering::keyring::Keyring;
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{Message, Run};
 use peering::records::{Cause, ClusterId, RemovalRecord, VtepRecord};
@@ -43,6 +44,9 @@ pub fn stored(data: &[u8]) {
     if let Ok(store) = RecordStore::restore(own, data) {
         let again = RecordStore::restore(own, &store.save().expect("a store is written"));
         assert_eq!(again.expect("its own bytes").full_hash(), store.full_hash());
+    }
+    if let Ok(keyring) = Keyring::restore(data) {
+        assert_eq!(Keyring::restore(&keyring.save()).as_ref(), Ok(&keyring));
     }
     if let Ok(mut ipam) = Ipam::restore(own, [0; 32], data) {
         ipam.handle_timeout(start());

@@ -11,7 +11,7 @@ use super::hash::StateHash;
 use super::ranges::{MAX_DEPTH, PARTS, Parts, Range, RangeHash};
 use super::record::{Class, Record, Slot, kind};
 use super::store::{Counters, Difference, RecordStore};
-use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, VtepRecord};
+use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, RotationRecord, VtepRecord};
 
 impl RecordStore {
     /// The host whose store this is.
@@ -73,6 +73,15 @@ impl RecordStore {
         let record = self.get(Slot::of(Class::Owner, kind::HOST, peer, &[]))?;
         match record.body() {
             Body::Host(host) if !record.deleted() => Some(host),
+            _ => None,
+        }
+    }
+
+    /// How far the cluster is on its way to another secret, and who wrote so.
+    pub fn rotation(&self) -> Option<(&RotationRecord, PeerId)> {
+        let record = self.get(Slot::of(Class::Shared, kind::ROTATION, self.own, &[]))?;
+        match record.body() {
+            Body::Rotation(rotation) if !record.deleted() => Some((rotation, record.signer())),
             _ => None,
         }
     }

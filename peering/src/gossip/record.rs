@@ -45,6 +45,8 @@ pub mod kind {
     pub const REMOVAL: u16 = 5;
     /// The floor of a host, by itself; the key is empty.
     pub const FLOOR: u16 = 6;
+    /// The way of the cluster to another secret, shared; the key is empty.
+    pub const ROTATION: u16 = 7;
     /// The version in which this release writes every kind.
     pub const VERSION: u16 = 1;
 }
@@ -294,7 +296,8 @@ impl Record {
 
     /// True when it is of a kind and version known here, live, and still could not be read.
     pub fn unreadable(&self) -> bool {
-        let known = (kind::HOST..=kind::REMOVAL).contains(&self.kind) && self.version == kind::VERSION;
+        let known = (kind::HOST..=kind::ROTATION).contains(&self.kind) && self.kind != kind::FLOOR;
+        let known = known && self.version == kind::VERSION;
         known && !self.deleted && self.body == Body::Opaque
     }
 }
@@ -363,7 +366,7 @@ impl Fixed {
     fn check_kind(&self, kind: u16) -> Result<(), RecordError> {
         let expected = match kind {
             kind::HOST | kind::ENDPOINT | kind::FLOOR => Class::Owner,
-            kind::VTEP | kind::NETWORK | kind::REMOVAL => Class::Shared,
+            kind::VTEP | kind::NETWORK | kind::REMOVAL | kind::ROTATION => Class::Shared,
             _ => return Ok(()),
         };
         if self.class == expected { Ok(()) } else { Err(RecordError::WrongClass(kind)) }
@@ -395,6 +398,7 @@ fn read_body(envelope: Envelope<'_>, key: &[u8], payload: &[u8], major: u64) -> 
         (kind::VTEP, kind::VERSION) => read(payload).map(Body::Vtep),
         (kind::NETWORK, kind::VERSION) => read(payload).map(Body::Network),
         (kind::REMOVAL, kind::VERSION) => read(payload).map(Body::Removal),
+        (kind::ROTATION, kind::VERSION) => read(payload).filter(|_| key.is_empty()).map(Body::Rotation),
         _ => None,
     };
     body.filter(|body| fits(body, key, major)).unwrap_or(Body::Opaque)
@@ -410,7 +414,7 @@ fn fits(body: &Body, key: &[u8], major: u64) -> bool {
         Body::Removal(removal) => {
             key == removal.peer.0 && major == removal.incarnation && removal.within_limits()
         }
-        Body::Opaque => true,
+        Body::Rotation(_) | Body::Opaque => true,
     }
 }
 

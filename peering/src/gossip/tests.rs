@@ -35,6 +35,7 @@ fn host(nickname: &str) -> HostRecord {
         trusted: Vec::new(),
         networks: vec![(NetworkId([1; 32]), Vni::MESH)],
         targets: vec![TargetRecord { name: "node01".to_owned(), peer: Some(PeerId([5; 16])) }],
+        secrets: vec![],
     }
 }
 

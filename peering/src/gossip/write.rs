@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::record::{Class, Draft, Record, Slot, kind};
 use super::store::{Merge, RecordStore};
 use crate::identity::Identity;
-use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord, VtepRecord};
+use crate::records::{
+    Body, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord, RotationRecord, VtepRecord,
+};
 
 impl RecordStore {
     /// Says what this host is. None: nothing changed.
@@ -45,6 +47,11 @@ impl RecordStore {
     /// Says what a network is. None: nothing changed.
     pub fn put_network(&mut self, identity: &Identity, network: &NetworkRecord) -> Option<Arc<Record>> {
         self.put(identity, kind::NETWORK, Class::Shared, &network.network.0, &encode(network))
+    }
+
+    /// Says how far the cluster is on its way to another secret. None: nothing changed.
+    pub fn put_rotation(&mut self, identity: &Identity, rotation: &RotationRecord) -> Option<Arc<Record>> {
+        self.put(identity, kind::ROTATION, Class::Shared, &[], &encode(rotation))
     }
 
     /// Removes a host up to an incarnation. None: it is removed up to there, or farther.

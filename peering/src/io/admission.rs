@@ -1,4 +1,4 @@
-//! The first bytes on a connection: each side shows that it has the secret, before it reads or says anything else.
+//! The first bytes on a connection: each side shows that it has a secret of the other one, before it reads or says anything else.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::quic::RECEIVE_WINDOW;
 use super::reason;
-use crate::secret::{Admission, Binding, PROOF_LEN, Proof, Refusal, Role};
+use crate::secret::{Admission, Binding, PROOFS_LEN, Proofs, Refusal, Role};
 
 /// How long the other side may take to show its proof.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,16 +45,16 @@ pub(super) async fn admit(
     made.map_err(|_| Denied::Lost("TLS exports no key".to_owned()))?;
     let binding = Binding { exported, dialler, acceptor };
     let exchange = async {
-        let proof = admission.prove(&binding, role);
+        let proofs = admission.prove(&binding, role);
         match role {
             Role::Dialler => {
-                let send = show(connection, &proof).await?;
+                let send = show(connection, &proofs).await?;
                 let receive = look(connection, admission, &binding, role.other()).await?;
                 Ok(Streams { send, receive })
             }
             Role::Acceptor => {
                 let receive = look(connection, admission, &binding, role.other()).await?;
-                Ok(Streams { send: show(connection, &proof).await?, receive })
+                Ok(Streams { send: show(connection, &proofs).await?, receive })
             }
         }
     };
@@ -70,9 +70,9 @@ pub(super) async fn admit(
     admitted
 }
 
-async fn show(connection: &Connection, proof: &Proof) -> Result<SendStream, Denied> {
+async fn show(connection: &Connection, proofs: &Proofs) -> Result<SendStream, Denied> {
     let mut stream = connection.open_uni().await.map_err(|error| ended(&error))?;
-    match stream.write_all(proof).await {
+    match stream.write_all(proofs).await {
         Ok(()) => Ok(stream),
         Err(WriteError::ConnectionLost(error)) => Err(ended(&error)),
         Err(error) => Err(Denied::Lost(format!("the stream broke: {error}"))),
@@ -86,13 +86,13 @@ async fn look(
     prover: Role,
 ) -> Result<RecvStream, Denied> {
     let mut stream = connection.accept_uni().await.map_err(|error| ended(&error))?;
-    let mut proof = [0; PROOF_LEN];
-    match stream.read_exact(&mut proof).await {
+    let mut proofs = [0; PROOFS_LEN];
+    match stream.read_exact(&mut proofs).await {
         Ok(()) => {}
         Err(ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => return Err(ended(&error)),
         Err(error) => return Err(Denied::Lost(format!("the stream broke: {error}"))),
     }
-    admission.judge(&proof, binding, prover).map_err(Denied::Refused)?;
+    admission.judge(&proofs, binding, prover).map_err(Denied::Refused)?;
     Ok(stream)
 }
 

@@ -12,10 +12,11 @@ use super::addresses::{Place, Whereabouts};
 use super::quic::BindError;
 use super::store::StoreError;
 use crate::identity::{Identity, IdentityError};
+use crate::keyring::Keyring;
 use crate::mesh::{DEFAULT_RECLAIM_AFTER, MeshConfig, MeshError, Target};
 use crate::records::Encryption;
 use crate::sealing::Sealing;
-use crate::secret::Admission;
+use crate::secret::Secret;
 
 /// The range of the network `mesh` unless another one is given: 10.32.0.0/12.
 pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 32, 0, 0), 12);
@@ -58,8 +59,8 @@ pub struct PeeringConfig {
     pub mtu: Option<u16>,
     /// The version of the program, shown to the other hosts.
     pub version: String,
-    /// Who is let in.
-    pub admission: Admission,
+    /// The secret of the cluster, as people gave it; without one, and without one that was kept, the cluster is open.
+    pub secret: Option<Secret>,
     /// The only hosts to talk to, if people named them.
     pub allowed: Option<BTreeSet<PeerId>>,
     /// Whether what containers send other hosts is to be sealed.
@@ -117,7 +118,7 @@ impl StartError {
 
 pub(super) fn mesh_config(
     config: &PeeringConfig,
-    identity: Identity,
+    (identity, keyring): (Identity, Keyring),
     port: u16,
     forgot: bool,
 ) -> Result<MeshConfig, StartError> {
@@ -127,7 +128,7 @@ pub(super) fn mesh_config(
         encryption: config.encryption,
         suites: config.suites.clone(),
         trusted: config.trusted.clone(),
-        closed: !config.admission.is_open(),
+        closed: !keyring.is_empty(),
     };
     let mtu = if over_ipv6 { MTU_OVER_IPV6 } else { MTU_OVER_IPV4 };
     let mtu = if sealing.seals() { mtu - SEAL } else { mtu };
@@ -148,6 +149,7 @@ pub(super) fn mesh_config(
         discovery: config.discovery,
         found: config.found,
         forgot,
+        keyring,
         allowed: config.allowed.clone(),
         sealing,
         seed: random()?,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use engine::types::{PeerId, canonical};
 use quinn::{Connection, Incoming};
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -62,7 +62,7 @@ pub(super) enum WireEvent {
 pub(super) struct Connector {
     quic: Quic,
     me: PeerId,
-    admission: Arc<Admission>,
+    admission: watch::Receiver<Admission>,
     inbox: mpsc::Sender<WireEvent>,
     next: Arc<AtomicU64>,
     guests: Guests,
@@ -72,7 +72,7 @@ impl Connector {
     pub(super) fn new(
         quic: Quic,
         me: PeerId,
-        admission: Arc<Admission>,
+        admission: watch::Receiver<Admission>,
         inbox: mpsc::Sender<WireEvent>,
     ) -> Self {
         Connector { quic, me, admission, inbox, next: Arc::default(), guests: Guests::default() }
@@ -95,7 +95,8 @@ impl Connector {
     async fn let_in(&self, connection: &Connection, dial: Option<DialId>) -> Option<(PeerId, Streams)> {
         let role = if dial.is_some() { Role::Dialler } else { Role::Acceptor };
         let peer = peer(connection)?;
-        let denied = match admission::admit(connection, &self.admission, role, (self.me, peer)).await {
+        let admission = self.admission.borrow().clone();
+        let denied = match admission::admit(connection, &admission, role, (self.me, peer)).await {
             Ok(streams) => return Some((peer, streams)),
             Err(denied) => denied,
         };

@@ -19,11 +19,12 @@ use super::screen::{Counts, PortCounters};
 use super::store::Store;
 use super::tls::Credentials;
 use crate::identity::Identity;
+use crate::keyring::{Given, Keyring};
 use crate::mesh::{
     AllocError, AllocRequest, Endpoint, EndpointView, LeaveError, Mesh, MeshError, MeshEvent, MeshStatus,
-    MeshTables, RemoveError, Removed, RequestId, Target, VtepError, VtepView,
+    MeshTables, RemoveError, Removed, RequestId, RotateError, Target, VtepError, VtepView,
 };
-use crate::secret::Admission;
+use crate::secret::{Admission, Secret};
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub struct Peering {
     peer_id: PeerId,
     local_addr: SocketAddr,
     place: Place,
-    admission: Arc<Admission>,
+    admission: watch::Receiver<Admission>,
     identity: Arc<Identity>,
     crash: watch::Receiver<Option<String>>,
 }
@@ -53,7 +54,8 @@ impl Peering {
         let credentials = Credentials::new(identity.clone());
         let quic = Quic::bind(credentials, &identity, config.listen, config.port)?;
         let local_addr = quic.local_addr().map_err(|source| BindError::Io { port: config.port, source })?;
-        let mut mesh = opened.mesh(&config, local_addr.port())?;
+        let keyring = opened.keyring(config.secret.clone())?;
+        let mut mesh = opened.mesh(&config, &keyring, local_addr.port())?;
         for (kind, message) in opened.store.take_warnings() {
             mesh.remark(Instant::now(), kind, message);
         }
@@ -61,8 +63,8 @@ impl Peering {
         let (commands, orders) = mpsc::unbounded_channel();
         let place = config.place(local_addr.port());
         let (counts, peer_id) = (quic.counts(), identity.peer_id());
-        let admission = Arc::new(config.admission);
-        let gate = (quic, admission.clone());
+        let (opener, admission) = watch::channel(Admission::new(keyring));
+        let gate = (quic, opener);
         let task = tokio::spawn(Runtime::new(mesh, opened.store, gate, orders, events).run());
         let (crashed, crash) = watch::channel(None);
         tokio::spawn(async move {
@@ -93,12 +95,12 @@ impl Peering {
 
     /// True when there is no secret, and whoever reaches the port may join.
     pub fn is_open(&self) -> bool {
-        self.admission.is_open()
+        self.admission.borrow().is_open()
     }
 
-    /// Who is let in, and the keys made of that.
-    pub fn admission(&self) -> &Admission {
-        &self.admission
+    /// The secrets that are taken now.
+    pub fn keyring(&self) -> Keyring {
+        self.admission.borrow().keyring().clone()
     }
 
     /// The keys of this host.
@@ -157,6 +159,14 @@ impl Peering {
     /// Nobody or several are meant, or this host is.
     pub async fn revoke_peer(&self, name: String) -> Result<Removed, RemoveError> {
         self.change(move |mesh, now| mesh.revoke_peer(now, &name)).await
+    }
+
+    /// Has the cluster go over to `secret`, or goes on with what is under way.
+    ///
+    /// # Errors
+    /// The cluster is open, or goes over to another one already; see [`RotateError`].
+    pub async fn rotate(&self, secret: Option<Secret>, leave_behind: bool) -> Result<(), RotateError> {
+        self.change(move |mesh, now| mesh.rotate(now, secret, leave_behind)).await
     }
 
     /// Gets addresses; waits until there are some, or a reason why not. Dropping the future cancels: what
@@ -343,16 +353,40 @@ impl Opened {
         Ok(Identity::from_secrets(&self.seed, &self.noise)?)
     }
 
+    /// The secrets that count: those that were kept, or the one that was given.
+    fn keyring(&mut self, given: Option<Secret>) -> Result<Keyring, StartError> {
+        let (keyring, what) = Keyring::adopt(given, self.store.keyring()?);
+        let told = match what {
+            Given::Taken => return Ok(keyring),
+            Given::Retired => {
+                "this host was launched with a secret that is no longer taken, and uses the newer one that it keeps: \
+                               put that in place of the old one, which is of no use to other hosts either"
+            }
+            Given::Missing => {
+                "this host was launched without a secret, and uses the one that it keeps: launch it with the secret \
+                               of the cluster"
+            }
+            Given::New => {
+                // What was kept is of no use any more, and is not to lie there.
+                self.store.save_keyring(&keyring)?;
+                "this host was launched with another secret than those it kept, and uses that one alone"
+            }
+        };
+        self.store.warn("secret_differs", told.to_owned());
+        Ok(keyring)
+    }
+
     /// A mesh from the state on disk, or without it if it cannot be read.
-    fn mesh(&mut self, config: &PeeringConfig, port: u16) -> Result<Mesh, StartError> {
+    fn mesh(&mut self, config: &PeeringConfig, keyring: &Keyring, port: u16) -> Result<Mesh, StartError> {
+        let own = |opened: &Self| Ok::<_, StartError>((opened.identity()?, keyring.clone()));
         let now = Instant::now();
         if let Some(state) = &self.state {
-            match Mesh::new(mesh_config(config, self.identity()?, port, false)?, Some(state), now) {
+            match Mesh::new(mesh_config(config, own(self)?, port, false)?, Some(state), now) {
                 Err(error @ MeshError::Stored(_)) => self.store.set_aside(&error.to_string()),
                 result => return Ok(result?),
             }
         }
-        Ok(Mesh::new(mesh_config(config, self.identity()?, port, !self.first)?, None, now)?)
+        Ok(Mesh::new(mesh_config(config, own(self)?, port, !self.first)?, None, now)?)
     }
 }
 
@@ -381,7 +415,7 @@ mod tests {
             found: false,
             mtu: None,
             version: "1".to_owned(),
-            admission: Admission::default(),
+            secret: None,
             allowed: None,
             encryption: Encryption::Auto,
             suites: Vec::new(),

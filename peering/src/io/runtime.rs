@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::types::IpPrefix;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep_until, timeout_at};
 
@@ -77,6 +77,7 @@ pub(super) struct Runtime {
     replies: Vec<Deferred>,
     commands: mpsc::UnboundedReceiver<Command>,
     inbox: mpsc::Receiver<WireEvent>,
+    admission: watch::Sender<Admission>,
     events: mpsc::UnboundedSender<MeshEvent>,
 }
 
@@ -84,14 +85,14 @@ impl Runtime {
     pub(super) fn new(
         mesh: Mesh,
         store: Store,
-        (quic, admission): (Quic, Arc<Admission>),
+        (quic, admission): (Quic, watch::Sender<Admission>),
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<MeshEvent>,
     ) -> Self {
         let (tell, inbox) = mpsc::channel(INBOX);
         Runtime {
             store: Arc::new(store),
-            connector: Connector::new(quic.clone(), mesh.peer_id(), admission, tell),
+            connector: Connector::new(quic.clone(), mesh.peer_id(), admission.subscribe(), tell),
             mesh,
             quic,
             links: BTreeMap::new(),
@@ -103,6 +104,7 @@ impl Runtime {
             replies: Vec::new(),
             commands,
             inbox,
+            admission,
             events,
         }
     }
@@ -236,8 +238,11 @@ impl Runtime {
     fn pump(&mut self) {
         while self.saving.is_none() {
             if let Some(state) = self.mesh.poll_persist() {
-                let store = self.store.clone();
-                let save = move || store.save(&state).map_err(|error| error.to_string());
+                let (store, keyring) = (self.store.clone(), self.mesh.poll_keyring());
+                let save = move || {
+                    let kept = keyring.map_or(Ok(()), |keyring| store.save_keyring(&keyring));
+                    kept.and_then(|()| store.save(&state)).map_err(|error| error.to_string())
+                };
                 self.saving = Some(spawn_blocking(save));
             } else if let Some(output) = self.mesh.poll_output() {
                 self.perform(output);
@@ -248,6 +253,9 @@ impl Runtime {
         if self.saving.is_none() {
             self.replies.drain(..).for_each(|reply| reply());
             while let Some(event) = self.mesh.poll_event() {
+                if event == MeshEvent::SecretsChanged {
+                    self.admission.send_replace(Admission::new(self.mesh.keyring().clone()));
+                }
                 let _ = self.events.send(event);
             }
         }

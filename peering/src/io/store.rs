@@ -1,7 +1,7 @@
 //! The state directory: who this host is, and what it must not forget.
 //!
 //! `identity` and `noise` hold a secret key each and are written once; `state` holds the bytes of the mesh and is replaced as a
-//! whole ([`StateFile`]). A damaged file never keeps a host from starting: it is set aside, and the host goes on
+//! whole ([`StateFile`]); `secrets` holds those of the cluster once it went over to another one. A damaged file never keeps a host from starting: it is set aside, and the host goes on
 //! without it. The directory is locked for as long as it is in use: there is one writer.
 
 mod file;
@@ -15,13 +15,16 @@ use std::path::{Path, PathBuf};
 pub use file::{Contents, StateFile};
 use lock::DirLock;
 use nix::unistd::geteuid;
+use zeroize::Zeroizing;
 
+use crate::keyring::Keyring;
 use crate::mesh::Mesh;
 use crate::records::ClusterId;
 
 const IDENTITY: &str = "identity";
 const NOISE: &str = "noise";
 const STATE: &str = "state";
+const SECRETS: &str = "secrets";
 
 /// What people are told of the directory: one word for programs, one line.
 pub(super) type Warning = (&'static str, String);
@@ -95,6 +98,7 @@ pub(super) struct Store {
     identity: StateFile,
     noise: StateFile,
     state: StateFile,
+    secrets: StateFile,
     warnings: Vec<Warning>,
     _lock: DirLock,
 }
@@ -117,8 +121,8 @@ impl Store {
         }
         let lock = DirLock::take(dir)?;
         let file = |name| StateFile::new(dir, name);
-        let (identity, noise, state) = (file(IDENTITY), file(NOISE), file(STATE));
-        Ok(Store { identity, noise, state, warnings, _lock: lock })
+        let (identity, noise, state, secrets) = (file(IDENTITY), file(NOISE), file(STATE), file(SECRETS));
+        Ok(Store { identity, noise, state, secrets, warnings, _lock: lock })
     }
 
     /// What people should know about the directory, each told once.
@@ -177,6 +181,11 @@ impl Store {
         Ok(secret)
     }
 
+    /// Something that people should know of the directory.
+    pub(super) fn warn(&mut self, kind: &'static str, message: String) {
+        self.warnings.push((kind, message));
+    }
+
     fn close_to_others(&mut self, path: &Path) {
         let Ok(meta) = fs::metadata(path) else { return };
         let mode = meta.permissions().mode() & 0o777;
@@ -217,6 +226,35 @@ impl Store {
             self.state.path().display()
         );
         self.warnings.push(("state_set_aside", message));
+    }
+
+    /// The secrets last given to [`Store::save_keyring`]; a damaged file is set aside, with a warning.
+    pub(super) fn keyring(&mut self) -> Result<Option<Keyring>, StoreError> {
+        let reason = match self.secrets.read()? {
+            Contents::Absent => return Ok(None),
+            Contents::Damaged(reason) => reason,
+            Contents::Whole(bytes) => match Keyring::restore(&Zeroizing::new(bytes)) {
+                Ok(keyring) => {
+                    self.close_to_others(&self.secrets.path());
+                    return Ok(Some(keyring));
+                }
+                Err(error) => error.to_string(),
+            },
+        };
+        let aside = self.secrets.set_aside()?;
+        let message = format!(
+            "the secrets in {} are damaged ({reason}) and kept as {}: the secret that this host was launched with is used; if \
+             the others refuse it, launch it with theirs",
+            self.secrets.path().display(),
+            aside.display()
+        );
+        self.warnings.push(("secrets_lost", message));
+        Ok(None)
+    }
+
+    /// Replaces the secrets (mode 0600): on return they are on disk, or the former ones still are.
+    pub(super) fn save_keyring(&self, keyring: &Keyring) -> Result<(), StoreError> {
+        self.secrets.replace(&keyring.save())
     }
 
     /// Replaces the state: on return it is on disk, or the old one still is.

@@ -163,6 +163,8 @@ pub enum MeshEvent {
         /// As it was declared.
         addr: SocketAddr,
     },
+    /// The secrets that this host takes are others from now on.
+    SecretsChanged,
     /// Something people should know.
     Notice {
         /// One word for programs, in snake case.

@@ -38,7 +38,7 @@ impl Mesh {
         let texts: Vec<String> = data.iter().map(|addr| addr.ip().to_string()).collect();
         self.note("addresses_changed", format!("this host is at {} now", texts.join(", ")));
         (self.config.advertise, self.config.data_addrs) = (control, data);
-        self.told_targets = None;
+        self.told = None;
         self.refresh_own_host();
         self.settle();
     }

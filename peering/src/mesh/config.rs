@@ -10,6 +10,7 @@ use engine::types::PeerId;
 use ipnet::Ipv4Net;
 
 use crate::identity::Identity;
+use crate::keyring::Keyring;
 use crate::sealing::Sealing;
 
 /// The UDP port of peering when none is named.
@@ -55,6 +56,8 @@ pub struct MeshConfig {
     pub found: bool,
     /// The keys are older than anything on the disk: this host lived before, and only others remember how.
     pub forgot: bool,
+    /// The secrets that it takes; none in an open cluster.
+    pub keyring: Keyring,
     /// The only hosts to talk to, if people named them.
     pub allowed: Option<BTreeSet<PeerId>>,
     /// What this host wishes to be done with what its containers send.

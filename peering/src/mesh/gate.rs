@@ -1,4 +1,5 @@
-//! Hosts that are not talked to, whatever they prove: revoked ones, and those that people did not allow.
+//! Hosts that are not talked to, whatever they proved: revoked ones, those that people did not allow, and those that were left
+//! behind with a secret of before.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,7 +12,8 @@ use crate::gossip::REVOKED;
 use crate::records::{Cause, RemovalRecord};
 
 /// How the reasons begin, and the word of each for programs.
-const BARS: [(&str, &str); 2] = [("revoked: ", "revoked"), ("not allowed: ", "not_allowed")];
+const BARS: [(&str, &str); 3] =
+    [("revoked: ", "revoked"), ("not allowed: ", "not_allowed"), ("retired secret: ", "retired_secret")];
 
 /// The word for a reason with which a host is kept out, if it is one.
 pub(super) fn bar_of(reason: &str) -> Option<&'static str> {

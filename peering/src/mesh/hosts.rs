@@ -30,6 +30,7 @@ impl Mesh {
             (kind::ENDPOINT, Body::Endpoint(endpoint)) => self.apply_endpoint(signer, endpoint),
             (kind::VTEP, _) => self.apply_vtep(record.key(), !record.deleted()),
             (kind::REMOVAL, _) => self.apply_removal(record),
+            (kind::ROTATION, Body::Rotation(rotation)) => self.apply_rotation(rotation, signer),
             (kind::NETWORK, Body::Network(network)) if !record.deleted() => {
                 self.apply_network(signer, network)
             }
@@ -383,11 +384,13 @@ impl Mesh {
             .map(|(target, peer)| TargetRecord { name: target.to_string(), peer })
             .take(crate::records::MAX_TARGETS)
             .collect();
-        if self.told_targets.as_ref() == Some(&targets) {
+        let told = (targets, self.secrets.durable());
+        if self.told.as_ref() == Some(&told) {
             return;
         }
+        self.told = Some(told.clone());
+        let (targets, secrets) = told;
         self.ipam.set_targets(self.now, targets.clone());
-        self.told_targets = Some(targets.clone());
         let host = HostRecord {
             noise_key: *self.config.identity.noise_public_key(),
             nickname: self.config.nickname.clone(),
@@ -399,6 +402,7 @@ impl Mesh {
             trusted: self.config.sealing.trusted.clone(),
             networks: vec![(MESH_NETWORK, Vni::MESH)],
             targets,
+            secrets,
         };
         self.ipam.set_host(self.now, self.me, &host);
         let record = self.store.put_host(&self.config.identity, &host);

@@ -84,6 +84,9 @@ impl Mesh {
         }
         let reason = refusal.to_string();
         self.refusals.count(refusal.name());
+        if refusal == Refusal::RetiredHere {
+            self.note_left_behind();
+        }
         match dial {
             Some(dial) => {
                 self.topology.handle_dial_refused(now, dial, peer, &reason);

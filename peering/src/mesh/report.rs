@@ -22,6 +22,7 @@ impl Mesh {
             targets: self.topology.target_status(now),
             connections: self.connection_status(now),
             refused: self.refusals.counts(),
+            rotation: self.rotation_status(),
             ipam: self.ipam.status(now),
             clone_of: self.clone_of().map(str::to_owned),
             events: self.journal.status(now),

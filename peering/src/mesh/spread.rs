@@ -144,6 +144,7 @@ impl Mesh {
             self.note("host_returned", text);
         }
         self.push(&news, Some(from));
+        self.heed_rotation(&news);
         self.transmit_all(conn, Message::records(&answer));
         self.restore_settings(&overruled);
         self.reassert();

@@ -24,12 +24,46 @@ pub struct MeshStatus {
     pub connections: Vec<TargetStatus>,
     /// How often hosts were not let in, here or there, by reason.
     pub refused: BTreeMap<String, u64>,
+    /// How far the cluster is on its way to another secret; null before the first.
+    pub rotation: Option<RotationStatus>,
     /// The address space of each network.
     pub ipam: Vec<IpamStatus>,
     /// Another host has the key of this one and was there before: where, as the host that saw both says it.
     pub clone_of: Option<String>,
     /// The last things worth telling, oldest first.
     pub events: Vec<EventStatus>,
+}
+
+/// The way of the cluster from one secret to another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RotationStatus {
+    /// The name of the secret before.
+    pub from: String,
+    /// The name of the new one.
+    pub to: String,
+    /// `spread`: every host gets it; `prefer`: every live host has it, and it is used; `done`: no other is taken.
+    pub phase: String,
+    /// Hosts that are down are not waited for.
+    pub leave_behind: bool,
+    /// The host that moved it on last.
+    pub by: String,
+    /// Every host of the cluster, this one included, in the order of ids.
+    pub hosts: Vec<HolderStatus>,
+}
+
+/// A host on the way to another secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HolderStatus {
+    /// The host.
+    pub peer_id: String,
+    /// Its name for people.
+    pub nickname: String,
+    /// What membership says of it.
+    pub state: PeerState,
+    /// It has the new secret, on disk.
+    pub has: bool,
+    /// It prefers it.
+    pub uses: bool,
 }
 
 /// Another host.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::identity::Identity;
+use crate::keyring::Keyring;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
 use crate::records::{HostRecord, VtepRecord};
 use crate::sealing::Sealing;
@@ -30,6 +31,7 @@ impl Bench {
             discovery: true,
             found: false,
             forgot: false,
+            keyring: Keyring::default(),
             allowed: None,
             sealing: Sealing::default(),
             seed: [1; 32],
@@ -454,6 +456,7 @@ fn told_of(writer: &Identity, addr: &str) -> Vec<u8> {
         networks: vec![(MESH_NETWORK, Vni::MESH)],
         targets: Vec::new(),
         trusted: Vec::new(),
+        secrets: vec![],
     };
     RecordStore::new(writer.peer_id()).put_host(writer, &host).unwrap().bytes().to_vec()
 }

@@ -16,8 +16,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::gossip::{self, MAX_DEPTH, MAX_DIGEST, MAX_PULL, MAX_RANGES, MAX_RECORD, Record, Slot};
+use crate::secret::{Secret, SecretName};
 use envelope::{Envelope, EnvelopeError, HEADER_LEN};
 
 /// The oldest version of the protocol that this release speaks.
@@ -60,6 +62,8 @@ mod kind {
     pub(super) const CLONE_SEEN: u16 = 21;
     pub(super) const CONFIRM: u16 = 24;
     pub(super) const CONFIRMED: u16 = 25;
+    pub(super) const SECRET_REQUEST: u16 = 26;
+    pub(super) const SECRET_ANSWER: u16 = 27;
 }
 
 /// One message.
@@ -111,6 +115,10 @@ pub enum Message {
     CloneSeen(CloneSeen),
     /// Who is alive: repairs what the membership protocol told too few.
     Members(Members),
+    /// The sender wants the secret of this name, to which the cluster goes over.
+    SecretRequest(SecretName),
+    /// The secret.
+    SecretAnswer(Secret),
     /// A message of a later release: ignored.
     Unknown {
         /// Its kind.
@@ -164,6 +172,8 @@ impl Message {
             Message::Leave => envelope::seal(kind::LEAVE, VERSION, &[]),
             Message::Members(body) => write(kind::MEMBERS, body),
             Message::CloneSeen(body) => write(kind::CLONE_SEEN, body),
+            Message::SecretRequest(body) => write(kind::SECRET_REQUEST, body),
+            Message::SecretAnswer(body) => envelope::seal(kind::SECRET_ANSWER, VERSION, body.bytes()),
             Message::Unknown { kind, version } => envelope::seal(*kind, *version, &[]),
         }
     }
@@ -210,6 +220,11 @@ impl Message {
             kind::LEAVE => return Err(DecodeError::Body(kind)),
             kind::MEMBERS => Message::Members(read(kind, body)?),
             kind::CLONE_SEEN => Message::CloneSeen(read(kind, body)?),
+            kind::SECRET_REQUEST => Message::SecretRequest(read(kind, body)?),
+            kind::SECRET_ANSWER => {
+                let secret = Secret::new(Zeroizing::new(body.to_vec()));
+                Message::SecretAnswer(secret.map_err(|_| DecodeError::Limit(kind))?)
+            }
             _ => return Ok(Message::Unknown { kind, version }),
         };
         if message.within_limits() { Ok(message) } else { Err(DecodeError::Limit(kind)) }

@@ -9,7 +9,6 @@ use engine::types::{MacAddr, PeerId, PortId};
 use peering::io::{Peering, PeeringConfig};
 use peering::mesh::{AllocRequest, Endpoint, MESH_NETWORK, MeshEvent, MeshStatus, PeerState, Target};
 use peering::records::Encryption;
-use peering::secret::Admission;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
@@ -87,7 +86,7 @@ pub(crate) fn config(dir: &Path, index: u8, port: u16, targets: Vec<Target>) -> 
         found: false,
         mtu: None,
         version: "test".to_owned(),
-        admission: Admission::default(),
+        secret: None,
         allowed: None,
         encryption: Encryption::Auto,
         suites: Vec::new(),

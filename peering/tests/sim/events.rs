@@ -5,6 +5,7 @@ use std::time::Instant;
 use engine::types::PeerId;
 use peering::mesh::{ConnId, DialId, DialTarget, Output};
 use peering::proto::Message;
+use peering::secret::{Admission, Binding, Refusal, Role};
 use rand::RngExt;
 
 use super::wire::{Item, PairId};
@@ -208,6 +209,9 @@ impl World {
         if expected.is_some_and(|peer| peer != self.hosts[to].peer_id()) {
             return self.fail_dial(std::time::Duration::ZERO, from, dial, "another host answers there");
         }
+        if !self.let_in(from, dial, to) {
+            return;
+        }
         let dialler = (from, self.hosts[from].new_conn(), life);
         let acceptor = (to, self.hosts[to].new_conn(), self.hosts[to].life);
         let pair = self.wires.connect(dialler, acceptor, self.now);
@@ -218,6 +222,34 @@ impl World {
             mesh.handle_established(now, dialler.1, peer, Some(dial), Self::addr(to));
             self.pump(from);
         }
+    }
+
+    /// Both sides prove their secrets, as they do before anything else; who is refused is told by a number.
+    fn let_in(&mut self, from: usize, dial: DialId, to: usize) -> bool {
+        let admission = |world: &World, number: usize| {
+            let mesh = world.hosts[number].mesh.as_ref().expect("it runs");
+            Admission::new(mesh.keyring().clone())
+        };
+        let (dialler, acceptor) = (admission(self, from), admission(self, to));
+        if dialler.is_open() && acceptor.is_open() {
+            return true;
+        }
+        let (first, second) = (self.hosts[from].peer_id(), self.hosts[to].peer_id());
+        let binding = Binding { exported: [0; 32], dialler: first, acceptor: second };
+        let judged = acceptor.judge(&dialler.prove(&binding, Role::Dialler), &binding, Role::Dialler);
+        let back = || dialler.judge(&acceptor.prove(&binding, Role::Acceptor), &binding, Role::Acceptor);
+        let Err(there) = judged else {
+            assert_eq!(back(), Ok(()), "one side lets the other in");
+            return true;
+        };
+        let here = Refusal::told(there.code().into()).expect("it has a number");
+        let (now, mesh) = (self.hosts[from].here(self.now), &mut self.hosts[from].mesh);
+        mesh.as_mut().expect("it runs").handle_refused(now, second, Some(dial), Self::addr(to), here);
+        let (now, mesh) = (self.hosts[to].here(self.now), &mut self.hosts[to].mesh);
+        mesh.as_mut().expect("it runs").handle_refused(now, first, None, Self::addr(from), there);
+        self.pump(from);
+        self.pump(to);
+        false
     }
 
     fn accepted(&mut self, pair: PairId) {

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use engine::types::{IpPrefix, MacAddr, PeerId, PortId};
 use peering::identity::Identity;
+use peering::keyring::Keyring;
 use peering::mesh::{
     AllocError, AllocRequest, ConnId, Endpoint, LeaveError, MESH_NETWORK, Mesh, MeshConfig, MeshEvent,
     Output, RequestId,
 };
 use peering::proto::Run;
 use peering::sealing::Sealing;
+use peering::secret::Secret;
 
 use super::World;
 use super::clock::Clock;
@@ -27,6 +29,13 @@ pub struct Launch {
     pub range: &'static str,
     pub discovery: bool,
     pub reclaim_after: Duration,
+    /// The secret that people give it, by its first byte.
+    pub secret: Option<u8>,
+}
+
+/// A secret for a simulated cluster.
+pub fn secret(byte: u8) -> Secret {
+    Secret::parse(&format!("{byte:02x}").repeat(32)).expect("32 bytes")
 }
 
 impl Launch {
@@ -37,7 +46,12 @@ impl Launch {
             range: "10.32.0.0/12",
             discovery: true,
             reclaim_after: Duration::from_secs(24 * 3600),
+            secret: None,
         }
+    }
+
+    pub fn with_secret(self, secret: u8) -> Self {
+        Launch { secret: Some(secret), ..self }
     }
 }
 
@@ -66,13 +80,15 @@ pub struct Host {
     pub life: u64,
     pub launch: Launch,
     pub disk: Option<Vec<u8>>,
+    /// The secrets on the disk, a file of its own.
+    pub kept: Option<Keyring>,
     /// What the disk held when somebody copied it.
     pub snapshot: Option<Vec<u8>>,
     pub disk_fails: bool,
     /// How long a write takes.
     pub disk_time: Duration,
     /// What is being written, and until when.
-    saving: Option<(Instant, Vec<u8>)>,
+    saving: Option<(Instant, Vec<u8>, Option<Keyring>)>,
     conns: u64,
     pub answers: BTreeMap<RequestId, Answer>,
     /// The answer to the last `reset`.
@@ -101,6 +117,7 @@ impl Host {
             life: 0,
             launch: Launch::targets(&[]),
             disk: None,
+            kept: None,
             snapshot: None,
             disk_fails: false,
             disk_time: Duration::ZERO,
@@ -131,7 +148,7 @@ impl Host {
     pub fn become_another(&mut self, key: [u8; 32]) {
         let identity = Identity::generate(key).expect("any seed makes an identity");
         (self.key, self.peer_id) = (key, identity.peer_id());
-        (self.disk, self.snapshot) = (None, None);
+        (self.disk, self.snapshot, self.kept) = (None, None, None);
         self.ports.clear();
     }
 
@@ -182,6 +199,7 @@ impl Host {
             discovery: launch.discovery,
             found: launch.found,
             forgot: self.life > 0 && self.disk.is_none(),
+            keyring: Keyring::adopt(launch.secret.map(secret), self.kept.clone()).0,
             allowed: None,
             sealing: Sealing::default(),
             seed,
@@ -215,11 +233,12 @@ impl Host {
         self.left = None;
         self.asked.clear();
         let saving = self.saving.take().filter(|_| loss == Loss::Nothing && !self.disk_fails);
-        if let Some((_, bytes)) = saving {
+        if let Some((_, bytes, keyring)) = saving {
             self.disk = Some(bytes);
+            self.kept = keyring.or(self.kept.take());
         }
         if loss == Loss::Disk {
-            self.disk = None;
+            (self.disk, self.kept) = (None, None);
         }
     }
 
@@ -244,7 +263,7 @@ impl Host {
 
     /// The moment of the world at which the host has something to do; none while it is paused.
     pub fn due(&self) -> Option<Instant> {
-        let saved = self.saving.as_ref().map(|(at, _)| *at);
+        let saved = self.saving.as_ref().map(|(at, ..)| *at);
         let timer = self.mesh.as_ref().and_then(Mesh::poll_timeout).map(|at| self.clock.world(at));
         timer.into_iter().chain(saved).min().filter(|_| !self.paused)
     }
@@ -264,10 +283,11 @@ impl Host {
     }
 
     fn finish_write(&mut self, now: Instant) {
-        let Some((_, bytes)) = self.saving.take_if(|(at, _)| *at <= now) else { return };
+        let Some((_, bytes, keyring)) = self.saving.take_if(|(at, ..)| *at <= now) else { return };
         let result = if self.disk_fails { Err("the disk is full".to_owned()) } else { Ok(()) };
         if result.is_ok() {
             self.disk = Some(bytes);
+            self.kept = keyring.or(self.kept.take());
         }
         if let Some(mesh) = &mut self.mesh {
             mesh.handle_persisted(result);
@@ -279,7 +299,7 @@ impl Host {
         while self.saving.is_none() {
             let mesh = self.mesh.as_mut()?;
             if let Some(bytes) = mesh.poll_persist() {
-                self.saving = Some((now + self.disk_time, bytes));
+                self.saving = Some((now + self.disk_time, bytes, mesh.poll_keyring()));
                 self.finish_write(now);
             } else if let Some(output) = mesh.poll_output() {
                 return Some(output);

@@ -15,14 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peering::mesh::{AllocRequest, MESH_NETWORK, RemoveError, RequestId, Target};
+use peering::mesh::{AllocRequest, MESH_NETWORK, RemoveError, RequestId, RotateError, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub use checks::AGREEMENT;
 pub use clock::Clock;
 use events::Event;
-pub use host::{Answer, Host, Launch, Loss};
+pub use host::{Answer, Host, Launch, Loss, secret};
 pub use wire::{Link, Wires};
 
 /// QUIC gives a silent connection up after this.
@@ -298,6 +298,16 @@ impl World {
         let done = self.hosts[number].mesh.as_mut().expect("it runs").revoke_peer(now, name);
         self.pump(number);
         done.map(|removed| removed.newly)
+    }
+
+    /// Runs `secret rotate` on a host, with the secret of this first byte, or to go on.
+    pub fn rotate(&mut self, number: usize, to: Option<u8>, leave_behind: bool) -> Result<(), RotateError> {
+        self.note(&format!("rotate {to:?} on {number} leave_behind={leave_behind}"));
+        let now = self.hosts[number].here(self.now);
+        let mesh = self.hosts[number].mesh.as_mut().expect("it runs");
+        let done = mesh.rotate(now, to.map(secret), leave_behind);
+        self.pump(number);
+        done
     }
 
     /// Names a host to another, as `connect` does; it is remembered.

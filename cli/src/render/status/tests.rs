@@ -60,6 +60,7 @@ pub(crate) fn example() -> Status {
             free: 1_048_572,
             owners: vec![owner],
         }],
+        rotation: None,
         dns: None,
         dataplane: Dataplane {
             control: ControlSocket {

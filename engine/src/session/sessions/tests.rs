@@ -217,7 +217,8 @@ fn a_restarted_host_is_believed_and_an_earlier_life_is_not() {
 #[test]
 fn strangers_and_other_secrets_get_nothing() {
     let mut wire = Wire::new();
-    wire.hosts[0].sessions.set_psks(vec![Psk::new([1; 32])]);
+    let now = wire.now;
+    wire.hosts[0].sessions.set_psks(now, vec![Psk::new([1; 32])]);
     wire.want(0);
     wire.run(Duration::from_secs(12));
     assert!(wire.hosts.iter().all(|host| host.opens.is_empty()));
@@ -287,4 +288,78 @@ fn only_the_newest_keepalive_of_the_control_side_tells_where_a_host_is() {
     let control = crate::wire::sealed::CONTROL_LANE;
     assert_eq!([5, 3, 5, 6, 0].map(|counter| newest(control, counter)), [true, false, false, true, false]);
     assert!(!newest(0, 100) && newest(control, 7), "lanes of workers leave from other ports");
+}
+
+/// The keys of a host, by number, newest first.
+fn take(wire: &mut Wire, at: usize, keys: &[u8]) {
+    let now = wire.now;
+    wire.hosts[at].sessions.set_psks(now, keys.iter().map(|key| Psk::new([*key; 32])).collect());
+}
+
+fn key_of(wire: &Wire, at: usize) -> PskId {
+    wire.hosts[at].sessions.peers.values().next().unwrap().current.as_ref().unwrap().psk
+}
+
+/// Frames both ways, all the time.
+fn busy(wire: &mut Wire, time: Duration) {
+    let end = wire.now + time;
+    while wire.now < end {
+        wire.run(Duration::from_millis(20));
+        wire.both_ways();
+    }
+}
+
+#[test]
+fn sessions_go_over_to_another_secret_without_a_frame_lost() {
+    let [old, new] = [1, 2].map(|key| Psk::new([key; 32]).id());
+    for order in [[0, 1], [1, 0]] {
+        let mut wire = Wire::new();
+        let steps: [&[u8]; 4] = [&[1], &[1, 2], &[2, 1], &[2]];
+        take(&mut wire, 0, steps[0]);
+        take(&mut wire, 1, steps[0]);
+        wire.want(0);
+        wire.deliver();
+        for (keys, expected) in steps[1..].iter().zip([old, new, new]) {
+            for at in order {
+                take(&mut wire, at, keys);
+                busy(&mut wire, Duration::from_millis(700));
+            }
+            busy(&mut wire, RENEW_WITHIN * 2);
+            assert_eq!([0, 1].map(|at| key_of(&wire, at)), [expected; 2], "{keys:?}");
+        }
+        busy(&mut wire, RETIRED_AFTER);
+        assert!(wire.seen.len() <= 8, "{} handshake datagrams", wire.seen.len());
+    }
+}
+
+#[test]
+fn a_host_that_skips_the_step_between_loses_nothing_either() {
+    let mut wire = Wire::new();
+    take(&mut wire, 0, &[2, 1]);
+    take(&mut wire, 1, &[1]);
+    wire.want(0);
+    wire.deliver();
+    take(&mut wire, 1, &[2, 1]);
+    take(&mut wire, 0, &[2]);
+    busy(&mut wire, RETIRED_AFTER * 2);
+    assert_eq!([0, 1].map(|at| key_of(&wire, at)), [Psk::new([2; 32]).id(); 2]);
+}
+
+#[test]
+fn a_host_left_behind_is_cut_off() {
+    let mut wire = Wire::new();
+    take(&mut wire, 0, &[2, 1]);
+    take(&mut wire, 1, &[1]);
+    wire.want(0);
+    wire.deliver();
+    wire.both_ways();
+    take(&mut wire, 0, &[2]);
+    wire.run(RETIRED_AFTER + Duration::from_secs(1));
+    assert!(wire.hosts[0].seals.is_none() && wire.hosts[0].opens.is_empty());
+    assert_eq!(wire.frame(1), Err(DropReason::UnknownSession));
+    let (now, peer) = (wire.now, wire.hosts[0].id);
+    wire.hosts[1].sessions.want_anew(now, peer);
+    wire.run(Duration::from_secs(12));
+    assert!(wire.hosts[0].told.iter().any(|reason| reason == "stranger_handshake"));
+    assert!(wire.hosts[0].opens.is_empty());
 }

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::identity::Identity;
 use crate::io::tls::Credentials;
-use crate::secret::Secret;
+use crate::keyring::Keyring;
+use crate::secret::{PROOFS_LEN, Secret};
 
 /// A host without a mesh.
 struct Host {
@@ -37,7 +38,11 @@ impl Host {
     /// Lets in whoever has this secret.
     fn guarded(seed: u8, secret: u8) -> Self {
         let secret = Secret::new(Zeroizing::new(vec![secret; 32])).unwrap();
-        Self::open_to(Admission::new(Some(secret)), seed, (b"meshnet", Some(Ipv4Addr::LOCALHOST.into()), 0))
+        Self::open_to(
+            Admission::new(Keyring::new(Some(secret))),
+            seed,
+            (b"meshnet", Some(Ipv4Addr::LOCALHOST.into()), 0),
+        )
     }
 
     fn open_to(admission: Admission, seed: u8, (alpn, listen, port): (&[u8], Option<IpAddr>, u16)) -> Self {
@@ -45,7 +50,7 @@ impl Host {
         let credentials = Credentials::new(identity.clone()).with_alpn(alpn);
         let quic = Quic::bind(credentials, &identity, listen, port).unwrap();
         let (tell, inbox) = mpsc::channel(16);
-        let connector = Connector::new(quic.clone(), identity.peer_id(), Arc::new(admission), tell);
+        let connector = Connector::new(quic.clone(), identity.peer_id(), watch::channel(admission).1, tell);
         tokio::spawn(connector.clone().accept());
         Host { identity, quic, connector, inbox }
     }
@@ -201,7 +206,8 @@ async fn stranger(host: &Host, said: &[u8]) -> (Connection, Option<quinn::SendSt
 #[tokio::test]
 async fn a_stranger_is_told_a_number_and_nothing_else() {
     let host = Host::guarded(1, 7);
-    for (said, code) in [(vec![0; 32], 1), (vec![1; 32], 2), (vec![1; 1 << 20], 2)] {
+    let (none, wrong) = (vec![0; PROOFS_LEN], vec![1; PROOFS_LEN]);
+    for (said, code) in [(none, 1), (wrong, 2), (vec![1; 1 << 20], 2)] {
         let (connection, _stream) = stranger(&host, &said).await;
         let stream = timeout(Duration::from_secs(2), connection.accept_uni()).await.expect("an end");
         let Err(quinn::ConnectionError::ApplicationClosed(close)) = stream else { panic!("{stream:?}") };
@@ -212,7 +218,7 @@ async fn a_stranger_is_told_a_number_and_nothing_else() {
 #[tokio::test]
 async fn a_stranger_that_says_nothing_is_dropped_in_time() {
     let host = Host::guarded(1, 7);
-    for said in [&b""[..], &[1; 31]] {
+    for said in [&b""[..], &[1; PROOFS_LEN - 1]] {
         let start = Instant::now();
         let (connection, _stream) = stranger(&host, said).await;
         assert!(
@@ -404,7 +410,7 @@ async fn an_over_long_message_ends_the_connection() {
     let check = Arc::new(ServerCheck::new(None, Arc::default()));
     let raw = a.quic.connect(b.addr(), check).unwrap().await.unwrap();
     let mut stream = raw.open_uni().await.unwrap();
-    stream.write_all(&[0; 32]).await.unwrap();
+    stream.write_all(&[0; PROOFS_LEN]).await.unwrap();
     stream.write_all(&0x7fff_ffff_u32.to_le_bytes()).await.unwrap();
     let _back = b.established().await.3;
     assert_eq!(b.closed().await, "a message of 2147483647 bytes is longer than allowed");

@@ -420,5 +420,6 @@ fn host_record(n: usize, targets: Vec<TargetRecord>) -> HostRecord {
         trusted: Vec::new(),
         networks: Vec::new(),
         targets,
+        secrets: vec![],
     }
 }
