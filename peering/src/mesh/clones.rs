@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TAKEN_IN: Duration = Duration::from_secs(3);
 /// A host that waits is not wanted as long as it was refused within this: whoever refuses it is asked again sooner.
 const REFUSED_LATELY: Duration = Duration::from_secs(35);
-/// The other host is looked for at most so often.
+/// The other host is looked for at most so often, and a host that waits asks one that dialled it at most so often.
 const SEEK: Duration = Duration::from_secs(5);
 /// How the reason for refusing a clone begins.
 const CLONE: &str = "clone: ";
@@ -47,6 +47,7 @@ pub(super) struct Clones {
     /// For how long this host had its identity when it said hello to another with its key.
     greeted: BTreeMap<ConnId, u64>,
     seek_at: Instant,
+    ask_at: Instant,
 }
 
 /// A newcomer of whom it is not known whether it is a clone.
@@ -69,6 +70,7 @@ impl Clones {
             oneself: None,
             greeted: BTreeMap::new(),
             seek_at: now,
+            ask_at: now,
         }
     }
 
@@ -88,15 +90,15 @@ impl Clones {
         let standing = now.saturating_duration_since(self.since).as_millis();
         if self.oneself.is_some() { 0 } else { u64::try_from(standing).unwrap_or(u64::MAX).max(1) }
     }
+}
 
-    /// The other host may be looked for now.
-    fn may_seek(&mut self, now: Instant) -> bool {
-        let due = self.seek_at <= now;
-        if due {
-            self.seek_at = now + SEEK;
-        }
-        due
+/// True when `at` has come; the next time is [`SEEK`] later.
+fn is_due(at: &mut Instant, now: Instant) -> bool {
+    let due = *at <= now;
+    if due {
+        *at = now + SEEK;
     }
+    due
 }
 
 /// True for the words with which a clone is refused.
@@ -170,7 +172,7 @@ impl Mesh {
 
     /// Another host may have the key of this one, and be at an address.
     pub(super) fn seek_the_other(&mut self, addr: SocketAddr) {
-        if !self.config.advertise.contains(&addr) && self.clones.may_seek(self.now) {
+        if !self.config.advertise.contains(&addr) && is_due(&mut self.clones.seek_at, self.now) {
             self.topology.seek_oneself(addr);
         }
     }
@@ -305,11 +307,16 @@ impl Mesh {
         }
     }
 
-    /// A host that waits lets nobody in: it asks by itself whether it is wanted.
+    /// A host that waits lets nobody in: it asks by itself whether it is wanted, also whoever dialled it, who may be the
+    /// only one that it can reach.
     pub(super) fn turns_away(&mut self, conn: ConnId, peer: PeerId, dialled: bool) -> bool {
         let waits = self.clones.oneself.is_some() && peer != self.me && !dialled;
         if waits {
+            let far_end = self.topology.far_end(conn);
             self.topology.close(conn, GIVES_WAY);
+            if let Some((_, remote, _)) = far_end.filter(|_| is_due(&mut self.clones.ask_at, self.now)) {
+                self.topology.ask_back(peer, remote);
+            }
         }
         waits
     }

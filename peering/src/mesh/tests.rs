@@ -295,6 +295,38 @@ fn a_clone_gives_no_addresses_until_the_other_is_gone() {
 }
 
 #[test]
+fn a_clone_asks_who_dials_it_whether_the_other_is_gone() {
+    let mut bench = Bench::new(&["node02"], None);
+    let dial = bench.dial();
+    let conn = bench.establish(1, Some(dial));
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    bench.mesh.handle_closed(bench.now, conn, "clone: this identity is in use by the host at 192.0.2.7:6783");
+    bench.outputs();
+    bench.now += Duration::from_secs(40);
+    bench.dial();
+    let (stranger, at) = (PeerId([8; 16]), "192.0.2.3:6783".parse().unwrap());
+    let asks = |bench: &mut Bench, number| {
+        bench.mesh.handle_established(bench.now, ConnId(number), stranger, None, at);
+        let said = bench.outputs();
+        let away =
+            |output: &Output| matches!(output, Output::Close { conn: ConnId(conn), .. } if *conn == number);
+        assert!(said.iter().any(away), "it lets nobody in: {said:?}");
+        said.into_iter().find_map(|output| match output {
+            Output::Dial { dial, target: DialTarget::Addr { addrs, peer } } => Some((dial, addrs, peer)),
+            _ => None,
+        })
+    };
+    let (dial, addrs, peer) = asks(&mut bench, 2).unwrap();
+    assert_eq!((addrs, peer), (vec![at], stranger));
+    assert_eq!(asks(&mut bench, 3), None, "it asks at most every 5 s");
+    bench.mesh.handle_established(bench.now, ConnId(4), stranger, Some(dial), at);
+    bench.hear(ConnId(4), &hello(MIN_VERSION, MAX_VERSION));
+    bench.now += Duration::from_secs(4);
+    bench.outputs();
+    assert!(kinds(&bench).contains(&"clone_gone".to_owned()), "{:?}", kinds(&bench));
+}
+
+#[test]
 fn a_host_that_is_established_does_not_believe_that_it_is_a_clone() {
     let mut bench = Bench::new(&[], None);
     let stands = bench.establish(1, None);

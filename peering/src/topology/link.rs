@@ -121,16 +121,19 @@ impl Topology {
         if self.me < peer { Duration::ZERO } else { FIRST.mul_f64(self.rng.random_range(1.0..=3.0)) }
     }
 
-    fn is_busy(&self, peer: PeerId) -> bool {
+    pub(super) fn is_busy(&self, peer: PeerId) -> bool {
         self.conns.values().any(|conn| conn.peer == peer)
             || self.links.get(&peer).is_some_and(|l| l.dial.is_some())
     }
 
     fn dial_link(&mut self, peer: PeerId, purpose: Purpose) {
         let Some(addrs) = self.links.get(&peer).map(|link| link.addrs.clone()) else { return };
-        if addrs.is_empty() {
-            return;
+        if !addrs.is_empty() {
+            self.dial_at(peer, addrs, purpose);
         }
+    }
+
+    pub(super) fn dial_at(&mut self, peer: PeerId, addrs: Vec<SocketAddr>, purpose: Purpose) {
         let dial = self.dial(DialTarget::Addr { addrs, peer }, purpose);
         if let Some(link) = self.links.get_mut(&peer) {
             link.dial = Some(dial);

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use engine::types::PeerId;
+
 use super::backoff::REFUSED;
 use super::target::Phase;
 use super::{LOOK, Topology};
@@ -58,9 +60,16 @@ impl Topology {
         self.look_at = self.look_at.min(now);
     }
 
-    /// A clone that waits connects to nobody but the targets and, now and then, to somebody it knows.
+    /// A clone that waits connects to nobody but the targets, whoever dials it and, now and then, somebody it knows.
     pub fn set_waiting(&mut self, waiting: bool) {
         self.waiting = waiting;
+    }
+
+    /// A clone that waits asks the host that dialled it from there whether it is wanted.
+    pub fn ask_back(&mut self, peer: PeerId, remote: SocketAddr) {
+        if !self.is_busy(peer) {
+            self.dial_at(peer, vec![remote], Purpose::Chosen);
+        }
     }
 
     /// How long until the links are looked through again.
