@@ -37,8 +37,8 @@ pub struct Laws {
     /// Addresses that such a host has at containers: those that it claimed are in the units of others.
     taken_addrs: BTreeSet<IpAddr>,
     removed: BTreeSet<PeerId>,
-    /// The newest tombstone of each slot that any host that comes back, but not its writer, wrote to its disk.
-    deleted: BTreeMap<Slot, Stamp>,
+    /// The newest tombstone of each slot that each host that comes back wrote to the disk it has now.
+    deleted: BTreeMap<Slot, BTreeMap<PeerId, Stamp>>,
     /// The newest tombstone of each slot that a host showed in one life, and since when its disk could take it.
     seen: BTreeMap<(usize, u64, Slot), (Stamp, Instant)>,
     /// Hosts that do not know what they promised: their disk is lost, or an older one came back.
@@ -98,10 +98,18 @@ impl Laws {
         assert!(duplicates.is_empty(), "seed {}: addresses have two holders: {duplicates:?}", world.seed);
     }
 
-    /// A host lost its memory, or got an older one.
+    /// A host may not know what it promised.
     pub fn forgot(&mut self, world: &World, host: usize) {
         self.forgetful.insert(host);
         self.unsure.extend(world.hosts[host].ports.keys());
+    }
+
+    /// What was on the disk of a host is gone. What nobody else had there may be forgotten.
+    pub fn lost_disk(&mut self, world: &World, host: usize) {
+        let peer = world.hosts[host].peer_id();
+        for witnesses in self.deleted.values_mut() {
+            witnesses.remove(&peer);
+        }
     }
 
     /// Law 5: what a host answered stands on its disk. Called before it starts with it.
@@ -130,9 +138,8 @@ impl Laws {
         }
     }
 
-    /// What a host heard from another and did not write yet may be forgotten by everybody: the host crashes, and the
-    /// writer stays away. So may what nobody heard but hosts that do not come back: the writer may have lost its disk, or have
-    /// been a clone.
+    /// What no host has on its disk may be forgotten by everybody: a host that heard of it crashes, and the writer stays
+    /// away. So may what only hosts have that do not come back, or clones.
     fn deletion(&mut self, world: &World, number: usize, record: &Record) {
         let host = &world.hosts[number];
         let (slot, stamp) = (record.slot(), record.stamp());
@@ -142,8 +149,8 @@ impl Laws {
         }
         let written = world.now - seen.1 >= LAZY + 2 * host.disk_time;
         let comes_back = !self.stay_down.contains(&number) && host.clone_of.is_none();
-        if written && comes_back && record.signer() != host.peer_id() {
-            let newest = self.deleted.entry(slot).or_insert(stamp);
+        if written && comes_back {
+            let newest = self.deleted.entry(slot).or_default().entry(host.peer_id()).or_insert(stamp);
             *newest = stamp.max(*newest);
         }
     }
@@ -178,12 +185,12 @@ impl Laws {
         })
     }
 
-    /// Law 3 again: what anybody saw deleted is live nowhere.
+    /// Law 3 again: what is deleted on the disk of anybody who comes back is live nowhere.
     fn undead(&self, world: &World, number: usize) -> Option<String> {
         let mesh = world.hosts[number].mesh.as_ref()?;
+        let newest = |slot| self.deleted.get(&slot).and_then(|witnesses| witnesses.values().max());
         let live = mesh.records().filter(|record| !record.deleted());
-        let mut undead =
-            live.filter(|record| self.deleted.get(&record.slot()).is_some_and(|at| record.stamp() < *at));
+        let mut undead = live.filter(|record| newest(record.slot()).is_some_and(|at| record.stamp() < *at));
         undead.next().map(|record| format!("{record:?} lives at {number} although it was deleted"))
     }
 }

@@ -175,7 +175,11 @@ impl Run {
             }
             Step::Connect { from, to } if self.hears(from) => self.world.connect(from, to),
             Step::Reset { host, force } if self.hears(host) => self.world.reset(host, force),
-            Step::Replace { host } => self.replace(host),
+            Step::Replace { host } => {
+                // Whoever leaves in order has told others what it knows.
+                self.laws.lost_disk(&self.world, host);
+                self.replace(host);
+            }
             Step::Reset { .. }
             | Step::Remove { .. }
             | Step::Connect { .. }
@@ -208,6 +212,7 @@ impl Run {
         self.world.crash_with(host, loss, reach);
         if loss == Loss::Disk {
             self.laws.forgot(&self.world, host);
+            self.laws.lost_disk(&self.world, host);
         }
     }
 
@@ -227,6 +232,7 @@ impl Run {
         self.world.note(&format!("restore {host}"));
         self.world.hosts[host].disk = Some(snapshot);
         self.laws.forgot(&self.world, host);
+        self.laws.lost_disk(&self.world, host);
         self.world.restart(host);
     }
 
