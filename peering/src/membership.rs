@@ -161,6 +161,12 @@ impl Membership {
         self.watch.set_neighbours(now, neighbours);
     }
 
+    /// The last connection to `peer` broke, and neither side gave it up: it is asked over a new one whether it is there.
+    pub fn lost(&mut self, now: Instant, peer: PeerId) {
+        self.watch.lost(peer);
+        self.watch_neighbours(now);
+    }
+
     /// Somebody is suspected or dead, here or in what others tell: the neighbours are looked after now.
     pub fn hurry(&mut self, now: Instant) {
         self.watch.hurry(now);

@@ -263,7 +263,9 @@ impl Mesh {
                 }
             }
             Some(peer) => {
-                self.topology.handle_closed(now, conn, reason);
+                if self.topology.handle_closed(now, conn, reason) {
+                    self.membership.lost(self.now, peer);
+                }
                 self.forget_where_it_was(peer, reason);
             }
             None => {}

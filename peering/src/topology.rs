@@ -34,6 +34,9 @@ const IDLE: &str = "idle";
 /// What a connection over the limit of one side is closed with: there are others to choose.
 const FULL: &str = "full";
 
+/// What a connection ends with at a host whose address is not there any more.
+pub(crate) const MOVED: &str = "this host has moved";
+
 /// With fewer connections by choice all connections serve to spread news. Where so many others are up, one by choice
 /// suffices: whoever has just come will soon have more, and a host that a thousand were told would get the news of all
 /// of them until then.
@@ -235,14 +238,15 @@ impl Topology {
         entry.nonce.map(|_| entry.peer)
     }
 
-    /// A connection ended.
-    pub fn handle_closed(&mut self, now: Instant, conn: ConnId, reason: &str) {
-        let Some(gone) = self.conns.remove(&conn) else { return };
+    /// A connection ended. True: it was the last one to that peer, and neither side gave it up.
+    pub fn handle_closed(&mut self, now: Instant, conn: ConnId, reason: &str) -> bool {
+        let Some(gone) = self.conns.remove(&conn) else { return false };
         if self.best(gone.peer).is_some() {
-            return;
+            return false;
         }
         self.link_lost(now, gone.peer, now.saturating_duration_since(gone.since), reason);
         self.targets_lost(now, gone.peer, reason);
+        gone.nonce.is_some() && ![IDLE, FULL, MOVED].contains(&reason)
     }
 
     /// An attempt failed.

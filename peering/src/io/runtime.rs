@@ -21,6 +21,7 @@ use super::quic::{Quic, STOPPED};
 use super::store::Store;
 use crate::mesh::{AllocError, AllocRequest, ConnId, LeaveError, Mesh, MeshEvent, Output, RequestId};
 use crate::secret::Admission;
+use crate::topology::MOVED;
 
 /// Events taken in one wake-up.
 const EVENTS_PER_WAKE: usize = 64;
@@ -28,8 +29,6 @@ const EVENTS_PER_WAKE: usize = 64;
 const INBOX: usize = 256;
 /// The shortest time between looks at the clock while a state is on its way to disk.
 const WHILE_SAVING: Duration = Duration::from_millis(20);
-/// What a connection is closed with whose own end is gone.
-const GONE: &str = "this host has moved";
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(1);
 /// The part of it for the last words of the mesh to get out.
@@ -183,8 +182,8 @@ impl Runtime {
         let cut: Vec<(ConnId, Link)> = cut.collect();
         self.mesh.set_addresses(now, here.control, here.data);
         for (conn, link) in cut {
-            link.cut(GONE);
-            self.mesh.handle_closed(now, conn, GONE);
+            link.cut(MOVED);
+            self.mesh.handle_closed(now, conn, MOVED);
         }
     }
 

@@ -50,8 +50,6 @@ impl Watch {
         let new: Vec<PeerId> =
             neighbours.into_iter().filter(|peer| !self.neighbours.contains(peer)).collect();
         self.neighbours.extend(new);
-        self.asked.retain(|peer, _| self.neighbours.contains(peer));
-        self.urgent.retain(|peer| self.neighbours.contains(peer));
         self.heard.retain(|_, at| now.saturating_duration_since(*at) <= HEARD);
         self.next = (!self.neighbours.is_empty()).then(|| self.next.unwrap_or(now + PERIOD));
     }
@@ -75,6 +73,12 @@ impl Watch {
         }
     }
 
+    /// The last connection to a peer broke, which may be the first sign of its death: it is no neighbour to be asked later any
+    /// more, so it is asked now.
+    pub(super) fn lost(&mut self, peer: PeerId) {
+        self.urgent.push(peer);
+    }
+
     /// When [`Self::poll`] has something to do.
     pub(super) fn next(&self) -> Option<Instant> {
         self.asked.values().map(|asked| asked.until).chain(self.next).min()
@@ -82,7 +86,6 @@ impl Watch {
 
     /// What is to be done now, if anything; `patience` is how long two questions may go without an answer.
     pub(super) fn poll(&mut self, now: Instant, patience: Duration) -> Option<Step> {
-        let next = self.next?;
         let until = now + patience / 2;
         if let Some((&peer, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.until <= now) {
             if asked.again {
@@ -97,9 +100,7 @@ impl Watch {
                 return Some(Step::Ask(peer));
             }
         }
-        if next > now {
-            return None;
-        }
+        self.next.filter(|next| *next <= now)?;
         self.next = Some(now + PERIOD);
         let peer = self.neighbours.pop_front()?;
         self.neighbours.push_back(peer);
@@ -155,6 +156,22 @@ mod tests {
         assert!(steps.contains(&Step::Suspect(TWO)) && !steps.contains(&Step::Suspect(ONE)), "{steps:?}");
         assert!(!watch.spares(now, TWO));
         watch.set_neighbours(now, Vec::new());
+        run(&mut watch, &mut now, Duration::from_secs(1), &[ONE]);
+        assert_eq!(watch.next(), None);
+    }
+
+    #[test]
+    fn who_is_lost_owes_an_answer_though_it_is_no_neighbour_any_more() {
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let mut now = Instant::now();
+        let mut watch = Watch::default();
+        watch.set_neighbours(now, vec![ONE, TWO]);
+        [ONE, TWO].into_iter().for_each(|peer| watch.heard(now, peer));
+        [ONE, TWO].into_iter().for_each(|peer| watch.lost(peer));
+        let mut steps = run(&mut watch, &mut now, Duration::from_millis(100), &[ONE]);
+        watch.set_neighbours(now, Vec::new());
+        steps.extend(run(&mut watch, &mut now, Duration::from_millis(1100), &[ONE]));
+        assert_eq!(steps, [Step::Ask(TWO), Step::Ask(ONE), Step::Ask(TWO), Step::Suspect(TWO)]);
         assert_eq!(watch.next(), None);
     }
 
