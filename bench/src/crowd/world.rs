@@ -30,7 +30,7 @@ const ATTEMPT: Nanos = 3 * SECOND;
 /// A silent connection is dead after this.
 const IDLE: Nanos = 10 * SECOND;
 /// After so much silence a packet keeps a connection.
-const KEEP_ALIVE: Nanos = 3 * SECOND;
+const KEEP_ALIVE: Nanos = 4 * SECOND + SECOND / 2;
 /// A host that has so many handshakes in hand refuses more; above the lower number it first wants a proof of the address.
 const HANDSHAKES_MAX: usize = 256;
 const HANDSHAKES_TRUSTED: usize = 32;
