@@ -137,6 +137,31 @@ proptest! {
     }
 }
 
+/// One frame in some 65,000 sums up to zero. TCP carries that as it is; in UDP zero says that there is no checksum.
+#[test]
+fn a_checksum_of_zero_is_told_as_each_protocol_tells_it() {
+    for (tcp, field, zero) in [(true, 16, 0), (false, 6, 0xffff)] {
+        let of_port = |port| Spec {
+            tcp,
+            ports: (port, 5201),
+            timestamp: None,
+            payload: payload(8, 1),
+            ..Spec::default()
+        };
+        let checksum = |frame: &[u8]| u16::from_be_bytes([frame[34 + field], frame[35 + field]]);
+        let spec = (0..=u16::MAX).map(of_port).find(|spec| checksum(&spec.frame()) == zero).unwrap();
+        let mut frame = spec.frame();
+        make_partial(&mut frame, &spec);
+        let completed = cut_one(spec.partial_header(), &frame, MTU).unwrap();
+        assert_eq!(completed[0][vxlan::LEN..], spec.frame());
+
+        let double = Spec { payload: [spec.payload.clone(), spec.payload.clone()].concat(), ..spec.clone() };
+        let (vnet, frame) = double.super_frame(8);
+        let cut = cut_one(vnet, &frame, MTU).unwrap();
+        assert_eq!((cut.len(), checksum(&cut[0][vxlan::LEN..])), (2, zero));
+    }
+}
+
 /// The next frame of a flow; `kind` makes some of them special.
 fn next_frame(flow: &mut Spec, kind: u8, len: usize) -> Vec<u8> {
     let mut spec = Spec { payload: payload(len, flow.seq), ..flow.clone() };

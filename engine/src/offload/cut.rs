@@ -228,8 +228,13 @@ fn end_of_sum(vnet: &VnetHeader) -> usize {
 fn complete(headers: &mut [u8], frame: &[u8], vnet: &VnetHeader) {
     let sum = Sum::default().bytes(frame.get(usize::from(vnet.csum_start)..).unwrap_or_default());
     if let Some(field) = headers.last_chunk_mut::<2>() {
-        *field = sum.nonzero_checksum().to_be_bytes();
+        *field = checksum_at(usize::from(vnet.csum_offset), sum).to_be_bytes();
     }
+}
+
+/// The checksum for the field that stands `offset` bytes into a transport header: in UDP's alone zero means "none".
+fn checksum_at(offset: usize, sum: Sum) -> u16 {
+    if offset == udp::CHECKSUM_OFFSET { sum.nonzero_checksum() } else { sum.checksum() }
 }
 
 /// How a super-frame is cut.
@@ -326,8 +331,8 @@ impl Plan {
             return put(transport, offset, pseudo.fold());
         }
         put(transport, offset, 0);
-        let sum = pseudo.bytes(transport).bytes(payload).nonzero_checksum();
-        put(transport, offset, sum);
+        let sum = pseudo.bytes(transport).bytes(payload);
+        put(transport, offset, checksum_at(offset, sum));
     }
 }
 
