@@ -93,9 +93,13 @@ fn detached(state_dir: &Path, run_dir: &Path) -> Result<Hello, Failure> {
         .stdout(log.try_clone().map_or_else(|_| Stdio::null(), Stdio::from))
         .stderr(log)
         .spawn();
-    // The daemon outlives this process; it is never waited for.
-    child.map_err(|e| failed("this program", &e))?;
-    ready::await_report(report, &path)
+    let mut child = child.map_err(|e| failed("this program", &e))?;
+    let report = ready::await_report(report, &path);
+    // A daemon that is ready outlives this process. One that is not has said why, and is gone before anybody else hears it.
+    if report.is_err() {
+        let _ = child.wait();
+    }
+    report
 }
 
 /// The log in the state directory, or in the run directory while nothing can be written there.
