@@ -28,10 +28,10 @@ use super::tls::{Credentials, ServerCheck, peer_of};
 use crate::identity::Identity;
 
 /// Silence after which a packet is sent to keep a connection and the NAT entries on its way.
-/// Twice within [`IDLE_TIMEOUT_MS`], and each is sent again until it is acknowledged.
-const KEEP_ALIVE: Duration = Duration::from_millis(4_500);
+/// Twice within [`IDLE_TIMEOUT`], and each is sent again until it is acknowledged.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(4_500);
 /// Silence after which a connection is dead.
-const IDLE_TIMEOUT_MS: u32 = 10_000;
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a peer may send ahead of what was read: state comes in bursts, and hosts have many peers.
 pub(super) const RECEIVE_WINDOW: u32 = 1 << 20;
 /// The same until the peer has shown that it may join: its proof fits, and a crowd of strangers fills no memory.
@@ -233,7 +233,7 @@ fn server_config(
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config.keep_alive_interval(Some(KEEP_ALIVE));
-    config.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))));
+    config.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))));
     // One ordered stream each way, and no other.
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
     config.max_concurrent_uni_streams(VarInt::from_u32(1));
