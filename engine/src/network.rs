@@ -1,11 +1,12 @@
 //! One network of this host, as the workers see it: who is on it and where floods go.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::fdb::{Learned, Pins};
 use crate::switch::Port;
 use crate::tables::{PortIndex, RemoteIndex};
-use crate::types::{MacAddr, Vni};
+use crate::types::{IpPrefix, MacAddr, Vni};
 
 /// One network, immutable but for the stations it learns.
 #[derive(Clone, Debug)]
@@ -13,6 +14,7 @@ pub struct Network {
     pub(crate) vni: Vni,
     pub(crate) mtu: u16,
     pub(crate) sealed: bool,
+    pub(crate) gateways: Box<[IpPrefix]>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) learned: Arc<Learned>,
     pub(crate) ports: Box<[PortIndex]>,
@@ -33,6 +35,21 @@ impl Network {
     /// Whether its frames go to other hosts sealed, and in no other way.
     pub fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// The addresses of the gateway, each with the prefix of its subnet.
+    pub fn gateways(&self) -> &[IpPrefix] {
+        &self.gateways
+    }
+
+    /// Whether `addr` is one of the gateway's.
+    pub fn is_gateway(&self, addr: IpAddr) -> bool {
+        self.gateways.iter().any(|gateway| gateway.addr == addr)
+    }
+
+    /// The station that has `addr`: the gateway, or an endpoint that was told of.
+    pub fn holder(&self, addr: IpAddr) -> Option<MacAddr> {
+        if self.is_gateway(addr) { Some(MacAddr::gateway(self.vni)) } else { self.pins.mac_of(addr) }
     }
 
     /// What the control plane told.

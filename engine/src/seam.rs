@@ -19,6 +19,8 @@ pub enum Update {
         mtu: u16,
         /// Whether its frames go between hosts sealed only: what comes in clear is dropped, and nothing leaves so.
         sealed: bool,
+        /// The address of the gateway in each of its subnets, with the prefix of that subnet. The switch answers for them.
+        gateways: Vec<IpPrefix>,
     },
     /// The network is gone from this host, with all its pins and VTEPs.
     RemoveNetwork {

@@ -1,7 +1,7 @@
 //! The switch: where does a frame go?
 //!
-//! It learns where sources are, looks destinations up, and answers ARP for endpoints it was told of. It holds no
-//! frame and writes nothing: verdicts go out, the worker acts on them.
+//! It learns where sources are, looks destinations up, and answers ARP for the gateway and for endpoints it was told of. It
+//! holds no frame and writes nothing: verdicts go out, the worker acts on them.
 //!
 //! - A frame for a known station goes there alone; one for a group or for an unknown station is *flooded*: to every
 //!   other local port and, when it came from a local port, one copy to each remote of the network.
@@ -9,6 +9,7 @@
 //! - Pinned entries beat learned ones. A learned entry whose port is gone counts as unknown.
 //! - Floods of one port are limited, so that one broken container does not fill every host's wire.
 
+mod neighbours;
 mod storm;
 #[cfg(test)]
 mod tests;
@@ -109,15 +110,16 @@ impl Switch {
         let (source, destination) = (ether.source(), ether.destination());
         check_source(source, vni)?;
         network.learn(source, from, now_s);
-        if destination.is_group() {
-            if is_reserved(destination) {
-                return Err(DropReason::ReservedGroup);
-            }
-            if let Some(reply) = answer(network, from, &ether) {
-                self.reply = reply;
-                return Ok(Verdict::Hairpin);
-            }
-        } else if let Some(port) = self.locate(network, destination, now_s)? {
+        if is_reserved(destination) {
+            return Err(DropReason::ReservedGroup);
+        }
+        let for_switch = destination.is_group() || destination == MacAddr::gateway(vni);
+        if let Some(reply) = for_switch.then(|| neighbours::answer(network, from, &ether)).flatten() {
+            self.reply = reply;
+            return Ok(Verdict::Hairpin);
+        }
+        let known = if destination.is_group() { None } else { self.locate(network, destination, now_s)? };
+        if let Some(port) = known {
             return permit(from, port).map(Verdict::Unicast);
         }
         if self.storm.admits(now, from) { Ok(Verdict::Flood) } else { Err(DropReason::StormLimit) }
@@ -219,20 +221,6 @@ fn permit(from: Port, to: Port) -> Result<Port, DropReason> {
         (Port::Remote(_), Port::Remote(_)) => Err(DropReason::SplitHorizon),
         _ => Ok(to),
     }
-}
-
-/// The answer to an ARP request from a local port for a pinned endpoint.
-///
-/// Never for the asker's own address and never to a probe (RFC 5227 section 2.1.1), so that duplicate address
-/// detection works. Requests from remotes are for the endpoint itself to answer.
-fn answer(network: &Network, from: Port, ether: &Ether<'_>) -> Option<Reply> {
-    if ether.ethertype() != ether::ARP || ether.tags() != 0 || !matches!(from, Port::Tap(_)) {
-        return None;
-    }
-    let request = arp::Arp::parse(ether.payload()).filter(arp::Arp::is_question)?;
-    let mac = network.pins().mac_of(request.target_ip.into())?;
-    let own = mac == ether.source() || mac == request.sender_mac;
-    (!own).then(|| request.answer(mac))
 }
 
 /// The frames of a batch, sorted by what is to be done with them. Frames are named by their place in the batch.

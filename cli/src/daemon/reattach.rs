@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use engine::Update;
 use engine::io::device::{self, Device, DeviceError};
-use engine::types::{PortId, Vni};
+use engine::types::{IpPrefix, PortId, Vni};
 
 use super::devices::{endpoint, spec};
 use super::ports::{Intent, Source};
-use super::{Daemon, recover};
+use super::{Daemon, recover, wiring};
 use crate::failure::{Failure, code};
 
 /// How long a device may still be open in a process that has ended.
@@ -26,8 +26,10 @@ pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let intents: Vec<Intent> = daemon.ports().all().cloned().collect();
     let seals = daemon.seals();
     let known = daemon.networks.borrow().clone();
-    let encrypted = |vni| known.values().any(|network| network.vni == vni && network.encrypted);
-    daemon.engine.apply(networks(&intents, |vni| seals || encrypted(vni)));
+    let of = |vni| known.values().find(|network| network.vni == vni);
+    let sealed = |vni| seals || of(vni).is_some_and(|network| network.encrypted);
+    let gateway = |vni| of(vni).and_then(|network| wiring::gateway(network.range?));
+    daemon.engine.apply(networks(&intents, sealed, gateway));
     let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
     // What the control plane remembers of other ports was left by a daemon that did not get further.
     daemon.peering.retain(ids.iter().copied().collect()).await;
@@ -103,9 +105,15 @@ async fn missing(daemon: &Arc<Daemon>, intent: Intent) -> Result<(), Failure> {
 }
 
 /// The networks of known ports, so that their frames flow before the first word from the control plane.
-fn networks(intents: &[Intent], sealed: impl Fn(Vni) -> bool) -> Vec<Update> {
+fn networks(
+    intents: &[Intent],
+    sealed: impl Fn(Vni) -> bool,
+    gateway: impl Fn(Vni) -> Option<IpPrefix>,
+) -> Vec<Update> {
     let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
-    mtus.into_iter().map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: sealed(vni) }).collect()
+    let gateways = |vni| gateway(vni).into_iter().collect();
+    let network = |(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: sealed(vni), gateways: gateways(vni) };
+    mtus.into_iter().map(network).collect()
 }
 
 #[cfg(test)]
@@ -117,9 +125,14 @@ mod tests {
     fn every_network_of_a_port_is_known_once() {
         let mut other = intent(3);
         (other.vni, other.mtu) = (Vni::new(9).unwrap(), 1400);
-        let updates = networks(&[intent(1), intent(2), other], |vni| vni == Vni::MESH);
-        let expected = [(Vni::MESH, 1450), (Vni::new(9).unwrap(), 1400)];
-        let expected = expected.map(|(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: vni == Vni::MESH });
+        let (nine, gateway) = (Vni::new(9).unwrap(), IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 });
+        let is_mesh = |vni| vni == Vni::MESH;
+        let updates =
+            networks(&[intent(1), intent(2), other], is_mesh, |vni| is_mesh(vni).then_some(gateway));
+        let expected = [
+            Update::SetNetwork { vni: Vni::MESH, mtu: 1450, sealed: true, gateways: vec![gateway] },
+            Update::SetNetwork { vni: nine, mtu: 1400, sealed: false, gateways: vec![] },
+        ];
         assert_eq!(updates, expected);
     }
 }

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use engine::types::{Location, PeerId, PeerKeys};
+use engine::types::{IpPrefix, Location, PeerId, PeerKeys};
 use engine::{Event, Update};
+use ipnet::Ipv4Net;
+use peering::ipam::Pool;
 use peering::mesh::MeshEvent;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -189,9 +191,12 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
             addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
         },
         MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
-        MeshEvent::NetworkChanged { vni, mtu, encrypted, .. } => {
-            Update::SetNetwork { vni: *vni, mtu: *mtu, sealed: seals || *encrypted }
-        }
+        MeshEvent::NetworkChanged { vni, mtu, range, encrypted, .. } => Update::SetNetwork {
+            vni: *vni,
+            mtu: *mtu,
+            sealed: seals || *encrypted,
+            gateways: range.and_then(gateway).into_iter().collect(),
+        },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
         MeshEvent::Notice { .. }
@@ -201,9 +206,15 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
     })
 }
 
+/// The address of the gateway in a range: its first, on every host.
+pub(super) fn gateway(range: Ipv4Net) -> Option<IpPrefix> {
+    let pool = Pool::new(range.into()).ok()?;
+    Some(IpPrefix { addr: pool.gateway(), len: range.prefix_len() })
+}
+
 #[cfg(test)]
 mod tests {
-    use engine::types::{Claim, IpPrefix, Vni};
+    use engine::types::{Claim, Vni};
     use peering::mesh::{EndpointView, HostView};
     use peering::sealing::{Agreement, Trust};
 
@@ -274,11 +285,12 @@ mod tests {
                 name,
                 vni: Vni::MESH,
                 mtu: 1418,
-                range: None,
+                range: Some("10.32.0.0/12".parse().unwrap()),
                 encrypted,
             };
-            update(OWN, seals, &changed)
-                == Some(Update::SetNetwork { vni: Vni::MESH, mtu: 1418, sealed: true })
+            let gateways = vec![IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 }];
+            let expected = |sealed| Update::SetNetwork { vni: Vni::MESH, mtu: 1418, sealed, gateways };
+            update(OWN, seals, &changed) == Some(expected(true))
         };
         let all = [(false, false), (false, true), (true, false), (true, true)];
         assert_eq!(all.map(|(seals, encrypted)| sealed(seals, encrypted)), [false, true, true, true]);

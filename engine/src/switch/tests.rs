@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::*;
 use crate::seam::Update;
 use crate::tables::Registry;
-use crate::types::{Claim, Location, PeerId, PortId};
+use crate::types::{Claim, IpPrefix, Location, PeerId, PortId};
 use crate::wire::virtio;
 
 const NET: Vni = Vni::MESH;
 const PEER: PeerId = PeerId([9; 16]);
+const GATEWAY: [u8; 4] = [10, 32, 0, 1];
 
 fn mac(last: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, last])
@@ -41,7 +42,8 @@ impl Bed {
     fn new() -> Self {
         let now = Instant::now();
         let mut registry = Registry::new(now);
-        registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false });
+        let gateways = vec![IpPrefix { addr: GATEWAY.into(), len: 12 }];
+        registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways });
         registry.apply(Update::SetPeer {
             peer: PEER,
             candidates: vec![addr(1)],
@@ -171,8 +173,8 @@ fn arp_request(asker: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
 fn arp_is_answered_for_told_endpoints_but_not_for_the_askers_own_address() {
     let mut bed = Bed::new();
     bed.pin(mac(5), Location::Peer(PEER), [10, 32, 0, 5]);
-    bed.pin(mac(1), Location::Port(PortId([1; 8])), [10, 32, 0, 1]);
-    let question = arp_request(1, [10, 32, 0, 1], [10, 32, 0, 5]);
+    bed.pin(mac(1), Location::Port(PortId([1; 8])), [10, 32, 0, 7]);
+    let question = arp_request(1, [10, 32, 0, 7], [10, 32, 0, 5]);
     assert_eq!(bed.forward(bed.one, &question), Verdict::Hairpin);
     let reply = *bed.switch.reply();
     assert_eq!(Ether::parse(&reply).unwrap().destination(), mac(1));
@@ -180,12 +182,12 @@ fn arp_is_answered_for_told_endpoints_but_not_for_the_askers_own_address() {
     assert_eq!((answer.sender_mac, answer.sender_ip.octets()), (mac(5), [10, 32, 0, 5]));
     // From a remote: the endpoint answers for itself.
     assert_eq!(bed.forward(bed.vtep, &question), Verdict::Flood);
-    // Duplicate detection, announcement, own address, unknown address.
+    // Announcement, own address asked for and probed, unknown address.
     for (sender, target) in [
-        ([0; 4], [10, 32, 0, 5]),
-        ([10, 32, 0, 1], [10, 32, 0, 1]),
-        ([10, 32, 0, 9], [10, 32, 0, 1]),
-        ([10, 32, 0, 1], [10, 32, 0, 6]),
+        ([10, 32, 0, 7], [10, 32, 0, 7]),
+        ([10, 32, 0, 9], [10, 32, 0, 7]),
+        ([0; 4], [10, 32, 0, 7]),
+        ([10, 32, 0, 7], [10, 32, 0, 6]),
     ] {
         assert_eq!(
             bed.forward(bed.one, &arp_request(1, sender, target)),
@@ -193,6 +195,40 @@ fn arp_is_answered_for_told_endpoints_but_not_for_the_askers_own_address() {
             "{sender:?} {target:?}"
         );
     }
+}
+
+/// Who answers a question of station 1 by ARP, if the switch does.
+fn answered_by(bed: &mut Bed, question: &[u8]) -> Option<(MacAddr, [u8; 4])> {
+    assert_eq!(bed.forward(bed.one, question), Verdict::Hairpin);
+    let reply = bed.switch.reply();
+    let answer = arp::Arp::parse(&reply[ether::LEN..])?;
+    (answer.target_ip.octets() == question[28..32]).then_some((answer.sender_mac, answer.sender_ip.octets()))
+}
+
+#[test]
+fn the_gateway_is_found_and_its_address_is_taken() {
+    let mut bed = Bed::new();
+    bed.pin(mac(1), Location::Port(PortId([1; 8])), [10, 32, 0, 7]);
+    let gateway = Some((MacAddr::gateway(NET), GATEWAY));
+    let mut question = arp_request(1, [10, 32, 0, 7], GATEWAY);
+    assert_eq!(answered_by(&mut bed, &question), gateway);
+    assert_eq!(answered_by(&mut bed, &arp_request(1, [0; 4], GATEWAY)), gateway, "a probe for duplicates");
+    // A neighbour that doubts asks the one it knows.
+    question[..6].copy_from_slice(&MacAddr::gateway(NET).0);
+    assert_eq!(answered_by(&mut bed, &question), gateway);
+    // From a remote it is a question for the gateway of that host.
+    assert_ne!(bed.forward(bed.peer, &question), Verdict::Hairpin);
+}
+
+#[test]
+fn an_address_that_another_has_is_taken() {
+    let mut bed = Bed::new();
+    bed.pin(mac(5), Location::Peer(PEER), [10, 32, 0, 5]);
+    assert_eq!(
+        answered_by(&mut bed, &arp_request(1, [0; 4], [10, 32, 0, 5])),
+        Some((mac(5), [10, 32, 0, 5])),
+        "by its holder, whether or not that can be reached"
+    );
 }
 
 #[test]

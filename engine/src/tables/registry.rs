@@ -56,6 +56,7 @@ struct NetworkState {
     /// None until the network itself was told: pins and VTEPs may come first.
     mtu: Option<u16>,
     sealed: bool,
+    gateways: Vec<IpPrefix>,
     claims: Claims,
     vteps: BTreeSet<SocketAddr>,
     learned: Arc<Learned>,
@@ -115,7 +116,7 @@ impl Registry {
     /// Takes one update in. [`Registry::tables`] then has it.
     pub fn apply(&mut self, update: Update) {
         match update {
-            Update::SetNetwork { vni, mtu, sealed } => self.set_network(vni, mtu, sealed),
+            Update::SetNetwork { vni, mtu, sealed, gateways } => self.set_network(vni, mtu, sealed, gateways),
             Update::RemoveNetwork { vni } => self.remove_network(vni),
             Update::SetPeer { peer, candidates, unadvertised, networks, trusted, keys: _ } => {
                 self.set_peer(peer, (candidates, unadvertised), networks, trusted)
@@ -137,12 +138,13 @@ impl Registry {
         }
     }
 
-    fn set_network(&mut self, vni: Vni, mtu: u16, sealed: bool) {
+    fn set_network(&mut self, vni: Vni, mtu: u16, sealed: bool, gateways: Vec<IpPrefix>) {
         let network = self.networks.entry(vni).or_default();
         // Who may send depends on the networks there are.
         self.dirty.sources |= network.mtu.is_none();
-        let was_sealed = std::mem::replace(&mut network.sealed, sealed);
-        if network.mtu.replace(mtu) != Some(mtu) || was_sealed != sealed {
+        let same = (network.mtu, network.sealed, &network.gateways) == (Some(mtu), sealed, &gateways);
+        (network.mtu, network.sealed, network.gateways) = (Some(mtu), sealed, gateways);
+        if !same {
             self.network_changed(vni);
         }
     }
@@ -465,6 +467,7 @@ impl Registry {
             vni,
             mtu,
             sealed: state.sealed,
+            gateways: state.gateways.clone().into(),
             pins: state.pins.clone().unwrap_or_default(),
             learned: Arc::clone(&state.learned),
             ports: on_it.filter_map(|(port, _)| self.ports.get(port).map(PortIndex)).collect(),

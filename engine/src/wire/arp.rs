@@ -59,10 +59,9 @@ impl Arp {
         })
     }
 
-    /// True for a request that another may answer: no probe (RFC 5227 section 2.1.1, sender address zero), no
-    /// announcement (sender and target the same).
+    /// True for a request that another may answer: no announcement (sender and target the same).
     pub fn is_question(&self) -> bool {
-        self.operation == REQUEST && !self.sender_ip.is_unspecified() && self.sender_ip != self.target_ip
+        self.operation == REQUEST && self.sender_ip != self.target_ip
     }
 
     /// The frame that answers this request: the address in question is at `mac`.
@@ -147,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn probes_announcements_and_other_protocols_are_not_questions() {
-        assert!(!Arp::parse(&request([0; 4], [10, 32, 0, 2])).unwrap().is_question());
+    fn announcements_and_other_protocols_are_not_questions_but_probes_are() {
+        assert!(Arp::parse(&request([0; 4], [10, 32, 0, 2])).unwrap().is_question());
         assert!(!Arp::parse(&request([10, 32, 0, 2], [10, 32, 0, 2])).unwrap().is_question());
         let mut foreign = request([10, 32, 0, 1], [10, 32, 0, 2]);
         foreign[1] = 6;

@@ -131,7 +131,7 @@ impl OpenPort {
 impl Control {
     pub(super) fn apply(&mut self, now: Instant, update: Update) {
         match &update {
-            Update::SetNetwork { vni, mtu, sealed } => {
+            Update::SetNetwork { vni, mtu, sealed, .. } => {
                 self.networks.insert(*vni, (*mtu, *sealed));
                 self.set_probe_sizes();
             }
