@@ -221,7 +221,7 @@ impl Running {
             data_port: 4789,
             source_ports: 16,
             tunnel_gso: true,
-            seed: u64::from(number),
+            seed: [number; 32],
         };
         let netns = Netns::open(host.namespace().path()).unwrap();
         let container = Container::new(&format!("c{number}")).unwrap();

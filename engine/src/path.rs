@@ -10,14 +10,18 @@
 //! Probes also tell from which addresses a host takes frames in clear ([`Paths::set_clear`]): whoever trusts a way sends so
 //! only while the other end says that it trusts it too ([`Paths::takes_clear`]).
 
+mod candidate;
 pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use candidate::Candidate;
+
 use crate::counters::DropReason;
 use crate::seam::Event;
+use crate::session::chance::Chance;
 use crate::types::PeerId;
 use crate::wire::probe::{self, Probe};
 
@@ -31,14 +35,8 @@ const HURRIED: u32 = 5;
 const REST: Duration = Duration::from_secs(10);
 /// With many peers the pause is so long for each of them: what a host sends at rest does not grow with them.
 const PACE: Duration = Duration::from_millis(500);
-/// Rounds without an answer after which a candidate counts as silent.
-const MISSES: u32 = 4;
 /// Rounds after which a silent peer is asked no more often than one that answers.
 const PATIENT: u32 = 30;
-/// Probes in flight that are remembered for each candidate.
-const REMEMBERED: usize = 16;
-/// Smaller sizes tried, in bytes of UDP payload, when the full size is not answered.
-const LADDER: [usize; 5] = [1422, 1372, 1252, 1172, 548];
 /// Bytes that stand before the overlay packet in a VXLAN datagram: VXLAN header and Ethernet header.
 const ENCAPSULATION: usize = 8 + 14;
 /// Requests answered in a second, for all peers together.
@@ -63,7 +61,7 @@ pub struct Paths {
     full: usize,
     /// Bytes of it that are no overlay packet.
     around: usize,
-    nonces: Nonces,
+    chance: Chance,
     answers: (Option<Instant>, u32),
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -73,6 +71,10 @@ struct Peer {
     candidates: Vec<Candidate>,
     /// The last of the candidates, if nobody named it: the peer was heard there.
     heard: Option<SocketAddr>,
+    /// When and where it was last heard elsewhere, and asked there.
+    elsewhere: Option<(Instant, SocketAddr)>,
+    /// Where it was heard after that, too soon to be asked.
+    waiting: Option<SocketAddr>,
     rounds: u32,
     next_round: Instant,
     /// Whether the last round was found answered: the next one is a rest away.
@@ -84,33 +86,17 @@ struct Peer {
     prompted: Option<Instant>,
 }
 
-struct Candidate {
-    addr: SocketAddr,
-    /// What the peer said last: it takes frames in clear from where our datagrams to this address come from.
-    takes_clear: bool,
-    /// Largest payload that came back in the current round.
-    answered: usize,
-    /// Rounds in a row without any answer.
-    misses: u32,
-    /// Rounds in a row in which only less than `passed` came back.
-    shrunk: u32,
-    /// Largest payload that is known to pass; 0 while the address is silent.
-    passed: usize,
-    /// What passed counts only if the next round is answered.
-    doubted: bool,
-    in_flight: VecDeque<(u64, usize)>,
-}
-
 impl Paths {
-    /// No peers yet. The seed makes nonces hard to guess for who is not on the path.
-    pub fn new(seed: u64) -> Self {
+    /// No peers yet. `seed` is from the system's generator, and used for nothing else: who has seen some nonces must not know
+    /// others.
+    pub fn new(seed: [u8; 32]) -> Self {
         Paths {
             peers: BTreeMap::new(),
             addresses: BTreeSet::new(),
             clear: BTreeSet::new(),
             full: probe::LEN,
             around: ENCAPSULATION,
-            nonces: Nonces(seed),
+            chance: Chance::new(seed),
             answers: (None, 0),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -144,11 +130,9 @@ impl Paths {
 
     /// A peer is alive at one of these addresses, best first. What is known of an address is kept.
     pub fn set_peer(&mut self, now: Instant, peer: PeerId, candidates: &[SocketAddr]) {
-        let (mut old, heard, told, told_down) = match self.peers.remove(&peer) {
-            Some(known) => (known.candidates, known.heard, known.told, known.told_down),
-            None => (Vec::new(), None, None, false),
-        };
-        let heard = heard.filter(|heard| !candidates.contains(heard));
+        let known = self.peers.remove(&peer).unwrap_or_else(|| Peer::new(now));
+        let (mut old, told) = (known.candidates, known.told);
+        let heard = known.heard.filter(|heard| !candidates.contains(heard));
         let addrs: Vec<SocketAddr> = candidates.iter().copied().chain(heard).collect();
         let unchanged = old.iter().map(|c| c.addr).eq(addrs.iter().copied());
         let told = told.filter(|(addr, _)| addrs.contains(addr));
@@ -158,28 +142,28 @@ impl Paths {
         };
         let candidates = addrs.into_iter().map(take).collect();
         let rounds = if unchanged && told.is_some() { HURRIED } else { 0 };
-        let known = Peer {
-            candidates,
-            heard,
-            rounds,
-            next_round: now,
-            rested: true,
-            told,
-            told_down,
-            prompted: None,
-        };
-        self.peers.insert(peer, known);
+        let (next_round, rested, prompted) = (now, true, None);
+        self.peers
+            .insert(peer, Peer { candidates, heard, rounds, next_round, rested, told, prompted, ..known });
         self.collect_addresses();
         self.tell(peer);
     }
 
     /// What only the peer can have sealed came from `addr`, and is newer than what it sealed before. If its frames go
-    /// elsewhere, `addr` is asked too, and the path in use must answer again.
+    /// elsewhere, `addr` is asked too, and the path in use must answer again; within a second of the last time only once that
+    /// second is over, for what comes may be a copy.
     pub fn handle_heard(&mut self, now: Instant, peer: PeerId, addr: SocketAddr) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.waiting = None;
         if known.told.is_some_and(|(told, _)| told == addr) {
             return;
         }
+        let recent = known.elsewhere.filter(|(at, _)| now.saturating_duration_since(*at) < RETRY);
+        if let Some((_, last)) = recent {
+            known.waiting = (last != addr).then_some(addr);
+            return;
+        }
+        known.elsewhere = Some((now, addr));
         if !known.candidates.iter().any(|c| c.addr == addr) {
             known.forget_heard();
             known.candidates.push(Candidate::new(addr));
@@ -192,7 +176,7 @@ impl Paths {
     /// The peer is reached another way than before: its addresses must answer again.
     pub fn doubt(&mut self, now: Instant, peer: PeerId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        known.candidates.iter_mut().for_each(Candidate::doubt);
+        known.candidates.iter_mut().for_each(|candidate| candidate.doubt(now));
         (known.rounds, known.next_round, known.rested) = (0, now, true);
     }
 
@@ -233,7 +217,7 @@ impl Paths {
                 self.prompt(now, from);
                 self.answer(now, from, reply)
             }
-            None => self.handle_answer(from, &probe),
+            None => self.handle_answer(now, from, &probe),
         }
     }
 
@@ -273,18 +257,28 @@ impl Paths {
         Ok(())
     }
 
-    fn handle_answer(&mut self, from: SocketAddr, answer: &Probe) -> Result<(), DropReason> {
+    fn handle_answer(&mut self, now: Instant, from: SocketAddr, answer: &Probe) -> Result<(), DropReason> {
         let answered = self.peers.iter_mut().find_map(|(&id, peer)| {
             let candidate = peer.candidates.iter_mut().find(|c| c.addr == from)?;
-            candidate.take_answer(answer).then_some(id)
+            let news = candidate.passed == 0;
+            candidate.take_answer(now, answer).then_some((id, news && peer.heard == Some(from)))
         });
-        let peer = answered.ok_or(DropReason::StaleProbe)?;
+        let (peer, proven) = answered.ok_or(DropReason::StaleProbe)?;
+        if proven {
+            let full = self.full;
+            self.ask(now, peer, |candidate| (candidate.addr == from).then_some(full).into_iter().collect());
+        }
         self.tell(peer);
         Ok(())
     }
 
     /// Sends the rounds that are due. Work is bounded by the number of peers.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let take = |(&id, peer): (&PeerId, &mut Peer)| {
+            peer.waits_until().filter(|end| *end <= now).and_then(|_| Some((id, peer.waiting.take()?)))
+        };
+        let waited: Vec<_> = self.peers.iter_mut().filter_map(take).collect();
+        waited.into_iter().for_each(|(id, addr)| self.handle_heard(now, id, addr));
         let due: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.next_round <= now).map(|(&id, _)| id).collect();
         for id in due {
@@ -298,33 +292,39 @@ impl Paths {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let hurried = peer.rounds < HURRIED;
         // Nobody said that the peer is there, and it is not, or not any more.
-        let lost = |c: &Candidate| c.passed == 0 && Some(c.addr) == peer.heard;
-        if !hurried && peer.candidates.iter().any(lost) {
+        if peer.rounds > HURRIED && peer.is_unproven() {
             peer.forget_heard();
             self.collect_addresses();
             return self.run_round(now, id);
         }
-        if !hurried && !peer.rested && peer.is_answered() {
+        if !hurried && !peer.rested && !peer.is_unproven() && peer.is_answered() {
             peer.rested = true;
             peer.next_round = now + rest;
             return;
         }
         peer.rested = false;
-        let first = peer.rounds == 0;
+        peer.candidates.iter_mut().for_each(|candidate| candidate.end_round(now, hurried));
+        let (rounds, heard, full) = (peer.rounds, peer.heard, self.full);
+        self.ask(now, id, |candidate| candidate.sizes(full, rounds, heard));
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.rounds = peer.rounds.saturating_add(1);
+        peer.next_round = now + peer.pause(hurried, rest);
+    }
+
+    /// Asks the candidates of a peer, each with these sizes.
+    fn ask(&mut self, now: Instant, id: PeerId, sizes: impl Fn(&Candidate) -> BTreeSet<usize>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         for candidate in &mut peer.candidates {
-            candidate.end_round(hurried, first);
             // The largest first: a path is not told narrow and then wide.
-            for size in candidate.sizes(self.full, peer.rounds).into_iter().rev() {
-                let nonce = self.nonces.next();
-                candidate.remember(nonce, size);
+            for size in sizes(candidate).into_iter().rev() {
+                let nonce = self.chance.word();
+                candidate.remember(now, nonce, size);
                 let clear = self.clear.contains(&candidate.addr.ip());
                 let mut contents = Probe { answer: false, clear, nonce }.emit().to_vec();
                 contents.resize(size, 0);
                 self.transmits.push_back(Transmit { to: candidate.addr, contents });
             }
         }
-        peer.rounds = peer.rounds.saturating_add(1);
-        peer.next_round = now + peer.pause(hurried, rest);
     }
 
     fn rest(&self) -> Duration {
@@ -336,7 +336,9 @@ impl Paths {
     fn tell(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let (full, around) = (self.full, self.around);
-        let up = peer.candidates.iter().filter(|c| c.passed > 0);
+        // Where it was only heard its frames go when it is nowhere else.
+        let named = peer.candidates.iter().any(|c| c.passed > 0 && Some(c.addr) != peer.heard);
+        let up = peer.candidates.iter().filter(|c| c.passed > 0 && !(named && Some(c.addr) == peer.heard));
         // The first of those that carry most: a path that is too small for full packets loses them.
         let best = up.reduce(|best, c| if c.passed.min(full) > best.passed.min(full) { c } else { best });
         let path = best.map(|c| (c.addr, c.mtu(full, around)));
@@ -362,7 +364,7 @@ impl Paths {
 
     /// When [`Paths::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.peers.values().map(|peer| peer.next_round).min()
+        self.peers.values().flat_map(|peer| peer.waits_until().into_iter().chain([peer.next_round])).min()
     }
 
     /// The next datagram to send.
@@ -377,6 +379,26 @@ impl Paths {
 }
 
 impl Peer {
+    fn new(now: Instant) -> Self {
+        Peer {
+            candidates: Vec::new(),
+            heard: None,
+            elsewhere: None,
+            waiting: None,
+            rounds: 0,
+            next_round: now,
+            rested: true,
+            told: None,
+            told_down: false,
+            prompted: None,
+        }
+    }
+
+    /// Until when an address waits to be asked at which it was heard.
+    fn waits_until(&self) -> Option<Instant> {
+        self.waiting.and(self.elsewhere).map(|(at, _)| at + RETRY)
+    }
+
     /// Whether every address that is known to answer has answered the last round, at full length.
     fn is_answered(&self) -> bool {
         let mut up = self.candidates.iter().filter(|c| c.passed > 0).peekable();
@@ -391,6 +413,11 @@ impl Peer {
         }
     }
 
+    /// Whether it was heard where it has not answered.
+    fn is_unproven(&self) -> bool {
+        self.candidates.iter().any(|c| c.passed == 0 && Some(c.addr) == self.heard)
+    }
+
     fn forget_heard(&mut self) {
         let heard = self.heard.take();
         self.candidates.retain(|c| Some(c.addr) != heard);
@@ -402,94 +429,6 @@ impl Peer {
         }
         let tried: Vec<String> = self.candidates.iter().map(|c| c.addr.to_string()).collect();
         format!("no answer on UDP from {}", tried.join(", "))
-    }
-}
-
-impl Candidate {
-    fn new(addr: SocketAddr) -> Self {
-        Candidate {
-            addr,
-            takes_clear: false,
-            answered: 0,
-            misses: 0,
-            shrunk: 0,
-            passed: 0,
-            doubted: false,
-            in_flight: VecDeque::new(),
-        }
-    }
-
-    /// What came back until now says nothing any more.
-    fn doubt(&mut self) {
-        (self.answered, self.misses, self.shrunk, self.doubted) = (0, 0, 0, true);
-        self.in_flight.clear();
-    }
-
-    /// Weighs what came back since the last round; nothing can have before the `first`. In a hurry an answer may still be
-    /// under way.
-    fn end_round(&mut self, hurried: bool, first: bool) {
-        let doubted = !first && std::mem::take(&mut self.doubted);
-        match self.answered {
-            0 if doubted => self.passed = 0,
-            0 if hurried => {}
-            0 => self.misses += 1,
-            answered => {
-                self.misses = 0;
-                self.shrunk = if answered < self.passed { self.shrunk + 1 } else { 0 };
-            }
-        }
-        if self.misses >= MISSES {
-            self.passed = 0;
-        }
-        if self.shrunk >= MISSES {
-            self.passed = self.answered;
-        }
-        self.answered = 0;
-    }
-
-    /// What to probe with: short, full, and the steps between while the full size does not pass.
-    fn sizes(&self, full: usize, rounds: u32) -> BTreeSet<usize> {
-        let climb = rounds >= 2 && self.passed > 0 && self.passed < full;
-        let steps = LADDER.iter().copied().filter(|&size| climb && size < full);
-        [probe::LEN, full].into_iter().chain(steps).collect()
-    }
-
-    /// Notes what passed; false when the nonce is not one of ours.
-    fn take_answer(&mut self, answer: &Probe) -> bool {
-        let sent = self.in_flight.iter().position(|&(sent, _)| sent == answer.nonce);
-        let Some(index) = sent else { return false };
-        self.takes_clear = answer.clear;
-        let size = self.in_flight.remove(index).map_or(0, |(_, size)| size);
-        self.answered = self.answered.max(size);
-        self.passed = self.passed.max(size);
-        true
-    }
-
-    fn remember(&mut self, nonce: u64, size: usize) {
-        if self.in_flight.len() == REMEMBERED {
-            self.in_flight.pop_front();
-        }
-        self.in_flight.push_back((nonce, size));
-    }
-
-    /// The largest overlay packet that passed; while only the short probe was answered, the smallest that
-    /// every IPv4 host must take (RFC 1122 section 3.3.2), less what is `around` it.
-    fn mtu(&self, full: usize, around: usize) -> u16 {
-        let passed = self.passed.min(full).max(LADDER[LADDER.len() - 1]);
-        u16::try_from(passed - around).unwrap_or(u16::MAX)
-    }
-}
-
-/// A sequence that somebody who has not seen it cannot guess in time: SplitMix64 (Steele et al., 2014).
-struct Nonces(u64);
-
-impl Nonces {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

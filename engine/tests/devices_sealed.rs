@@ -61,7 +61,7 @@ fn start_as(netns: &Netns, number: u8, (life, secret): (u64, u8), sealed: bool) 
         data_port: 4789,
         source_ports: 16,
         tunnel_gso: true,
-        seed: u64::from(number),
+        seed: [number; 32],
     };
     let spec = PortSpec {
         port: PortId([number; 8]),

@@ -55,8 +55,8 @@ pub struct EngineConfig {
     pub source_ports: usize,
     /// Whether super-frames may leave whole where the underlay's device cuts them.
     pub tunnel_gso: bool,
-    /// Makes probe nonces hard to guess; from the system's generator.
-    pub seed: u64,
+    /// For the nonces of probes: from the system's generator, and used for nothing else.
+    pub seed: [u8; 32],
 }
 
 /// Why the data plane could not be started.
@@ -152,6 +152,7 @@ impl Engine {
             keeper: None,
             keys: BTreeMap::new(),
             next_wants: Instant::now(),
+            next_found: Instant::now(),
             ports: BTreeMap::new(),
             captures: BTreeMap::new(),
             events,

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
@@ -8,7 +9,8 @@ fn addr(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 4789))
 }
 
-/// Two ends and a wire that drops what is larger than `limit` and what goes to a `dead` address.
+/// Two ends and a wire that drops what is larger than `limit` and what goes to a `dead` address. Answers from an address that
+/// is `far` take so long.
 struct World {
     here: Paths,
     there: Paths,
@@ -17,31 +19,46 @@ struct World {
     dead: Vec<SocketAddr>,
     /// An address to which less passes than to the others.
     narrow: Option<(SocketAddr, usize)>,
+    far: BTreeMap<SocketAddr, Duration>,
+    under_way: Vec<(Instant, SocketAddr, Vec<u8>)>,
+    /// Bytes that were sent to each address.
+    sent: BTreeMap<SocketAddr, usize>,
 }
 
 impl World {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn new(candidates: &[SocketAddr]) -> Self {
         let now = Instant::now();
-        let (mut here, mut there) = (Paths::new(1), Paths::new(2));
+        let (mut here, mut there) = (Paths::new([1; 32]), Paths::new([2; 32]));
         here.set_mtu(1450, 0);
         there.set_mtu(1450, 0);
         here.set_peer(now, PEER, candidates);
         there.set_peer(now, PeerId([1; 16]), &[addr(1)]);
-        World { here, there, now, limit: usize::MAX, dead: Vec::new(), narrow: None }
+        let (far, under_way, sent) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        World { here, there, now, limit: usize::MAX, dead: Vec::new(), narrow: None, far, under_way, sent }
     }
 
     fn run(&mut self, time: Duration) -> Vec<Event> {
         let end = self.now + time;
-        while let Some(next) = self.here.poll_timeout().filter(|&next| next <= end) {
+        while let Some(next) = self.next().filter(|&next| next <= end) {
             self.now = self.now.max(next);
-            self.here.handle_timeout(self.now);
+            let now = self.now;
+            for (_, from, answer) in self.under_way.extract_if(.., |(at, ..)| *at <= now) {
+                // One to what was asked before a doubt is stale.
+                let _ = self.here.handle_datagram(now, from, &answer);
+            }
+            self.here.handle_timeout(now);
             while let Some(probe) = self.here.poll_transmit() {
+                *self.sent.entry(probe.to).or_default() += probe.contents.len();
                 self.carry(&probe);
             }
         }
         self.now = end;
         std::iter::from_fn(|| self.here.poll_event()).collect()
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.under_way.iter().map(|(at, ..)| *at).chain(self.here.poll_timeout()).min()
     }
 
     fn carry(&mut self, probe: &Transmit) {
@@ -52,7 +69,10 @@ impl World {
         self.there.handle_datagram(self.now, addr(1), &probe.contents).unwrap();
         let answer = self.there.poll_transmit().unwrap();
         assert!(answer.contents.len() <= probe.contents.len());
-        self.here.handle_datagram(self.now, probe.to, &answer.contents).unwrap();
+        match self.far.get(&probe.to) {
+            None => self.here.handle_datagram(self.now, probe.to, &answer.contents).unwrap(),
+            Some(far) => self.under_way.push((self.now + *far, probe.to, answer.contents)),
+        }
     }
 }
 
@@ -218,13 +238,71 @@ fn nobody_is_asked_for_long_at_an_address_that_was_only_heard() {
     world.run(20 * second());
     world.dead.push(addr(9));
     world.here.handle_heard(world.now, PEER, addr(9));
-    world.run(second());
+    world.run(2 * second());
     let request = Probe { answer: false, clear: false, nonce: 9 }.emit();
     assert_eq!(world.here.handle_datagram(world.now, addr(9), &request), Err(DropReason::UnknownSource));
-    // Of many only the last is kept.
+    // Of many the first is asked at once, and of the others the last, a second later.
     (10..200).for_each(|last| world.here.handle_heard(world.now, PEER, addr(last)));
-    let known = (10..200).filter(|last| world.here.handle_datagram(world.now, addr(*last), &request).is_ok());
-    assert_eq!(known.collect::<Vec<_>>(), [199]);
+    for expected in [10, 199] {
+        let is_known = |last: &u8| world.here.handle_datagram(world.now, addr(*last), &request).is_ok();
+        assert_eq!((10..200).filter(is_known).collect::<Vec<_>>(), [expected]);
+        while world.here.poll_transmit().is_some() {}
+        world.run(second());
+    }
+}
+
+#[test]
+fn what_comes_from_elsewhere_makes_no_more_of_it() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(20 * second());
+    world.sent.clear();
+    world.dead.push(addr(9));
+    for _ in 0..50 {
+        world.here.handle_heard(world.now, PEER, addr(9));
+    }
+    world.run(Duration::ZERO);
+    assert_eq!(world.sent[&addr(2)], probe::LEN + world.here.full, "one round");
+    // A keepalive is 32 bytes.
+    for _ in 0..100 {
+        world.here.handle_heard(world.now, PEER, addr(9));
+        assert_eq!(world.run(ms(100)), []);
+    }
+    assert!(world.sent[&addr(9)] <= 11 * 32, "{} bytes in ten seconds", world.sent[&addr(9)]);
+    world.dead.push(addr(2));
+    for _ in 0..20 {
+        world.here.handle_heard(world.now, PEER, addr(9));
+        world.run(ms(100));
+    }
+    assert_eq!(world.here.path(PEER), None, "a path falls also while that goes on");
+}
+
+#[test]
+fn far_away_too_a_copy_moves_nothing_and_another_way_is_no_reason_to_leave() {
+    for far in [90, 180, 600] {
+        let mut world = World::new(&[addr(2), addr(3)]);
+        world.far = BTreeMap::from([(addr(2), ms(far)), (addr(9), ms(10))]);
+        world.run(20 * second());
+        assert_eq!(world.here.path(PEER), Some(addr(2)));
+        for _ in 0..5 {
+            world.here.handle_heard(world.now, PEER, addr(9));
+            assert_eq!(world.run(ms(700)), [], "the answer is under way");
+        }
+        world.here.doubt(world.now, PEER);
+        assert_eq!(world.run(20 * second()), [], "the better one only takes longer");
+        world.dead.extend([addr(2), addr(3)]);
+        world.here.handle_heard(world.now, PEER, addr(9));
+        world.run(ms(200).max(ms(2 * far)) + ms(1_000));
+        assert_eq!(world.here.path(PEER), Some(addr(9)), "when it is there no more");
+    }
+}
+
+#[test]
+fn a_copy_does_not_move_a_narrow_path_to_a_wide_one() {
+    let mut world = World::new(&[addr(2)]);
+    world.narrow = Some((addr(2), 1300));
+    world.run(20 * second());
+    world.here.handle_heard(world.now, PEER, addr(9));
+    assert_eq!((world.run(20 * second()), world.here.path(PEER)), (vec![], Some(addr(2))));
 }
 
 #[test]

@@ -22,6 +22,11 @@ impl Chance {
         given
     }
 
+    /// 64 bits.
+    pub fn word(&mut self) -> u64 {
+        self.bytes().iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+    }
+
     /// A number that is not 0.
     pub fn number(&mut self) -> u32 {
         loop {

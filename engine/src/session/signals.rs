@@ -83,6 +83,11 @@ impl Found {
         self.lock().insert(remote, from).is_none()
     }
 
+    /// True when there is something to take.
+    pub fn any(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// Takes all.
     pub fn take(&self) -> BTreeMap<RemoteIndex, SocketAddr> {
         std::mem::take(&mut *self.lock())
@@ -101,7 +106,8 @@ mod tests {
     #[test]
     fn the_last_place_of_a_remote_counts() {
         let (found, addr) = (Found::default(), |last: u8| SocketAddr::from(([192, 0, 2, last], 4789)));
-        assert!(found.set(RemoteIndex(3), addr(1)) && !found.set(RemoteIndex(3), addr(2)));
+        assert!(!found.any() && found.set(RemoteIndex(3), addr(1)) && found.any());
+        assert!(!found.set(RemoteIndex(3), addr(2)));
         assert_eq!(found.take(), BTreeMap::from([(RemoteIndex(3), addr(2))]));
         assert!(found.take().is_empty() && found.set(RemoteIndex(3), addr(2)));
     }

@@ -35,7 +35,8 @@ use crate::wire::{probe, sealed};
 
 /// How often learned addresses are aged.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How often workers are asked for which hosts they lack sessions. A host without one costs a wake-up each time.
+/// How often workers are asked for which hosts they lack sessions, and which were heard elsewhere. Each costs a wake-up then,
+/// and no more while frames for the one, or keepalives of the other, keep coming.
 const WANTS: Duration = Duration::from_millis(100);
 /// Receives of a control socket at a time.
 const RECEIVES: usize = 32;
@@ -78,6 +79,8 @@ pub(super) struct Control {
     pub(super) keys: BTreeMap<PeerId, PeerKeys>,
     /// When it is looked next which sessions workers lack.
     pub(super) next_wants: Instant,
+    /// The same of peers that were heard elsewhere.
+    pub(super) next_found: Instant,
     pub(super) ports: BTreeMap<PortId, OpenPort>,
     pub(super) captures: BTreeMap<u64, Running>,
     pub(super) events: Sender<Event>,
@@ -278,10 +281,13 @@ impl Control {
         let Some(keeper) = &mut self.keeper else { return };
         let peer = |remote: RemoteIndex| self.registry.peer(remote);
         signals.heard.take().into_iter().filter_map(peer).for_each(|peer| keeper.handle_heard(now, peer));
-        for (remote, from) in signals.found.take() {
-            let Some(peer) = peer(remote) else { continue };
-            tracing::debug!(%peer, %from, "heard elsewhere than its frames go");
-            self.paths.handle_heard(now, peer, from);
+        if now >= self.next_found && signals.found.any() {
+            self.next_found = now + WANTS;
+            for (remote, from) in signals.found.take() {
+                let Some(peer) = peer(remote) else { continue };
+                tracing::debug!(%peer, %from, "heard elsewhere than its frames go");
+                self.paths.handle_heard(now, peer, from);
+            }
         }
         if now >= self.next_wants && (signals.missing.any() || signals.lost.any()) {
             self.next_wants = now + WANTS;
@@ -307,6 +313,7 @@ impl Control {
     /// When there is something to do next, on its own.
     fn poll_timeout(&mut self, signals: &Signals) -> Option<Instant> {
         let wants = (signals.missing.any() || signals.lost.any()).then_some(self.next_wants);
+        let wants = wants.into_iter().chain(signals.found.any().then_some(self.next_found));
         let sessions =
             self.keeper.as_mut().and_then(|keeper| keeper.poll_timeout().into_iter().chain(wants).min());
         self.paths.poll_timeout().into_iter().chain(sessions).chain(self.ways.poll_timeout()).min()
