@@ -1,5 +1,6 @@
 //! Carries a plan out, and looks at the laws all the way.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Run {
     reclaim_after: Duration,
     /// A host is gone for good without having left: what it had stays its own.
     somebody_is_gone: bool,
+    /// Hosts that were told to leave also when nobody is there to hear of it.
+    forced: BTreeSet<usize>,
     /// How many hosts there are, without clones, which come after them.
     pub(super) hosts: usize,
 }
@@ -59,6 +62,7 @@ impl Run {
             second_cluster: plan.second_cluster,
             reclaim_after: Duration::from_secs(plan.reclaim_after_s.unwrap_or(24 * 3600)),
             somebody_is_gone: !plan.stay_down.is_empty(),
+            forced: BTreeSet::new(),
             hosts: plan.hosts.len(),
         };
         for (number, host) in plan.hosts.iter().enumerate() {
@@ -87,11 +91,17 @@ impl Run {
         }
     }
 
-    /// Nothing stays of a host that left: what is started there next is another one.
+    /// Nothing stays of a host that left: what is started there next is another one. Whoever left in order has told others
+    /// what it knew.
     fn bury_who_left(&mut self) {
         for host in 0..self.hosts {
             match self.world.hosts[host].left.take() {
-                Some(Ok(())) => self.replace(host),
+                Some(Ok(())) => {
+                    if self.forced.remove(&host) {
+                        self.laws.lost_disk(&self.world, host);
+                    }
+                    self.replace(host);
+                }
                 Some(Err(error)) => {
                     self.world.note(&format!("{host} does not leave: {error}"));
                     self.world.hosts[host].leaves = false;
@@ -174,9 +184,13 @@ impl Run {
                 self.world.remove(at, of);
             }
             Step::Connect { from, to } if self.hears(from) => self.world.connect(from, to),
-            Step::Reset { host, force } if self.hears(host) => self.world.reset(host, force),
+            Step::Reset { host, force } if self.hears(host) => {
+                if force {
+                    self.forced.insert(host);
+                }
+                self.world.reset(host, force);
+            }
             Step::Replace { host } => {
-                // Whoever leaves in order has told others what it knows.
                 self.laws.lost_disk(&self.world, host);
                 self.replace(host);
             }
