@@ -63,7 +63,8 @@ pub use api::{
     VtepError, VtepView,
 };
 pub use config::{
-    DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, MeshConfig, ParseTargetError, Target,
+    DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, IDLE_TIMEOUT, KEEP_ALIVE, MeshConfig,
+    ParseTargetError, Target,
 };
 pub use removal::{RemoveError, Removed};
 pub use secrets::RotateError;

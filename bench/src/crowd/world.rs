@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use peering::io::IDLE_TIMEOUT;
-use peering::mesh::{ConnId, DialId, DialTarget, Mesh, Output};
+use peering::mesh::{ConnId, DialId, DialTarget, IDLE_TIMEOUT, Mesh, Output};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -31,7 +30,7 @@ const ATTEMPT: Nanos = 3 * SECOND;
 /// A silent connection is dead after this, as the daemon's are.
 const IDLE: Nanos = IDLE_TIMEOUT.as_nanos() as Nanos;
 /// After so much silence a packet keeps a connection.
-const KEEP_ALIVE: Nanos = peering::io::KEEP_ALIVE.as_nanos() as Nanos;
+const KEEP_ALIVE: Nanos = peering::mesh::KEEP_ALIVE.as_nanos() as Nanos;
 /// A host that has so many handshakes in hand refuses more; above the lower number it first wants a proof of the address.
 const HANDSHAKES_MAX: usize = 256;
 const HANDSHAKES_TRUSTED: usize = 32;

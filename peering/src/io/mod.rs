@@ -29,6 +29,6 @@ mod tls;
 pub use addresses::underlay_addresses;
 pub use config::{DEFAULT_RANGE, PeeringConfig, StartError};
 pub use peering::Peering;
-pub use quic::{BindError, IDLE_TIMEOUT, KEEP_ALIVE};
+pub use quic::BindError;
 pub use screen::PortCounters;
 pub use store::{Contents, StateFile, StoreError, stored_cluster};

@@ -26,12 +26,8 @@ use super::screen::{Counts, Screen};
 use super::store::plain;
 use super::tls::{Credentials, ServerCheck, peer_of};
 use crate::identity::Identity;
+use crate::mesh::{IDLE_TIMEOUT, KEEP_ALIVE};
 
-/// Silence after which a packet is sent to keep a connection and the NAT entries on its way.
-/// Twice within [`IDLE_TIMEOUT`], and each is sent again until it is acknowledged.
-pub const KEEP_ALIVE: Duration = Duration::from_millis(4_500);
-/// Silence after which a connection is dead.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a peer may send ahead of what was read: state comes in bursts, and hosts have many peers.
 pub(super) const RECEIVE_WINDOW: u32 = 1 << 20;
 /// The same until the peer has shown that it may join: its proof fits, and a crowd of strangers fills no memory.

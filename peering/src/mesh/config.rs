@@ -22,6 +22,12 @@ pub const DEFAULT_DATA_PORT: u16 = 4789;
 /// How long a host is down before its space may be taken, when nobody says otherwise.
 pub const DEFAULT_RECLAIM_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Silence after which a packet is sent to keep a connection and the NAT entries on its way.
+/// Twice within [`IDLE_TIMEOUT`], and each is sent again until it is acknowledged.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(4_500);
+/// Silence after which a connection is dead.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Everything a [`Mesh`](super::Mesh) is told once, at its start.
 pub struct MeshConfig {
     /// The keys of this host.
