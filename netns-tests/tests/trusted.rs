@@ -93,6 +93,17 @@ fn in_a_subnet_that_both_hosts_trust_frames_go_in_clear_and_elsewhere_sealed() -
 }
 
 #[test]
+fn who_trusts_a_subnet_and_seals_nothing_is_warned() -> Result<()> {
+    let net = Topology::new("trusted for nothing")?.hosts(1)?;
+    let host = net.host(0);
+    let launched = host.try_launch(&["--trusted-subnets", SUBNET])?;
+    ensure!(launched.code == Some(0), "{launched:?}");
+    ensure!(launched.stderr.contains("--trusted-subnets has no effect"), "{}", launched.stderr);
+    ensure!(host.warnings("trust_unused")?.len() == 1, "{}", host.status()?);
+    Ok(())
+}
+
+#[test]
 fn a_host_that_leaves_the_trusted_subnet_seals_at_once() -> Result<()> {
     let net = Topology::new("out of the trusted subnet")?.hosts(2)?;
     let files = secret(&net)?;

@@ -23,7 +23,7 @@ use peering::sealing::{self, AES_256_GCM, Agreement, CHACHA20_POLY1305, Trust};
 use super::secrets::psks;
 use super::{Daemon, lock_of};
 use crate::args::{Cipher, LaunchArgs, Wish};
-use crate::shape::{NetworkStatus, Sealing};
+use crate::shape::{NetworkStatus, Sealing, Warning};
 
 /// What was agreed on with each host that is up.
 pub(super) type Agreements = BTreeMap<PeerId, (Agreement, Trust)>;
@@ -139,6 +139,17 @@ impl Daemon {
             secret_file: self.secret_file(),
             start,
         }
+    }
+
+    /// For `launch` and `status`: subnets are trusted, and there is nothing to be trusted with.
+    pub(super) fn trust_warning(&self) -> Option<Warning> {
+        let unused = !self.asked.trusted.is_empty() && !self.seals();
+        unused.then(|| Warning {
+            kind: "trust_unused".to_owned(),
+            message: "--trusted-subnets has no effect: this host seals no frames at all. Launch it with a secret or with \
+                      --encryption on, or without --trusted-subnets"
+                .to_owned(),
+        })
     }
 
     /// For `status`: why there is no session with another host.

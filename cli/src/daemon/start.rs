@@ -185,7 +185,8 @@ async fn live(
     mut signals: Signals,
 ) -> Result<(), Failure> {
     reattach::reattach(daemon).await?;
-    let warnings = daemon.check_range_at_launch().await?;
+    let mut warnings = daemon.check_range_at_launch().await?;
+    warnings.extend(daemon.trust_warning().map(|warning| warning.message));
     daemon.check_secret_file().await;
     let listener = listen(run_dir, group)?;
     tokio::spawn(api::serve(Arc::clone(daemon), run_dir.join(SOCKET), listener));

@@ -103,7 +103,10 @@ impl Daemon {
                 foreign: control.foreign,
                 refused: mesh.refused,
             },
-            warnings: self.warnings().into_iter().chain(clone).chain(self.secret_warning()).collect(),
+            warnings: (self.warnings().into_iter().chain(clone))
+                .chain(self.secret_warning())
+                .chain(self.trust_warning())
+                .collect(),
             events,
         }
     }
