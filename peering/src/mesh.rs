@@ -16,6 +16,7 @@ mod greeting;
 mod hosts;
 mod journal;
 mod members;
+mod names;
 mod outbox;
 mod refusals;
 mod removal;
@@ -59,8 +60,8 @@ use waiting::Waiting;
 
 pub use alloc::{AllocError, AllocRequest};
 pub use api::{
-    ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, LeaveError, MeshEvent, Output, RequestId,
-    VtepError, VtepView,
+    ConnId, DialId, DialTarget, Endpoint, EndpointView, HostView, LeaveError, MeshEvent, NameError, NameView,
+    Output, RequestId, VtepError, VtepView,
 };
 pub use config::{
     DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, IDLE_TIMEOUT, KEEP_ALIVE, MeshConfig,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use blake2::{Blake2s256, Digest};
 use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,10 @@ pub const MAX_ADDRESSES: usize = 64;
 pub const MAX_NETWORKS: usize = 512;
 /// Most subnets that one host trusts.
 pub const MAX_TRUSTED: usize = 64;
+/// Most further names of one endpoint.
+pub const MAX_ALIASES: usize = 64;
+/// Most services under one name.
+pub const MAX_SERVICES: usize = 64;
 /// Most targets of one host that others are told about.
 pub const MAX_TARGETS: usize = 256;
 
@@ -116,6 +121,8 @@ pub struct EndpointRecord {
     pub network: NetworkId,
     /// Its name on the network.
     pub name: String,
+    /// Further names, which others may have too.
+    pub aliases: Vec<String>,
     /// The container as it was named to `attach`.
     pub container: String,
     /// Its MAC address.
@@ -134,6 +141,29 @@ pub struct EndpointRecord {
     pub claim_version: u64,
     /// How it came by its addresses.
     pub given: Given,
+}
+
+/// Something that is offered under a name, as SRV records tell it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// What, as `_http._tcp`.
+    pub service: String,
+    /// The port to connect to.
+    pub port: u16,
+}
+
+/// A name that people gave to addresses. The key of the record is [`NameRecord::key`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NameRecord {
+    /// The network on which it is known.
+    #[serde(with = "plain")]
+    pub network: NetworkId,
+    /// The name, in lower case and relative to the network.
+    pub name: String,
+    /// What it stands for.
+    pub addresses: Vec<IpAddr>,
+    /// What is offered there.
+    pub services: Vec<ServiceRecord>,
 }
 
 /// An external VXLAN endpoint of a network. The key of the record is [`VtepRecord::key`].
@@ -235,6 +265,8 @@ pub enum Body {
     Vtep(VtepRecord),
     /// Of a network, shared.
     Network(NetworkRecord),
+    /// Of a name that people gave, by the host where they did.
+    Name(NameRecord),
     /// Of a removed host, shared.
     Removal(RemovalRecord),
     /// Of the way to another secret, shared.
@@ -262,13 +294,25 @@ impl HostRecord {
 impl EndpointRecord {
     /// The record of an endpoint under a claim.
     pub fn new(endpoint: Endpoint, claim_version: u64, given: Given) -> Self {
-        let Endpoint { port, network, name, container, mac, addresses, ifname, running, docker_id, explicit } =
-            endpoint;
+        let Endpoint {
+            port,
+            network,
+            name,
+            aliases,
+            container,
+            mac,
+            addresses,
+            ifname,
+            running,
+            docker_id,
+            explicit,
+        } = endpoint;
         let given = Given { explicit, ..given };
         EndpointRecord {
             port,
             network,
             name,
+            aliases,
             container,
             mac,
             addresses,
@@ -286,6 +330,7 @@ impl EndpointRecord {
             port: self.port,
             network: self.network,
             name: self.name.clone(),
+            aliases: self.aliases.clone(),
             container: self.container.clone(),
             mac: self.mac,
             addresses: self.addresses.clone(),
@@ -305,6 +350,7 @@ impl EndpointRecord {
     pub fn gone(&self) -> Self {
         EndpointRecord {
             name: String::new(),
+            aliases: Vec::new(),
             container: String::new(),
             ifname: String::new(),
             running: false,
@@ -317,10 +363,33 @@ impl EndpointRecord {
     pub fn within_limits(&self) -> bool {
         let texts = [&self.name, &self.container, &self.ifname];
         texts.iter().all(|text| text.len() <= MAX_NAME)
+            && self.aliases.len() <= MAX_ALIASES
+            && self.aliases.iter().all(|alias| alias.len() <= MAX_NAME)
             && self.docker_id.as_ref().is_none_or(|id| id.len() <= MAX_NAME)
             && self.addresses.len() <= MAX_ADDRESSES
             && !self.mac.is_group()
             && !self.mac.is_zero()
+    }
+}
+
+impl NameRecord {
+    /// The key of its record: the front of a hash of network and name.
+    pub fn key(&self) -> [u8; 8] {
+        NameRecord::key_of(self.network, &self.name)
+    }
+
+    /// The key of the record of a name on a network.
+    pub fn key_of(network: NetworkId, name: &str) -> [u8; 8] {
+        let hash: [u8; 32] = Blake2s256::new().chain_update(network.0).chain_update(name).finalize().into();
+        hash.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// True when every list and text keeps its limit.
+    pub fn within_limits(&self) -> bool {
+        self.name.len() <= MAX_NAME
+            && self.addresses.len() <= MAX_ADDRESSES
+            && self.services.len() <= MAX_SERVICES
+            && self.services.iter().all(|offer| offer.service.len() <= MAX_NAME)
     }
 }
 

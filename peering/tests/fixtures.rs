@@ -24,8 +24,8 @@ use peering::proto::{
     Member, Members, Message, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
 };
 use peering::records::{
-    Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NetworkRecord, Phase,
-    RemovalRecord, RotationRecord, TargetRecord, VtepRecord,
+    Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NameRecord, NetworkRecord, Phase,
+    RemovalRecord, RotationRecord, ServiceRecord, TargetRecord, VtepRecord,
 };
 use peering::secret::{Secret, SecretName};
 
@@ -184,6 +184,7 @@ fn endpoint() -> EndpointRecord {
         port: PortId([6; 8]),
         network: NETWORK,
         name: "web".to_owned(),
+        aliases: vec!["www".to_owned(), "app".to_owned()],
         container: "web-1".to_owned(),
         mac: MacAddr([2, 1, 2, 3, 4, 5]),
         addresses: vec![
@@ -195,6 +196,15 @@ fn endpoint() -> EndpointRecord {
         docker_id: Some("d0c8".repeat(16)),
         claim_version: 300,
         given: Given { explicit: true, cluster: Some(ClusterId([0xc1; 16])), epoch: 300 },
+    }
+}
+
+fn name() -> NameRecord {
+    NameRecord {
+        network: NETWORK,
+        name: "printer.office".to_owned(),
+        addresses: vec!["10.32.0.200".parse().unwrap(), "fd00::200".parse().unwrap()],
+        services: vec![ServiceRecord { service: "_ipp._tcp".to_owned(), port: 631 }],
     }
 }
 
@@ -262,8 +272,9 @@ fn records_keep_their_bytes() {
     let record = store.put_floor(&me, floor).unwrap();
     assert_eq!(record.bytes(), fixture("record-6-floor-v1", record.bytes()));
     assert_eq!(record.floor(), Some(floor));
+    let named = ("record-8-name-v1", store.put_name(&me, &name()), Body::Name(name()));
     let mut reader = RecordStore::new(PeerId([0; 16]));
-    for (name, written, body) in written {
+    for (name, written, body) in written.into_iter().chain([named]) {
         let written = written.unwrap();
         let bytes = fixture(name, written.bytes());
         assert_eq!(written.bytes(), bytes, "{name} is written as it was");

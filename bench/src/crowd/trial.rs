@@ -230,6 +230,7 @@ impl Trial {
             port: PortId([7; 8]),
             network: MESH_NETWORK,
             name: "change".to_owned(),
+            aliases: Vec::new(),
             container: "change".to_owned(),
             mac: MacAddr::local([1, 2, 3, 4, 5, 6]),
             addresses: vec![IpPrefix { addr: [10, 32, 0, 9].into(), len: 12 }],

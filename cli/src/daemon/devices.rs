@@ -135,6 +135,7 @@ pub(super) fn endpoint(intent: &Intent) -> Endpoint {
         port: intent.port,
         network: intent.network,
         name: intent.name.clone(),
+        aliases: Vec::new(),
         container: intent.container.clone(),
         mac: intent.mac,
         addresses: intent.addresses.clone(),

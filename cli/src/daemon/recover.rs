@@ -150,6 +150,7 @@ impl Daemon {
             port,
             network: MESH_NETWORK,
             name,
+            aliases: Vec::new(),
             container: container.clone(),
             mac,
             addresses,

@@ -116,6 +116,10 @@ impl Daemon {
                 tokio::spawn(async move { daemon.recall(&endpoint).await });
             }
             MeshEvent::EndpointDown { peer, port, .. } => tracing::debug!(%peer, %port, "endpoint is down"),
+            MeshEvent::NameUp(name) => {
+                tracing::debug!(peer = %name.peer, names = ?name.names, "names are known")
+            }
+            MeshEvent::NameDown { peer, .. } => tracing::debug!(%peer, "names are gone"),
             MeshEvent::VtepUp { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is declared"),
             MeshEvent::VtepDown { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is removed"),
         }
@@ -199,7 +203,9 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
         },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
-        MeshEvent::Notice { .. }
+        MeshEvent::NameUp(_)
+        | MeshEvent::NameDown { .. }
+        | MeshEvent::Notice { .. }
         | MeshEvent::Readdress { .. }
         | MeshEvent::EndpointRecalled(_)
         | MeshEvent::SecretsChanged => return None,

@@ -11,7 +11,7 @@ use peering::ipam::Ipam;
 use peering::proto::{Message, Run, UnitTable};
 use peering::records::{Cause, ClusterId, RemovalRecord, VtepRecord};
 
-use crate::program::{Program, endpoint, start};
+use crate::program::{Program, endpoint, name, start};
 
 const NETWORK: NetworkId = NetworkId([9; 32]);
 /// Most facts of one run.
@@ -75,6 +75,8 @@ fn draw(program: &mut Program<'_>) -> Vec<Fact> {
         let written = match op % 8 {
             0 => store.put_vtep(me, &vtep),
             1 => store.delete_vtep(me, &vtep),
+            2 | 3 if op & 0x80 != 0 => store.put_name(me, &name(NETWORK, key, op)),
+            4 if op & 0x80 != 0 => store.delete_name(me, name(NETWORK, key, op).key()),
             2 | 3 => store.put_endpoint(me, &endpoint(NETWORK, key, op)),
             4 => store.delete_endpoint(me, PortId([key as u8; 8])),
             5 => store.put_removal(me, &removal(people[key].peer_id(), op)),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use engine::types::{MacAddr, NetworkId, PortId};
-use peering::records::{EndpointRecord, Given};
+use peering::records::{EndpointRecord, Given, NameRecord};
 
 /// Reads choices from the front of the bytes.
 pub struct Program<'a> {
@@ -43,6 +43,7 @@ pub fn endpoint(network: NetworkId, port: usize, variant: u8) -> EndpointRecord 
         port: PortId([port as u8; 8]),
         network,
         name: format!("c{variant}"),
+        aliases: vec!["all".to_owned()],
         container: String::new(),
         mac: MacAddr([2, 0, 0, 0, 0, port as u8]),
         addresses: Vec::new(),
@@ -52,6 +53,12 @@ pub fn endpoint(network: NetworkId, port: usize, variant: u8) -> EndpointRecord 
         claim_version: u64::from(variant),
         given: Given::default(),
     }
+}
+
+/// A name that differs by its text and by a byte.
+pub fn name(network: NetworkId, key: usize, variant: u8) -> NameRecord {
+    let addresses = vec![[10, 9, 0, variant].into()];
+    NameRecord { network, name: format!("n{key}"), addresses, services: Vec::new() }
 }
 
 /// Any moment will do: only differences count.

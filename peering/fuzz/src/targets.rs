@@ -12,7 +12,7 @@ use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{Message, Run};
 use peering::records::{Cause, ClusterId, RemovalRecord, VtepRecord};
 
-use crate::program::{Program, endpoint, start};
+use crate::program::{Program, endpoint, name, start};
 
 const NETWORK: NetworkId = NetworkId([9; 32]);
 
@@ -68,6 +68,8 @@ pub fn records(data: &[u8]) {
         let (me, store) = (&people[who], &mut stores[who]);
         let vtep = VtepRecord { network: NETWORK, addr: ([192, 0, 2, 1], 4789 + key as u16).into() };
         match op % 9 {
+            2 if op & 0x80 != 0 => drop(store.put_name(me, &name(NETWORK, key, op))),
+            3 if op & 0x80 != 0 => drop(store.delete_name(me, name(NETWORK, key, op).key())),
             0 => drop(store.put_vtep(me, &vtep)),
             1 => drop(store.delete_vtep(me, &vtep)),
             2 => drop(store.put_endpoint(me, &endpoint(NETWORK, key, op))),

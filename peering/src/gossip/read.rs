@@ -11,7 +11,9 @@ use super::hash::StateHash;
 use super::ranges::{MAX_DEPTH, PARTS, Parts, Range, RangeHash};
 use super::record::{Class, Record, Slot, kind};
 use super::store::{Counters, Difference, RecordStore};
-use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, RotationRecord, VtepRecord};
+use crate::records::{
+    Body, EndpointRecord, HostRecord, NameRecord, NetworkRecord, RotationRecord, VtepRecord,
+};
 
 impl RecordStore {
     /// The host whose store this is.
@@ -112,6 +114,23 @@ impl RecordStore {
     /// A live endpoint record.
     pub fn endpoint(&self, peer: PeerId, port: PortId) -> Option<&EndpointRecord> {
         self.get(Slot::of(Class::Owner, kind::ENDPOINT, peer, &port.0)).and_then(|record| endpoint(record))
+    }
+
+    /// The live names that people gave, with the hosts where they did.
+    pub fn names(&self) -> impl Iterator<Item = (PeerId, &NameRecord)> {
+        self.live_of_kind(kind::NAME).filter_map(|record| match record.body() {
+            Body::Name(name) => Some((record.signer(), name)),
+            _ => None,
+        })
+    }
+
+    /// The live names that people gave on one host.
+    pub fn names_of(&self, peer: PeerId) -> impl Iterator<Item = &NameRecord> {
+        let all = self.index.of_owner_and_kind(peer, kind::NAME).filter_map(|slot| self.records.get(&slot));
+        all.filter_map(|record| match record.body() {
+            Body::Name(name) if !record.deleted() => Some(name),
+            _ => None,
+        })
     }
 
     /// The live VTEP records.

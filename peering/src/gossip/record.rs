@@ -47,6 +47,8 @@ pub mod kind {
     pub const FLOOR: u16 = 6;
     /// The way of the cluster to another secret, shared; the key is empty.
     pub const ROTATION: u16 = 7;
+    /// A name that people gave to addresses, by the host where they did; the key is a hash of network and name.
+    pub const NAME: u16 = 8;
     /// The version in which this release writes every kind.
     pub const VERSION: u16 = 1;
 }
@@ -296,7 +298,7 @@ impl Record {
 
     /// True when it is of a kind and version known here, live, and still could not be read.
     pub fn unreadable(&self) -> bool {
-        let known = (kind::HOST..=kind::ROTATION).contains(&self.kind) && self.kind != kind::FLOOR;
+        let known = (kind::HOST..=kind::NAME).contains(&self.kind) && self.kind != kind::FLOOR;
         let known = known && self.version == kind::VERSION;
         known && !self.deleted && self.body == Body::Opaque
     }
@@ -365,7 +367,7 @@ impl Fixed {
     /// The class of a known kind is fixed; nobody else's endpoint can be written as a shared record.
     fn check_kind(&self, kind: u16) -> Result<(), RecordError> {
         let expected = match kind {
-            kind::HOST | kind::ENDPOINT | kind::FLOOR => Class::Owner,
+            kind::HOST | kind::ENDPOINT | kind::FLOOR | kind::NAME => Class::Owner,
             kind::VTEP | kind::NETWORK | kind::REMOVAL | kind::ROTATION => Class::Shared,
             _ => return Ok(()),
         };
@@ -398,6 +400,7 @@ fn read_body(envelope: Envelope<'_>, key: &[u8], payload: &[u8], major: u64) -> 
         (kind::VTEP, kind::VERSION) => read(payload).map(Body::Vtep),
         (kind::NETWORK, kind::VERSION) => read(payload).map(Body::Network),
         (kind::REMOVAL, kind::VERSION) => read(payload).map(Body::Removal),
+        (kind::NAME, kind::VERSION) => read(payload).map(Body::Name),
         (kind::ROTATION, kind::VERSION) => read(payload).filter(|_| key.is_empty()).map(Body::Rotation),
         _ => None,
     };
@@ -411,6 +414,7 @@ fn fits(body: &Body, key: &[u8], major: u64) -> bool {
         Body::Endpoint(endpoint) => key == endpoint.port.0 && endpoint.within_limits(),
         Body::Vtep(vtep) => key == vtep.key(),
         Body::Network(network) => key == network.network.0 && network.within_limits(),
+        Body::Name(name) => key == name.key() && name.within_limits(),
         Body::Removal(removal) => {
             key == removal.peer.0 && major == removal.incarnation && removal.within_limits()
         }

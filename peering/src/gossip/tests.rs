@@ -44,6 +44,7 @@ fn endpoint(port: u8, mac: u8, claim_version: u64) -> EndpointRecord {
         port: PortId([port; 8]),
         network: NetworkId([1; 32]),
         name: "web".to_owned(),
+        aliases: Vec::new(),
         container: "web-1".to_owned(),
         mac: MacAddr([2, 0, 0, 0, 0, mac]),
         addresses: vec![IpPrefix { addr: "10.32.0.2".parse().unwrap(), len: 12 }],

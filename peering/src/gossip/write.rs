@@ -10,7 +10,7 @@ use super::record::{Class, Draft, Record, Slot, kind};
 use super::store::{Merge, RecordStore};
 use crate::identity::Identity;
 use crate::records::{
-    Body, EndpointRecord, HostRecord, NetworkRecord, RemovalRecord, RotationRecord, VtepRecord,
+    Body, EndpointRecord, HostRecord, NameRecord, NetworkRecord, RemovalRecord, RotationRecord, VtepRecord,
 };
 
 impl RecordStore {
@@ -32,6 +32,16 @@ impl RecordStore {
             _ => Vec::new(),
         };
         self.delete(identity, kind::ENDPOINT, Class::Owner, &port.0, &gone)
+    }
+
+    /// Gives addresses a name. None: they have it.
+    pub fn put_name(&mut self, identity: &Identity, name: &NameRecord) -> Option<Arc<Record>> {
+        self.put(identity, kind::NAME, Class::Owner, &name.key(), &encode(name))
+    }
+
+    /// Takes a name of this host back. None: there was none.
+    pub fn delete_name(&mut self, identity: &Identity, key: [u8; 8]) -> Option<Arc<Record>> {
+        self.delete(identity, kind::NAME, Class::Owner, &key, &[])
     }
 
     /// Declares an external VXLAN endpoint. None: it is declared.

@@ -22,8 +22,10 @@ use crate::identity::Identity;
 use crate::keyring::{Given, Keyring};
 use crate::mesh::{
     AllocError, AllocRequest, Endpoint, EndpointView, LeaveError, Mesh, MeshError, MeshEvent, MeshStatus,
-    MeshTables, RemoveError, Removed, RequestId, RotateError, Target, VtepError, VtepView,
+    MeshTables, NameError, NameView, RemoveError, Removed, RequestId, RotateError, Target, VtepError,
+    VtepView,
 };
+use crate::records::NameRecord;
 use crate::secret::{Admission, Secret};
 
 /// The running control plane of this host. Clones are handles of the same one, which ends with the last of them.
@@ -220,6 +222,27 @@ impl Peering {
     /// Removes an external VXLAN endpoint. False: it was not declared.
     pub async fn remove_vtep(&self, network: NetworkId, addr: SocketAddr) -> bool {
         self.change(move |mesh, now| mesh.remove_vtep(now, network, addr)).await
+    }
+
+    /// Gives addresses a name on a network, told by this host to all. Asked for again it changes nothing.
+    ///
+    /// # Errors
+    /// There is no such network, or something else of this host has the name there.
+    pub async fn put_name(&self, name: NameRecord) -> Result<(), NameError> {
+        self.change(move |mesh, now| mesh.put_name(now, name)).await
+    }
+
+    /// Takes a name back that was given on this host. False: there was none.
+    ///
+    /// # Errors
+    /// Nothing is written any more.
+    pub async fn remove_name(&self, network: NetworkId, name: String) -> Result<bool, NameError> {
+        self.change(move |mesh, now| mesh.remove_name(now, network, &name)).await
+    }
+
+    /// The names that people gave on all hosts, down ones included, in the order of (network, name, peer).
+    pub async fn names(&self) -> Vec<NameView> {
+        self.read(|mesh, _| mesh.names()).await
     }
 
     /// The external VXLAN endpoints.

@@ -1,11 +1,12 @@
 //! What goes into a [`Mesh`](super::Mesh) and what comes out of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 
 use super::config::Target;
+use crate::records::ServiceRecord;
 use crate::sealing::{Agreement, Trust};
 
 /// A connection, numbered by the shell; never used twice.
@@ -131,6 +132,18 @@ pub enum MeshEvent {
         /// The MAC address it had.
         mac: MacAddr,
     },
+    /// Names are answered with these addresses, or that changed: those of a running endpoint of a live host, or some that
+    /// people gave.
+    NameUp(NameView),
+    /// The names are not answered any more: their holder is gone, or its host is down.
+    NameDown {
+        /// The host.
+        peer: PeerId,
+        /// The holder there.
+        id: [u8; 8],
+        /// The network it was on.
+        vni: Vni,
+    },
     /// Other hosts know an endpoint of this one that it does not remember, or remembers otherwise. What is not put again
     /// is given up.
     EndpointRecalled(Endpoint),
@@ -208,6 +221,8 @@ pub struct Endpoint {
     pub network: NetworkId,
     /// Its name on the network.
     pub name: String,
+    /// Further names, which others may have too.
+    pub aliases: Vec<String>,
     /// The container as it was named to `attach`.
     pub container: String,
     /// Its MAC address.
@@ -235,6 +250,52 @@ pub struct EndpointView {
     pub vni: Vni,
     /// Its host's claim on the MAC address.
     pub claim: Claim,
+}
+
+/// Names on a network, and what they stand for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NameView {
+    /// The host of their holder.
+    pub peer: PeerId,
+    /// The holder there: the port of an endpoint, or the key of what people gave.
+    pub id: [u8; 8],
+    /// The network.
+    pub network: NetworkId,
+    /// The number of the network on the wire.
+    pub vni: Vni,
+    /// The names, in lower case and relative to the network; the first one is what an address is called.
+    pub names: Vec<String>,
+    /// What they stand for.
+    pub addresses: Vec<IpAddr>,
+    /// What is offered there.
+    pub services: Vec<ServiceRecord>,
+    /// The host does not answer, and nobody knows yet whether it is down.
+    pub suspected: bool,
+}
+
+/// Why people cannot give a name, or take it back.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NameError {
+    /// There is no such network.
+    #[error("there is no such network")]
+    UnknownNetwork,
+    /// Something of this host has it on the network.
+    #[error("{holder} has the name {name} on this network already")]
+    Taken {
+        /// The name.
+        name: String,
+        /// Who has it, for people.
+        holder: String,
+    },
+    /// What is asked for breaks a limit of the records.
+    #[error("{0} has too many addresses or services, or is too long")]
+    TooLong(String),
+    /// Another host with the key of this one was there before.
+    #[error("this host is a clone: {0}")]
+    Clone(String),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
 }
 
 /// Why an external VXLAN endpoint cannot be declared.

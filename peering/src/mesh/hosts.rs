@@ -28,6 +28,8 @@ impl Mesh {
             (kind::HOST, Body::Host(host)) => self.apply_host(signer, host),
             (kind::ENDPOINT, _) if record.deleted() => self.apply_no_endpoint(signer, record.key()),
             (kind::ENDPOINT, Body::Endpoint(endpoint)) => self.apply_endpoint(signer, endpoint),
+            (kind::NAME, _) if record.deleted() => self.apply_no_name(signer, record.key()),
+            (kind::NAME, Body::Name(name)) => self.show_name(signer, name),
             (kind::VTEP, _) => self.apply_vtep(record.key(), !record.deleted()),
             (kind::REMOVAL, _) => self.apply_removal(record),
             (kind::ROTATION, Body::Rotation(rotation)) => self.apply_rotation(rotation, signer),
@@ -60,7 +62,7 @@ impl Mesh {
     pub(super) fn apply_no_endpoint(&mut self, peer: PeerId, key: &[u8]) {
         if let Ok(port) = key.try_into().map(PortId) {
             let others = self.ipam.remove_endpoint(self.now, peer, port);
-            self.view.hide_endpoint(peer, port);
+            self.hide_endpoint(peer, port);
             self.show_again(&others);
         }
     }
@@ -69,7 +71,7 @@ impl Mesh {
     pub(super) fn bury_endpoint(&mut self, peer: PeerId, key: &[u8]) {
         if let Ok(port) = key.try_into().map(PortId) {
             let others = self.ipam.bury_endpoint(self.now, peer, port);
-            self.view.hide_endpoint(peer, port);
+            self.hide_endpoint(peer, port);
             self.show_again(&others);
         }
     }
@@ -213,6 +215,7 @@ impl Mesh {
         for (peer, endpoint) in endpoints {
             self.show_endpoint(peer, &endpoint);
         }
+        self.show_names_on(id);
         for vtep in self.store.vteps().filter(|vtep| vtep.network == id) {
             self.view.set_vtep(vni, vtep.addr, true);
         }
@@ -233,6 +236,7 @@ impl Mesh {
         if !known {
             let endpoints: Vec<EndpointRecord> = self.store.endpoints_of(peer).cloned().collect();
             endpoints.iter().for_each(|endpoint| self.show_endpoint(peer, endpoint));
+            self.show_names_of(peer);
         }
     }
 
@@ -241,10 +245,17 @@ impl Mesh {
         match self.endpoint_view(peer, endpoint) {
             Some(view) if endpoint.running && !suspended => {
                 let view = self.without_lost_addresses(view);
+                self.view.show_name(self.name_of_endpoint(&view));
                 self.view.show_endpoint(view);
             }
-            Some(_) | None => self.view.hide_endpoint(peer, endpoint.port),
+            Some(_) | None => self.hide_endpoint(peer, endpoint.port),
         }
+    }
+
+    /// An endpoint does not run, or is gone: its names go first.
+    fn hide_endpoint(&mut self, peer: PeerId, port: PortId) {
+        self.view.hide_name(peer, port.0);
+        self.view.hide_endpoint(peer, port);
     }
 
     /// Frames for an address that two endpoints have go to the one that keeps it.
@@ -314,6 +325,7 @@ impl Mesh {
         let before = self.states.insert(peer, state);
         if before != Some(state) {
             self.ipam.set_state(self.now, peer, state);
+            self.view.suspect_names(peer, state == PeerState::Suspect);
             self.note_doubt(peer, before, state);
         }
     }

@@ -189,6 +189,7 @@ impl Mesh {
             match record.kind() {
                 kind::ENDPOINT if self.store.removed(peer) => self.bury_endpoint(peer, record.key()),
                 kind::ENDPOINT => self.apply_no_endpoint(peer, record.key()),
+                kind::NAME => self.apply_no_name(peer, record.key()),
                 kind::HOST => self.view.hide_host(peer),
                 _ => {}
             }

@@ -53,7 +53,7 @@ pub struct HostTable {
 /// A record without its contents.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct RecordTable {
-    /// `host`, `endpoint`, `network`, `vtep`, or the number of a kind that has no name here.
+    /// `host`, `endpoint`, `network`, `vtep`, `removal`, `name`, or the number of a kind that has no name here.
     pub kind: String,
     /// Who wrote it.
     pub writer: String,
@@ -162,6 +162,7 @@ fn kind_name(kind: u16) -> String {
         kind::NETWORK => "network".to_owned(),
         kind::VTEP => "vtep".to_owned(),
         kind::REMOVAL => "removal".to_owned(),
+        kind::NAME => "name".to_owned(),
         other => other.to_string(),
     }
 }

@@ -1,6 +1,6 @@
-//! What the daemon was told of hosts, endpoints, networks and VTEPs, so that it is told changes only.
+//! What the daemon was told of hosts, endpoints, names, networks and VTEPs, so that it is told changes only.
 //!
-//! A host that is down is not shown and neither are its endpoints: their records stay, suspended.
+//! A host that is down is not shown and neither are its endpoints and names: their records stay, suspended.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use engine::types::{NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 
-use super::{EndpointView, HostView, MeshEvent};
+use super::{EndpointView, HostView, MeshEvent, NameView};
 use crate::sealing::{Agreement, Trust};
 
 /// A network as the daemon knows it.
@@ -26,6 +26,7 @@ pub(super) struct NetworkView {
 pub(super) struct View {
     hosts: BTreeMap<PeerId, HostView>,
     endpoints: BTreeMap<(PeerId, PortId), EndpointView>,
+    names: BTreeMap<(PeerId, [u8; 8]), NameView>,
     networks: BTreeMap<NetworkId, NetworkView>,
     vteps: BTreeSet<(Vni, SocketAddr)>,
     /// External endpoints of sealed networks, as it was told.
@@ -57,8 +58,11 @@ impl View {
         self.hosts.remove(&peer);
     }
 
-    /// A host is down: its endpoints go first.
+    /// A host is down: its names and endpoints go first.
     pub(super) fn hide_host(&mut self, peer: PeerId) {
+        for id in self.names_of(peer) {
+            self.hide_name(peer, id);
+        }
         let range = (peer, PortId([0; 8]))..=(peer, PortId([0xff; 8]));
         let ports: Vec<PortId> = self.endpoints.range(range).map(|((_, port), _)| *port).collect();
         for port in ports {
@@ -113,6 +117,39 @@ impl View {
             let (vni, mac) = (told.vni, told.endpoint.mac);
             self.events.push_back(MeshEvent::EndpointDown { peer, port, vni, mac });
         }
+    }
+
+    /// Names are as it is said here. They are taken down first when they were on another network.
+    pub(super) fn show_name(&mut self, name: NameView) {
+        let key = (name.peer, name.id);
+        match self.names.get(&key) {
+            Some(told) if *told == name => return,
+            Some(told) if told.vni != name.vni => self.hide_name(key.0, key.1),
+            Some(_) | None => {}
+        }
+        self.names.insert(key, name.clone());
+        self.events.push_back(MeshEvent::NameUp(name));
+    }
+
+    /// Names are not answered any more.
+    pub(super) fn hide_name(&mut self, peer: PeerId, id: [u8; 8]) {
+        if let Some(NameView { vni, .. }) = self.names.remove(&(peer, id)) {
+            self.events.push_back(MeshEvent::NameDown { peer, id, vni });
+        }
+    }
+
+    /// A host is suspected, or is not any more.
+    pub(super) fn suspect_names(&mut self, peer: PeerId, suspected: bool) {
+        for id in self.names_of(peer) {
+            if let Some(told) = self.names.get(&(peer, id)).cloned() {
+                self.show_name(NameView { suspected, ..told });
+            }
+        }
+    }
+
+    /// The holders of names on a host.
+    fn names_of(&self, peer: PeerId) -> Vec<[u8; 8]> {
+        self.names.range((peer, [0; 8])..=(peer, [0xff; 8])).map(|((_, id), _)| *id).collect()
     }
 
     /// A network is as it is said here.

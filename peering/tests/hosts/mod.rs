@@ -107,6 +107,7 @@ pub(crate) fn endpoint(host: &Host, name: &str) -> Endpoint {
         port: PortId([host.index; 8]),
         network: MESH_NETWORK,
         name: name.to_owned(),
+        aliases: Vec::new(),
         container: format!("netns:{name}"),
         mac: MacAddr::local([host.index; 6]),
         addresses: Vec::new(),

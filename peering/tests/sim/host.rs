@@ -380,6 +380,7 @@ fn endpoint(what: AllocRequest, addresses: Vec<IpPrefix>) -> Endpoint {
         port: what.port,
         network: MESH_NETWORK,
         name: what.holder.clone(),
+        aliases: Vec::new(),
         container: what.holder,
         mac: MacAddr::local([a, b, c, d, e, g]),
         addresses,

@@ -397,6 +397,7 @@ fn endpoint_record(port: PortId, addrs: &[IpAddr], name: &str) -> EndpointRecord
         port,
         network: NETWORK,
         name: name.to_owned(),
+        aliases: Vec::new(),
         container: name.to_owned(),
         mac: MacAddr::local([1, 2, 3, 4, 5, port.0[7]]),
         addresses: addrs.iter().map(|&addr| IpPrefix { addr, len: 12 }).collect(),
