@@ -55,6 +55,10 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take a container off the overlay
     Detach(DetachArgs),
+    /// Give this host itself an address on the overlay, and print it
+    Expose(ExposeArgs),
+    /// Take this host off the overlay
+    Hide(HideArgs),
     /// List the containers on the overlay, of all hosts
     Ps,
     /// External VXLAN endpoints: kernel, Open vSwitch, hardware
@@ -286,6 +290,41 @@ pub(crate) struct AttachArgs {
 pub(crate) struct DetachArgs {
     /// As it was attached
     pub(crate) container: String,
+    /// The network
+    #[arg(long, value_name = "NET", default_value = "mesh")]
+    pub(crate) network: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExposeArgs {
+    /// An address it shall have
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The same, as `attach` has it
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ip: Vec<IpAddr>,
+    /// The network
+    #[arg(long, value_name = "NET", default_value = "mesh")]
+    pub(crate) network: String,
+    /// Its name on the network [default: the nickname of this host]
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// Name of the interface [default: mesh0, or the next number that is free]
+    #[arg(long, value_name = "IF", value_parser = ifname)]
+    pub(crate) ifname: Option<String>,
+    /// Pass packets between the network and elsewhere, as they are: routes there and back are for you to set
+    #[arg(long, conflicts_with = "masquerade")]
+    pub(crate) route: bool,
+    /// Pass packets between the network and elsewhere under an address of this host: no route back is needed
+    #[arg(long)]
+    pub(crate) masquerade: bool,
+    /// How long to wait for an address, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HideArgs {
     /// The network
     #[arg(long, value_name = "NET", default_value = "mesh")]
     pub(crate) network: String,

@@ -86,6 +86,10 @@ pub(crate) mod code {
     pub(crate) const ADDRESS_NOT_LOCAL: &str = "address_not_local";
     /// The range cannot be used here.
     pub(crate) const RANGE_UNUSABLE: &str = "range_unusable";
+    /// The range overlaps a route of this host.
+    pub(crate) const RANGE_OVERLAPS: &str = "range_overlaps";
+    /// The kernel does not take the firewall rules of an exposed host.
+    pub(crate) const RULES_FAILED: &str = "rules_failed";
     /// Another process uses the state directory.
     pub(crate) const STATE_DIR_IN_USE: &str = "state_dir_in_use";
     /// Others may write in the run directory.

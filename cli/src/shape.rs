@@ -106,6 +106,35 @@ pub(crate) struct AttachRequest {
     pub(crate) timeout_s: f64,
 }
 
+/// `expose`. What is not given is `None`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct ExposeRequest {
+    pub(crate) network: String,
+    pub(crate) ip: Vec<IpAddr>,
+    pub(crate) name: Option<String>,
+    pub(crate) ifname: Option<String>,
+    /// What passes between the network and elsewhere; none: nothing.
+    pub(crate) passing: Option<Passing>,
+    /// How long to wait for an address.
+    pub(crate) timeout_s: f64,
+}
+
+/// How packets pass through an exposed host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Passing {
+    /// As they are.
+    Routed,
+    /// Under an address of the host.
+    Masqueraded,
+}
+
+/// `hide`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct HideRequest {
+    pub(crate) network: String,
+}
+
 /// A container's attachment to a network.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct Attachment {
@@ -445,6 +474,9 @@ pub(crate) struct Port {
     /// The limit in each direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rate_bits_per_second: Option<u64>,
+    /// Of an exposed host: what passes between the network and elsewhere; absent where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) passing: Option<Passing>,
     /// From the container, since the daemon started.
     pub(crate) frames_in: u64,
     pub(crate) bytes_in: u64,

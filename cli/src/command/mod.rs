@@ -10,6 +10,7 @@ mod attach;
 mod capture;
 mod connect;
 mod detach;
+mod expose;
 mod forget;
 mod launch;
 mod ps;
@@ -58,6 +59,8 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Forget(args) => forget::run(&client, format, &args).await,
         Command::Attach(args) => attach::run(&client, format, args).await,
         Command::Detach(args) => detach::run(&client, format, args).await,
+        Command::Expose(args) => expose::expose(&client, format, args).await,
+        Command::Hide(args) => expose::hide(&client, format, args).await,
         Command::Ps => ps::run(&client, format).await,
         Command::Report(args) => report::run(&client, &args).await,
         Command::Capture(args) => capture::run(&client, format, &args).await,

@@ -21,15 +21,16 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
+use super::attach::Subject;
 use super::guest::{Guests, Welcome};
-use super::{Daemon, attach, door};
+use super::{Daemon, attach, door, expose};
 use crate::capture::pcapng;
 use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
-    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, Hello, Listed, RemoveRequest,
-    RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer, RotateRequest, Status,
-    Stopped, Targets, Vtep,
+    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, ExposeRequest, Hello, HideRequest,
+    Listed, RemoveRequest, RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer,
+    RotateRequest, Status, Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -92,6 +93,8 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/secret/rotate", post(rotate))
         .route("/attach", post(attach_container))
         .route("/detach", post(detach))
+        .route("/expose", post(expose_host))
+        .route("/hide", post(hide))
         .route("/vteps", get(vteps))
         .route("/vtep/add", post(vtep_add))
         .route("/vtep/rm", post(vtep_rm))
@@ -204,7 +207,7 @@ fn not_removed(error: &RemoveError) -> Failure {
 async fn attach_container(State(daemon): Asked, body: Bytes) -> Answer<Attachment> {
     let request: AttachRequest = read(&body)?;
     let (caller, answer) = oneshot::channel();
-    tokio::spawn(attach::attach(daemon, request, caller));
+    tokio::spawn(attach::attach(daemon, request, Subject::Container, caller));
     match answer.await {
         Ok(result) => result.map(Json),
         Err(_) => Err(Failure::internal("the attachment ended without an answer")),
@@ -215,6 +218,24 @@ async fn attach_container(State(daemon): Asked, body: Bytes) -> Answer<Attachmen
 async fn detach(State(daemon): Asked, body: Bytes) -> Answer<Detached> {
     let request: DetachRequest = read(&body)?;
     let work = tokio::spawn(async move { attach::detach(&daemon, request).await });
+    work.await.map_err(Failure::internal)?.map(Json)
+}
+
+/// As [`attach_container`].
+async fn expose_host(State(daemon): Asked, body: Bytes) -> Answer<Attachment> {
+    let request: ExposeRequest = read(&body)?;
+    let (caller, answer) = oneshot::channel();
+    tokio::spawn(expose::expose(daemon, request, caller));
+    match answer.await {
+        Ok(result) => result.map(Json),
+        Err(_) => Err(Failure::internal("the exposure ended without an answer")),
+    }
+}
+
+/// As [`detach`].
+async fn hide(State(daemon): Asked, body: Bytes) -> Answer<Detached> {
+    let request: HideRequest = read(&body)?;
+    let work = tokio::spawn(async move { expose::hide(&daemon, request).await });
     work.await.map_err(Failure::internal)?.map(Json)
 }
 

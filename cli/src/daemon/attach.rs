@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
+use engine::io::nftables::Forwarding;
 use engine::rate::Rate;
 use engine::types::{MacAddr, NetworkId, PeerId, PortId};
 use peering::mesh::{AllocError, AllocRequest};
@@ -26,9 +27,23 @@ const SETTINGS: Duration = Duration::from_secs(2);
 /// Who waits for an answer; closed when they have gone away.
 pub(super) type Caller = oneshot::Sender<Result<Attachment, Failure>>;
 
-/// Attaches a container and tells the caller, or undoes everything when the caller has gone away.
-pub(super) async fn attach(daemon: Arc<Daemon>, request: AttachRequest, mut caller: Caller) {
-    let outcome = perform(&daemon, &request, &mut caller).await;
+/// Who gets a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Subject {
+    /// The container that the request names.
+    Container,
+    /// This host itself, which passes so much on.
+    Host(Forwarding),
+}
+
+/// Attaches a container, or this host, and tells the caller, or undoes everything when the caller has gone away.
+pub(super) async fn attach(
+    daemon: Arc<Daemon>,
+    request: AttachRequest,
+    subject: Subject,
+    mut caller: Caller,
+) {
+    let outcome = perform(&daemon, &request, subject, &mut caller).await;
     let (answer, made) = match outcome {
         Ok((intent, made)) => (Ok(attachment(&intent)), made.then_some(intent)),
         Err(failure) => (Err(failure), None),
@@ -50,23 +65,27 @@ pub(super) async fn attach(daemon: Arc<Daemon>, request: AttachRequest, mut call
 async fn perform(
     daemon: &Arc<Daemon>,
     request: &AttachRequest,
+    subject: Subject,
     caller: &mut Caller,
 ) -> Result<(Intent, bool), Failure> {
     daemon.refuse_when_stopping()?;
     let network = daemon.network_id(&request.network)?;
-    let found = containers::resolve(&daemon.docker, daemon.own, &request.container).await?;
+    let found = match subject {
+        Subject::Container => containers::resolve(&daemon.docker, daemon.own, &request.container).await?,
+        Subject::Host(_) => Found::host(&daemon.hello.nickname)?,
+    };
     let patience = tokio::time::Instant::now() + patience(request);
     loop {
         let changed = daemon.changed.notified();
         let turn = daemon.turn.lock().await;
         match daemon.port_of(network, &found) {
             None => {
-                let intent = reserve(daemon, request, network, &found).await?;
+                let intent = reserve(daemon, request, subject, network, &found).await?;
                 drop(turn);
                 return build(daemon, request, found, intent, caller).await.map(|intent| (intent, true));
             }
             Some(intent) if !intent.addresses.is_empty() => {
-                compare(request, &intent)?;
+                compare(request, subject, &intent)?;
                 return daemon.start_port(intent, &found.netns).await.map(|intent| (intent, false));
             }
             // Somebody else is about to attach it: their result is ours.
@@ -88,6 +107,7 @@ fn patience(request: &AttachRequest) -> Duration {
 async fn reserve(
     daemon: &Arc<Daemon>,
     request: &AttachRequest,
+    subject: Subject,
     network: NetworkId,
     found: &Found,
 ) -> Result<Intent, Failure> {
@@ -116,6 +136,10 @@ async fn reserve(
         former: Vec::new(),
         ifname: request.ifname.clone(),
         rate: rate_of(request)?,
+        forwarding: match subject {
+            Subject::Container => Forwarding::None,
+            Subject::Host(forwarding) => forwarding,
+        },
         running: true,
     };
     daemon.keep(intent.clone()).await?;
@@ -191,6 +215,9 @@ async fn finish(
     if caller.is_closed() || daemon.ports().by_id(intent.port).is_none() {
         return Err(left());
     }
+    if intent.source == Source::Host {
+        daemon.refuse_overlaps(&intent.network_name).await?;
+    }
     daemon.keep(intent.clone()).await?;
     let intent = daemon.make_device(intent, found.netns).await?;
     daemon.peering.put_endpoint(endpoint(&intent)).await;
@@ -203,11 +230,7 @@ pub(super) async fn detach(daemon: &Arc<Daemon>, request: DetachRequest) -> Resu
     let network = daemon.network_id(&request.network)?;
     let intent = find_attached(daemon, network, &request.container).await;
     if let Some(intent) = &intent {
-        let _turn = daemon.turn.lock().await;
-        // Detached is detached also after a crash, so it is not done while it cannot be written.
-        daemon.can_keep().await?;
-        daemon.remove_port(intent, None).await;
-        tracing::info!(container = intent.container, port = %intent.port, "detached");
+        daemon.detach_port(intent).await?;
     }
     let container = intent.as_ref().map_or(request.container, |i| i.container.clone());
     Ok(Detached { container, network: request.network, detached: intent.is_some() })
@@ -230,12 +253,23 @@ async fn find_attached(daemon: &Arc<Daemon>, network: NetworkId, text: &str) -> 
 }
 
 impl Daemon {
+    /// Removes a port that people want no more.
+    pub(super) async fn detach_port(self: &Arc<Self>, intent: &Intent) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        // Detached is detached also after a crash, so it is not done while it cannot be written.
+        self.can_keep().await?;
+        self.remove_port(intent, None).await;
+        tracing::info!(container = intent.container, port = %intent.port, "detached");
+        Ok(())
+    }
+
     /// The port of a container on a network, if it has one.
     fn port_of(&self, network: NetworkId, found: &Found) -> Option<Intent> {
         let id = found.netns.id();
         let same = |i: &&Intent| {
-            let docker = matches!(i.source, Source::Docker { .. }) && i.source == found.source;
-            i.network == network && (docker || (i.running && i.netns_id() == id))
+            let lasting =
+                matches!(i.source, Source::Docker { .. } | Source::Host) && i.source == found.source;
+            i.network == network && (lasting || (i.running && i.netns_id() == id))
         };
         self.ports().all().find(same).cloned()
     }
@@ -247,7 +281,7 @@ fn rate_of(request: &AttachRequest) -> Result<Option<Rate>, Failure> {
 }
 
 /// An attached container asked for again: what was given must be what it has.
-fn compare(request: &AttachRequest, intent: &Intent) -> Result<(), Failure> {
+fn compare(request: &AttachRequest, subject: Subject, intent: &Intent) -> Result<(), Failure> {
     let has: Vec<IpAddr> = intent.addresses.iter().map(|a| a.addr).collect();
     let mut wanted = request.ip.clone();
     let mut sorted = has.clone();
@@ -261,14 +295,24 @@ fn compare(request: &AttachRequest, intent: &Intent) -> Result<(), Failure> {
         () if differs(&request.mac, &intent.mac.to_string()) => "--mac",
         () if differs(&request.ifname, intent.ifname.as_deref().unwrap_or_default()) => "--ifname",
         () if request.rate.is_some() && rate_of(request)? != intent.rate => "--rate",
-        () => return Ok(()),
+        () => match subject {
+            Subject::Host(Forwarding::Routed) if intent.forwarding != Forwarding::Routed => "--route",
+            Subject::Host(Forwarding::Masqueraded) if intent.forwarding != Forwarding::Masqueraded => {
+                "--masquerade"
+            }
+            Subject::Host(_) | Subject::Container => return Ok(()),
+        },
+    };
+    let undo = match subject {
+        Subject::Container => format!("detach {}", intent.container),
+        Subject::Host(_) => format!("hide --network {}", intent.network_name),
     };
     let Intent { container, network_name, name, .. } = intent;
     let message = format!(
         "{container} is attached to the network {network_name} already, as {name} with {}, and {different} differs",
         first(intent)
     );
-    Err(Failure::new(code::ALREADY_ATTACHED, message).hint(format!("`meshnet detach {container}` first")))
+    Err(Failure::new(code::ALREADY_ATTACHED, message).hint(format!("`meshnet {undo}` first")))
 }
 
 fn refused(error: &AllocError) -> Failure {
@@ -348,10 +392,11 @@ mod tests {
     #[test]
     fn attaching_again_must_ask_for_what_is_there() {
         let web = intent(1);
-        assert!(compare(&request(), &web).is_ok());
+        let container = Subject::Container;
+        assert!(compare(&request(), container, &web).is_ok());
         let ip = vec!["10.32.0.2".parse().unwrap()];
         let same = AttachRequest { ip, name: Some("web".into()), ifname: Some("mesh0".into()), ..request() };
-        assert!(compare(&same, &web).is_ok());
+        assert!(compare(&same, container, &web).is_ok());
         let different = [
             AttachRequest { ip: vec!["10.32.0.3".parse().unwrap()], ..request() },
             AttachRequest { name: Some("db".into()), ..request() },
@@ -360,10 +405,19 @@ mod tests {
             AttachRequest { rate: Some("1mbit".into()), ..request() },
         ];
         for (request, option) in different.iter().zip(["--ip", "--name", "--mac", "--ifname", "--rate"]) {
-            let failure = compare(request, &web).unwrap_err();
+            let failure = compare(request, container, &web).unwrap_err();
             assert_eq!(failure.code, code::ALREADY_ATTACHED);
             assert!(failure.message.contains(option), "{failure}");
         }
+    }
+
+    #[test]
+    fn an_exposed_host_goes_on_passing_what_it_passes() {
+        let host = Intent { source: Source::Host, forwarding: Forwarding::Routed, ..intent(1) };
+        let compare = |forwarding| compare(&request(), Subject::Host(forwarding), &host);
+        assert!(compare(Forwarding::None).is_ok() && compare(Forwarding::Routed).is_ok());
+        let failure = compare(Forwarding::Masqueraded).unwrap_err();
+        assert!(failure.message.contains("--masquerade") && failure.to_string().contains("`meshnet hide"));
     }
 
     #[test]

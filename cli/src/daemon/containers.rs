@@ -10,6 +10,9 @@ use crate::args;
 use crate::docker::{Docker, DockerError};
 use crate::failure::{Failure, code};
 
+/// What stands in the place of a container where the host itself is meant; Docker gives no such name.
+pub(super) const HOST: &str = "(host)";
+
 /// A container that was found. It pins the namespace: not to be kept.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -21,6 +24,14 @@ pub(super) struct Found {
     pub(super) source: Source,
     /// Its network namespace.
     pub(super) netns: Netns,
+}
+
+impl Found {
+    /// This host itself.
+    pub(super) fn host(nickname: &str) -> Result<Self, Failure> {
+        let netns = Netns::current().map_err(|e| namespace_failure(&e))?;
+        Ok(Found { container: HOST.to_owned(), name: nickname.to_owned(), source: Source::Host, netns })
+    }
 }
 
 /// What the text for a container means.
@@ -162,7 +173,7 @@ fn host_network(container: &str) -> Failure {
         code::HOST_NETWORK,
         format!("{container} uses the network of this host itself, not one of its own"),
     )
-    .hint("start it with a network of its own, for instance `docker run --network none`")
+    .hint("`meshnet expose` gives this host an address; a container that shall have one needs a network of its own")
 }
 
 impl Intent {
@@ -174,6 +185,8 @@ impl Intent {
                 (lock::start_time(*pid) == Some(*start)).then_some(netns)?
             }
             Source::File { path } => Netns::open(path).ok()?,
+            // Wherever the daemon is now: that is the host.
+            Source::Host => return Netns::current().ok(),
             Source::Docker { .. } => return None,
         };
         (netns.id() == self.netns_id()).then_some(netns)
@@ -189,9 +202,9 @@ impl Intent {
         let id = match &self.source {
             Source::Docker { id } => text.len() >= 12 && id.starts_with(text),
             Source::File { path } => path == Path::new(text),
-            Source::Process { .. } => false,
+            Source::Process { .. } | Source::Host => false,
         };
-        id || self.container == text
+        id || (self.container == text && self.source != Source::Host)
     }
 }
 

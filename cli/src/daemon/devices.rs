@@ -22,6 +22,7 @@ impl Daemon {
         let device = made.map_err(|e| device_failure(&e))?;
         intent.ifname = Some(device.ifname.clone());
         intent.former.clear();
+        self.admit_outlet(&intent).await?;
         self.open_device(device, &intent)?;
         Ok(intent)
     }
@@ -78,6 +79,7 @@ impl Daemon {
         if let Err(failure) = self.forget(intent.port).await {
             tracing::error!(port = %intent.port, "a removed port stays in the store: {failure}");
         }
+        self.dismiss_outlet(intent).await;
         self.peering.remove_endpoint(intent.port).await;
         self.peering.release(intent.port).await;
     }
@@ -143,7 +145,7 @@ pub(super) fn endpoint(intent: &Intent) -> Endpoint {
         running: intent.running,
         docker_id: match &intent.source {
             Source::Docker { id } => Some(id.clone()),
-            Source::Process { .. } | Source::File { .. } => None,
+            Source::Process { .. } | Source::File { .. } | Source::Host => None,
         },
         explicit: intent.explicit,
     }

@@ -59,7 +59,7 @@ fn attached(daemon: &Daemon) -> Vec<String> {
 fn docker_id(intent: &Intent) -> Option<&str> {
     match &intent.source {
         Source::Docker { id } => Some(id),
-        Source::Process { .. } | Source::File { .. } => None,
+        Source::Process { .. } | Source::File { .. } | Source::Host => None,
     }
 }
 

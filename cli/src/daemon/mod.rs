@@ -15,6 +15,7 @@ mod capture;
 mod containers;
 mod devices;
 mod door;
+mod expose;
 mod follow;
 mod guest;
 pub(crate) mod lock;

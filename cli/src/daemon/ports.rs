@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use engine::io::nftables::Forwarding;
 use engine::rate::Rate;
 use engine::types::{IpPrefix, MacAddr, NetworkId, PortId, Vni};
 use peering::io::{Contents, StateFile, StoreError};
@@ -38,6 +39,8 @@ pub(crate) enum Source {
         /// Where it is.
         path: PathBuf,
     },
+    /// This host itself: the namespace of the daemon.
+    Host,
 }
 
 /// One port of this host.
@@ -73,6 +76,8 @@ pub(crate) struct Intent {
     pub(crate) ifname: Option<String>,
     /// The most it may send and is given.
     pub(crate) rate: Option<Rate>,
+    /// What this host does with packets of others that come by this port or would go there, if it is the host's own.
+    pub(crate) forwarding: Forwarding,
     /// Whether the container runs, as far as is known.
     pub(crate) running: bool,
 }
@@ -193,7 +198,17 @@ struct StoredIntent {
     /// In bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rate: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forwarding: Option<StoredForwarding>,
     running: bool,
+}
+
+/// What is not the rule.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredForwarding {
+    Routed,
+    Masqueraded,
 }
 
 fn render(intents: &BTreeMap<PortId, Intent>) -> Vec<u8> {
@@ -226,6 +241,11 @@ impl From<&Intent> for StoredIntent {
             former: raw(&i.former),
             ifname: i.ifname.clone(),
             rate: i.rate.map(Rate::bits_per_second),
+            forwarding: match i.forwarding {
+                Forwarding::None => None,
+                Forwarding::Routed => Some(StoredForwarding::Routed),
+                Forwarding::Masqueraded => Some(StoredForwarding::Masqueraded),
+            },
             running: i.running,
         }
     }
@@ -249,6 +269,11 @@ impl StoredIntent {
             former: prefixes(self.former),
             ifname: self.ifname,
             rate: self.rate.map(|rate| Rate::new(rate).ok_or(())).transpose().ok()?,
+            forwarding: match self.forwarding {
+                None => Forwarding::None,
+                Some(StoredForwarding::Routed) => Forwarding::Routed,
+                Some(StoredForwarding::Masqueraded) => Forwarding::Masqueraded,
+            },
             running: self.running,
         })
     }
@@ -283,6 +308,7 @@ pub(crate) mod tests {
             former: Vec::new(),
             ifname: Some("mesh0".to_owned()),
             rate: None,
+            forwarding: Forwarding::None,
             running: true,
         }
     }
@@ -299,17 +325,21 @@ pub(crate) mod tests {
         other.former = vec![IpPrefix { addr: "10.32.0.9".parse().unwrap(), len: 12 }];
         let mut third = intent(3);
         third.source = Source::File { path: "/run/netns/c1".into() };
+        let mut host = intent(5);
+        host.source = Source::Host;
+        host.forwarding = Forwarding::Masqueraded;
         let mut waiting = intent(4);
         waiting.addresses.clear();
         ports.put(intent(1)).unwrap();
         ports.put(other.clone()).unwrap();
         ports.put(third.clone()).unwrap();
+        ports.put(host.clone()).unwrap();
         ports.put(waiting).unwrap();
-        assert_eq!(ports.all().count(), 4);
+        assert_eq!(ports.all().count(), 5);
         ports.remove(PortId([1; 8])).unwrap();
         ports.remove(PortId([1; 8])).unwrap();
         let (again, _) = Ports::load(dir.path()).unwrap();
-        assert_eq!(again.all().cloned().collect::<Vec<_>>(), [other, third]);
+        assert_eq!(again.all().cloned().collect::<Vec<_>>(), [other, third, host]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use engine::io::device::port_of;
 use engine::io::netlink::{Netlink, NetlinkError};
+use engine::types::IpPrefix;
 use ipnet::{IpNet, Ipv4Net};
 use peering::io::{DEFAULT_RANGE, underlay_addresses};
 
@@ -93,6 +94,34 @@ impl Daemon {
         overlaps.chain(swallowed).collect()
     }
 
+    /// The subnets of a network, as far as they are known.
+    pub(super) fn subnets(&self, network: &str) -> Vec<IpPrefix> {
+        let range = self.networks.borrow().get(network).and_then(|network| network.range);
+        range
+            .map(|range| IpPrefix { addr: range.network().into(), len: range.prefix_len() })
+            .into_iter()
+            .collect()
+    }
+
+    /// The host itself cannot be on a network and reach others of the same addresses elsewhere.
+    pub(super) async fn refuse_overlaps(self: &Arc<Self>, network: &str) -> Result<(), Failure> {
+        let subnets = self.subnets(network);
+        let routes = self.blocking(|_| host_routes()).await?.map_err(Failure::internal)?;
+        let all = subnets.iter().filter_map(|subnet| IpNet::new(subnet.addr, subnet.len).ok());
+        let mut overlaps = all.flat_map(|subnet| routes.iter().map(move |route| (subnet, route)));
+        let Some((subnet, (route, ifname))) =
+            overlaps.find(|(subnet, route)| overlaps_with(*subnet, route.0))
+        else {
+            return Ok(());
+        };
+        let message = format!(
+            "the subnet {subnet} of the network {network} overlaps this host's route to {route} ({ifname}), so this host \
+             cannot be on that network"
+        );
+        Err(Failure::new(code::RANGE_OVERLAPS, message)
+            .hint("remove the route if nothing needs it, or expose another host"))
+    }
+
     /// No address is given out of a range that has an underlay address in it.
     pub(super) fn refuse_unusable_range(&self) -> Result<(), Failure> {
         lock_of(&self.range).swallowed.as_deref().map_or(Ok(()), |swallowed| Err(unusable(swallowed)))
@@ -115,28 +144,32 @@ fn unusable(message: &str) -> Failure {
 }
 
 fn look(range: Ipv4Net, underlay: &[IpAddr]) -> Result<Findings, NetlinkError> {
+    let routes = host_routes()?.into_iter().filter(|(route, _)| overlaps_with(range.into(), *route));
+    let overlaps = routes.map(|(route, ifname)| overlap(range, route, &ifname)).collect();
+    Ok(Findings { overlaps, swallowed: swallowed(range, underlay) })
+}
+
+/// The routes of this host that are not its own on the overlay, each with its interface.
+fn host_routes() -> Result<Vec<(IpNet, String)>, NetlinkError> {
     let netlink = Netlink::open()?;
     let links = netlink.links()?;
     let ports: Vec<u32> =
         links.iter().filter(|l| l.alias.as_deref().and_then(port_of).is_some()).map(|l| l.index).collect();
     let routes =
         netlink.routes()?.into_iter().filter(|route| route.index.is_none_or(|at| !ports.contains(&at)));
-    let overlaps = routes.filter_map(|route| {
+    let named = routes.filter_map(|route| {
         let destination = IpNet::new(route.destination.addr, route.destination.len).ok()?;
         let link = links.iter().find(|link| Some(link.index) == route.index);
-        overlaps(range, destination).then(|| overlap(range, destination, link.map_or("", |link| &link.name)))
+        Some((destination, link.map_or_else(String::new, |link| link.name.clone())))
     });
-    Ok(Findings { overlaps: overlaps.collect(), swallowed: swallowed(range, underlay) })
+    Ok(named.collect())
 }
 
-/// The default route is for what has no other.
-fn overlaps(range: Ipv4Net, destination: IpNet) -> bool {
-    match destination {
-        IpNet::V4(route) => {
-            route.prefix_len() > 0 && (route.contains(&range.network()) || range.contains(&route.network()))
-        }
-        IpNet::V6(_) => false,
-    }
+/// The default route is for what has no other; link-local addresses are everywhere (RFC 4291 section 2.5.6).
+fn overlaps_with(subnet: IpNet, route: IpNet) -> bool {
+    let everywhere = route.prefix_len() == 0
+        || matches!(route, IpNet::V6(route) if route.network().is_unicast_link_local());
+    !everywhere && (route.contains(&subnet.network()) || subnet.contains(&route.network()))
 }
 
 fn overlap(range: Ipv4Net, destination: IpNet, interface: &str) -> String {
@@ -163,8 +196,10 @@ mod tests {
 
     #[test]
     fn routes_that_are_wider_or_narrower_overlap() {
-        let overlapping = |text: &str| overlaps(range(), text.parse().unwrap());
+        let overlapping = |text: &str| overlaps_with(range().into(), text.parse().unwrap());
         assert!(overlapping("10.0.0.0/8") && overlapping("10.40.1.0/24") && overlapping("10.32.0.0/12"));
+        let sixth = |text: &str| overlaps_with("fd00:7::/64".parse().unwrap(), text.parse().unwrap());
+        assert!(sixth("fd00::/8") && sixth("fd00:7::9/128") && !sixth("::/0") && !sixth("fe80::/64"));
         assert!(!overlapping("0.0.0.0/0") && !overlapping("10.0.0.0/24") && !overlapping("fd00::/8"));
     }
 

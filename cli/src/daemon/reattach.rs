@@ -67,6 +67,7 @@ pub(super) async fn reopen(
     let device = reopened.map_err(|e| Failure::new(code::DEVICE_FAILED, e.to_string()))?;
     let ifname = Some(device.ifname.clone());
     let mut intent = Intent { netns: (id.dev, id.ino), ifname, running: true, ..intent };
+    daemon.admit_outlet(&intent).await?;
     daemon.open_device(device, &intent)?;
     if !intent.former.is_empty() {
         daemon.change_addresses(&intent).await?;

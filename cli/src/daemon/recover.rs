@@ -1,8 +1,8 @@
 //! Ports whose list was lost are found again: by their interfaces, which have the id of the port in their alias, and by
 //! their records, which this host remembers or hears of from the others.
 //!
-//! What no list and no record tells is guessed: the container is whoever lives in the namespace. A rate is written
-//! nowhere else, and is lost.
+//! What no list and no record tells is guessed: the container is whoever lives in the namespace. A rate, and what an exposed
+//! host forwards, are written nowhere else, and are lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use engine::io::device::{self, Found};
 use engine::io::netlink::Netlink;
 use engine::io::netns::Netns;
+use engine::io::nftables::Forwarding;
 use engine::types::{IpPrefix, MacAddr, NetworkId, PortId};
 use peering::mesh::{Endpoint, MESH_NETWORK};
 
@@ -193,6 +194,7 @@ impl Daemon {
             former: Vec::new(),
             ifname: Some(record.ifname).filter(|name| !name.is_empty()),
             rate: None,
+            forwarding: Forwarding::None,
             running: record.running,
         };
         self.keep(intent).await?;
@@ -225,6 +227,9 @@ impl Daemon {
             }
         }
         let id = netns.id();
+        if id == self.own {
+            return containers::Found::host(&self.hello.nickname).map(Some);
+        }
         self.blocking(move |_| containers::occupant(id)).await
     }
 }

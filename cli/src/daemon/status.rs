@@ -14,9 +14,9 @@ use engine::rate::Rate;
 use engine::types::{NetworkId, PortId};
 use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
 
-use super::Daemon;
 use super::ports::Intent;
 use super::wiring::PathState;
+use super::{Daemon, expose};
 use crate::failure::Failure;
 use crate::shape::{
     Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, Offload, Path, Peer, Port,
@@ -249,6 +249,7 @@ fn port(intent: &Intent, open: Option<&PortSnapshot>) -> Port {
         ifname: intent.ifname.clone().unwrap_or_default(),
         state: state(intent.running),
         rate_bits_per_second: intent.rate.map(Rate::bits_per_second),
+        passing: expose::passing(intent.forwarding),
         frames_in: sent.frames,
         bytes_in: sent.bytes,
         batches_in: sent.batches,

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use engine::io::device;
 use engine::io::netns::Netns;
+use engine::io::nftables;
 
-use super::ports::Ports;
+use super::ports::{Ports, Source};
 use crate::failure::{Failure, code};
 
 /// Files of ours in a state directory, whole names and beginnings of names.
@@ -69,6 +70,9 @@ pub(crate) fn remove_devices(dir: &Path) -> Result<(), Failure> {
     let all = if ids.is_empty() { Vec::new() } else { device::find(&ids) };
     for found in all {
         remove(&found.netns, &found)?;
+    }
+    if ports.all().any(|intent| intent.source == Source::Host) {
+        nftables::replace(&[]).map_err(|e| Failure::new(code::RULES_FAILED, e.to_string()))?;
     }
     Ok(())
 }

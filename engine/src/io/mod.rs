@@ -10,6 +10,7 @@ pub mod engine;
 pub mod ethtool;
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod socket;
 pub mod tap;
 pub mod tunnel;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use engine::rate::Rate;
 
 use super::super::Table;
-use crate::shape::{Conservation, ControlSocket, Dataplane, Offload, Port, Worker};
+use crate::shape::{Conservation, ControlSocket, Dataplane, Offload, Passing, Port, Worker};
 
 /// All of them that are not empty, a blank line between two.
 pub(super) fn tables(dataplane: &Dataplane) -> String {
@@ -67,7 +67,13 @@ fn ports(ports: &[Port]) -> String {
         let lost = p.kernel_drops_in.zip(p.kernel_drops_out);
         let lost = lost.map_or_else(String::new, |(sent, given)| format!("{sent}, {given}"));
         let limit = p.rate_bits_per_second.and_then(Rate::new);
-        let state = limit.map_or(p.state.clone(), |rate| format!("{}, at most {rate}", p.state));
+        let limit = limit.map(|rate| format!("at most {rate}"));
+        let passing = p.passing.map(|passing| match passing {
+            Passing::Routed => "routes".to_owned(),
+            Passing::Masqueraded => "masquerades".to_owned(),
+        });
+        let state =
+            [Some(p.state.clone()), limit, passing].into_iter().flatten().collect::<Vec<_>>().join(", ");
         table.row([&p.port, &p.container, &p.network, &p.ifname, &state, &queue, &lost]);
         for flow in [sent(p), given(p)] {
             let [way, frames, segments, bytes, batches, mean, supers] = flow.cells();

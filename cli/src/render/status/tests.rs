@@ -76,6 +76,7 @@ pub(crate) fn example() -> Status {
                 ifname: "mesh0".into(),
                 state: "running".into(),
                 rate_bits_per_second: None,
+                passing: None,
                 frames_in: 3,
                 bytes_in: 300,
                 batches_in: 2,
