@@ -13,6 +13,7 @@ use std::time::Duration;
 use engine::Update;
 use engine::counters::DropReason;
 use engine::session::psk::Psk;
+use engine::session::sealed::open;
 use engine::session::suite::Suite;
 use engine::types::{IpPrefix, MacAddr, PeerKeys, PortId, Vni};
 use engine::wire::virtio::VnetHeader;
@@ -390,6 +391,34 @@ fn while_hosts_disagree_on_trust_frames_are_sealed() {
     world.hosts[0].registry.set_takes_clear(peer_id(1), false);
     assert_eq!(write(&mut world), (false, 1));
     assert_eq!(world.drops, BTreeMap::from([(DropReason::NoSession, 1)]));
+}
+
+#[test]
+fn a_keepalive_of_a_former_session_does_not_tell_where_a_host_is() {
+    let mut pair = Pair::new(Suite::AesGcm);
+    let keepalive = |pair: &mut Pair| {
+        let keeper = pair.world.hosts[0].keeper.as_mut().unwrap();
+        keeper.show(peer_id(1));
+        keeper.poll_transmit().unwrap().contents
+    };
+    let newest = |pair: &mut Pair, mut datagram: Vec<u8>| {
+        let opened = open(&pair.world.hosts[1].registry.tables(), &mut datagram).unwrap();
+        assert!(opened.frame.is_none() && opened.from.get() == 0);
+        opened.newest
+    };
+    let [held_back, shown] = [(); 2].map(|()| keepalive(&mut pair));
+    assert!(newest(&mut pair, shown));
+    let later = keepalive(&mut pair);
+    pair.world.advance(Duration::from_secs(2));
+    let now = pair.world.now;
+    pair.world.hosts[0].keeper.as_mut().unwrap().want_anew(now, peer_id(1));
+    pair.arrivals();
+    pair.both_ways(1);
+    let current = keepalive(&mut pair);
+    assert_ne!(current[4..8], later[4..8], "another session");
+    assert!(!newest(&mut pair, held_back), "an earlier one of its session");
+    assert!(!newest(&mut pair, later), "the last one of its session, which is not the newest");
+    assert!(newest(&mut pair, current));
 }
 
 #[test]

@@ -22,8 +22,8 @@ const INITIATION_HEAD: usize = 8;
 const RESPONSE_HEAD: usize = 20;
 /// Noise message 1 without its payload: ephemeral key, sealed static key, tag.
 const MESSAGE_1: usize = KEY_LEN + KEY_LEN + 16 + 16;
-/// Noise message 2, which has no payload.
-const MESSAGE_2: usize = KEY_LEN + 16;
+/// Noise message 2: ephemeral key, start count, tag.
+const MESSAGE_2: usize = KEY_LEN + 8 + 16;
 
 /// Why a handshake datagram leads to nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -68,6 +68,8 @@ pub struct Established {
     pub initiator: bool,
     /// Under which pre-shared key.
     pub psk: PskId,
+    /// The start count of the peer: in which life it has the session.
+    pub life: u64,
 }
 
 /// An initiation that is not answered yet.
@@ -113,8 +115,9 @@ impl Pending {
         }
         let psk = psks.iter().find(|psk| psk.id() == response.psk).ok_or(HandshakeError::Psk)?;
         self.noise.set_psk(psk)?;
-        self.noise.read(response.message)?;
-        Ok(established(&mut self.noise, self.suite, (self.local, response.sender), (true, psk))?)
+        let payload = self.noise.read(response.message)?;
+        let life = u64::from_le_bytes(payload.try_into().map_err(|_| HandshakeError::Malformed)?);
+        Ok(established(&mut self.noise, self.suite, (self.local, response.sender), (true, psk), life)?)
     }
 }
 
@@ -161,15 +164,22 @@ impl Asked {
         self.suite
     }
 
-    /// Answers with the first of our keys, newest first, that the sender takes. `local` as for [`Pending::begin`].
-    pub fn answer(mut self, psks: &[Psk], local: u32) -> Result<(Established, Vec<u8>), HandshakeError> {
+    /// Answers with the first of our keys, newest first, that the sender takes. `start` is our start count, `local` as for
+    /// [`Pending::begin`].
+    pub fn answer(
+        mut self,
+        psks: &[Psk],
+        start: u64,
+        local: u32,
+    ) -> Result<(Established, Vec<u8>), HandshakeError> {
         let psk = psks.iter().find(|psk| self.psks.contains(&psk.id())).ok_or(HandshakeError::Psk)?;
         self.noise.set_psk(psk)?;
-        let message = self.noise.write(&[])?;
+        let message = self.noise.write(&start.to_le_bytes())?;
         let head = [RESPONSE, self.suite.number(), 0, 0];
         let (local_bytes, remote_bytes) = (local.to_le_bytes(), self.remote.to_le_bytes());
         let bytes = [&head[..], &local_bytes, &remote_bytes, &psk.id().0, &message].concat();
-        Ok((established(&mut self.noise, self.suite, (local, self.remote), (false, psk))?, bytes))
+        let (numbers, life) = ((local, self.remote), self.stamp.start);
+        Ok((established(&mut self.noise, self.suite, numbers, (false, psk), life)?, bytes))
     }
 }
 
@@ -222,10 +232,11 @@ fn established(
     suite: Suite,
     (local, remote): (u32, u32),
     (initiator, psk): (bool, &Psk),
+    life: u64,
 ) -> Result<Established, Mismatch> {
     let (seal, open) = noise.split()?;
     let (seal, open) = (LaneKeys::new(suite, &seal), LaneKeys::new(suite, &open));
-    Ok(Established { suite, local, remote, seal, open, initiator, psk: psk.id() })
+    Ok(Established { suite, local, remote, seal, open, initiator, psk: psk.id(), life })
 }
 
 #[cfg(test)]

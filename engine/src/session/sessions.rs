@@ -30,8 +30,8 @@ pub const REJECT_AFTER: Duration = Duration::from_secs(180);
 const RETRY: Duration = Duration::from_secs(1);
 /// So long is tried before it is told that the peer does not answer; whoever wants the session then begins anew.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
-/// Two sessions begun within this time of each other were begun at the same time by both hosts. Longer, and a host that was
-/// started again would be sealed to in a session of its former life.
+/// Two sessions begun within this time of each other, in the same life of the peer, were begun at the same time by both hosts.
+/// Longer, and a peer that has forgotten one would be sealed to in that.
 const SIMULTANEOUS: Duration = Duration::from_secs(1);
 /// After another pre-shared key has become the newest, sessions under other ones are renewed within this time, at random: not
 /// all at once. If the initiator has not, the responder does after as long again.
@@ -42,6 +42,8 @@ pub const RETIRED_AFTER: Duration = Duration::from_secs(10);
 /// Initiations read in a second, for all senders together; more must show a cookie, and those are limited too.
 const FREE_READS: u32 = 50;
 const MOST_READS: u32 = 1_000;
+/// Peers that are gone whose stamps are remembered: as many as most networks have hosts.
+const REMEMBERED: usize = 16_384;
 
 /// What changed for the workers.
 #[derive(Debug)]
@@ -68,6 +70,9 @@ pub struct Sessions {
     stamp: Stamp,
     peers: BTreeMap<PeerId, Peer>,
     by_key: BTreeMap<[u8; KEY_LEN], PeerId>,
+    /// The stamps of peers that are gone, each with a number that is larger the later they went.
+    gone: BTreeMap<[u8; KEY_LEN], (u64, Stamp)>,
+    went: u64,
     by_number: BTreeMap<u32, PeerId>,
     chance: Chance,
     jar: CookieJar,
@@ -108,6 +113,8 @@ struct Held {
     since: Instant,
     initiator: bool,
     psk: PskId,
+    /// The start count of the peer.
+    life: u64,
     /// When a new one is to be begun in its place.
     renew_at: Instant,
     /// When it ends.
@@ -128,6 +135,8 @@ impl Sessions {
             stamp: Stamp { start, count: 0 },
             peers: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            went: 0,
             by_number: BTreeMap::new(),
             chance,
             jar,
@@ -186,7 +195,9 @@ impl Sessions {
         }
         // Both sides compare the same two keys.
         let lower = key < self.public;
-        self.peers.entry(peer).or_insert_with(|| Peer::new(key, suite, lower));
+        let gone = &mut self.gone;
+        let mut stamp = || gone.remove(&key).map(|(_, stamp)| stamp);
+        self.peers.entry(peer).or_insert_with(|| Peer { stamp: stamp(), ..Peer::new(key, suite, lower) });
     }
 
     /// Where initiations to the peer go; none while nobody knows. Answers go where the question came from.
@@ -196,14 +207,25 @@ impl Sessions {
         }
     }
 
-    /// The host is no peer any more.
+    /// The host is no peer any more, for now: what it has said stays old.
     pub fn remove_peer(&mut self, peer: PeerId) {
         let Some(gone) = self.peers.remove(&peer) else { return };
         self.by_key.remove(&gone.key);
+        self.remember(gone.key, gone.stamp);
         self.by_number.retain(|_, of| *of != peer);
         let held = [gone.next, gone.current, gone.previous].into_iter().flatten();
         self.events.extend(held.map(|held| Event::Ends(held.epoch.local)));
         self.events.push_back(Event::Sealless(peer));
+    }
+
+    fn remember(&mut self, key: [u8; KEY_LEN], stamp: Option<Stamp>) {
+        let Some(stamp) = stamp else { return };
+        self.went += 1;
+        self.gone.insert(key, (self.went, stamp));
+        if self.gone.len() > REMEMBERED {
+            let first = self.gone.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| *key);
+            first.into_iter().for_each(|key| _ = self.gone.remove(&key));
+        }
     }
 
     /// Frames wait for a session with this peer.
@@ -268,7 +290,7 @@ impl Sessions {
         let stamp = asked.stamp;
         let local = fresh_number(&mut self.chance, &self.by_number);
         let (established, mut response) =
-            asked.answer(&self.psks, local).map_err(|_| DropReason::StrangerHandshake)?;
+            asked.answer(&self.psks, self.stamp.start, local).map_err(|_| DropReason::StrangerHandshake)?;
         known.stamp = Some(stamp);
         known.macs.finish(&mut response, known.cookie(now));
         self.transmits.push_back(Transmit { to: from, contents: response });
@@ -331,22 +353,22 @@ impl Sessions {
 
     fn hold(&mut self, now: Instant, peer: PeerId, established: Established) -> Held {
         let limits = self.limits.unwrap_or(Limits::of(established.suite));
-        let (initiator, psk) = (established.initiator, established.psk);
+        let (initiator, psk, life) = (established.initiator, established.psk, established.life);
         let epoch = Arc::new(Epoch::new(established, limits));
         self.by_number.insert(epoch.local, peer);
         let renew_after = if initiator { self.renew_after } else { self.renew_after * 5 / 4 };
         let renew_at = now + renew_after;
-        Held { epoch, since: now, initiator, psk, renew_at, until: now + REJECT_AFTER }
+        Held { epoch, since: now, initiator, psk, life, renew_at, until: now + REJECT_AFTER }
     }
 
-    /// Makes a session the one to seal with. Of two that both hosts began at the same time, both take the one that the lower
-    /// peer id began.
+    /// Makes a session the one to seal with. Of two that both hosts began at the same time, both take the one that the host with
+    /// the lower public key began. One of another life of the peer is dead.
     fn seal_with(&mut self, now: Instant, peer: PeerId, held: Held) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let preferred = |held: &Held| held.initiator != known.lower;
         let stays = known.current.as_ref().filter(|current| {
             let together = now.saturating_duration_since(current.since) < SIMULTANEOUS;
-            together && current.initiator != held.initiator && preferred(current)
+            together && current.life == held.life && current.initiator != held.initiator && preferred(current)
         });
         if stays.is_some() {
             let replaced = known.previous.replace(held);

@@ -115,7 +115,7 @@ impl FarHost {
         self.last = Some(asked.stamp);
         let psk = self.psks.iter().find(|psk| asked.ids.contains(&super::session::psk_id(psk)));
         let psk = *psk.ok_or_else(|| netns_tests::anyhow!("no common secret"))?;
-        let (session, response) = asked.answer(&psk)?;
+        let (session, response) = asked.answer(&psk, self.stamp.0)?;
         self.sessions.push(session);
         self.socket.send_to(&response, from)?;
         Ok(())
@@ -125,7 +125,8 @@ impl FarHost {
         ensure!(from == self.daemon, "a response from {from}");
         let Some(begun) = self.begun.take() else { return Ok(()) };
         let with = (&self.psks[..], self.cookie.as_ref());
-        let mut session = begun.finish(&self.own, with, datagram)?;
+        let (mut session, start) = begun.finish(&self.own, with, datagram)?;
+        ensure!(self.last.is_none_or(|last| last.0 <= start), "start {start} after {:?}", self.last);
         // A keepalive at once: the other side may seal only after it has opened a frame.
         self.socket.send_to(&session.seal(LANE, &[])?, self.daemon)?;
         self.sessions.push(session);

@@ -101,20 +101,20 @@ impl Begun {
         Ok(Begun { suite, noise, local, message })
     }
 
-    /// The session that a response begins.
+    /// The session that a response begins, and the start count in it.
     pub(crate) fn finish(
         self,
         own: &Key,
         (psks, cookie): (&[[u8; 32]], Option<&[u8; 16]>),
         response: &[u8],
-    ) -> Result<Session> {
+    ) -> Result<(Session, u64)> {
         let rest = checked(response, own, cookie)?;
-        ensure!(rest.len() == 68 && rest[..4] == [RESPONSE, self.suite as u8, 0, 0], "{rest:02x?}");
+        ensure!(rest.len() == 76 && rest[..4] == [RESPONSE, self.suite as u8, 0, 0], "{rest:02x?}");
         ensure!(number(rest, 8)? == self.local, "it answers another initiation");
         let psk = psks.iter().find(|psk| psk_id(psk) == rest[12..20]);
         let (payload, split) = self.noise.finish(psk.ok_or_else(|| anyhow!("no such psk"))?, &rest[20..])?;
-        ensure!(payload.is_empty(), "{payload:02x?}");
-        Session::new(self.suite, (self.local, number(rest, 4)?), &split, true)
+        let start = u64::from_le_bytes(payload.as_slice().try_into()?);
+        Ok((Session::new(self.suite, (self.local, number(rest, 4)?), &split, true)?, start))
     }
 
     /// Whether a datagram of type 3 is for this initiation.
@@ -159,9 +159,9 @@ impl Asked {
         self.noise.peer
     }
 
-    pub(crate) fn answer(self, psk: &[u8; 32]) -> Result<(Session, Vec<u8>)> {
+    pub(crate) fn answer(self, psk: &[u8; 32], start: u64) -> Result<(Session, Vec<u8>)> {
         let (local, peer) = (fresh(), self.noise.peer);
-        let (message, split) = self.noise.answer(&Key::random()?, psk, &[])?;
+        let (message, split) = self.noise.answer(&Key::random()?, psk, &start.to_le_bytes())?;
         let head = [RESPONSE, self.suite as u8, 0, 0];
         let numbers = [local.to_le_bytes(), self.remote.to_le_bytes()].concat();
         let message = [&head[..], &numbers, &psk_id(psk), &message].concat();

@@ -26,7 +26,7 @@ fn begin(from: &Host, to: &Host, psks: &[Psk]) -> (Pending, Vec<u8>) {
 
 fn answer(asked: Asked, peer: &Host, psks: &[Psk]) -> Result<(Established, Vec<u8>), HandshakeError> {
     assert_eq!(asked.peer, peer.public);
-    let (established, mut bytes) = asked.answer(psks, 23)?;
+    let (established, mut bytes) = asked.answer(psks, 6, 23)?;
     MacKeys::of(&peer.public).finish(&mut bytes, None);
     Ok((established, bytes))
 }
@@ -49,6 +49,7 @@ fn two_hosts_agree_on_keys_and_numbers() {
     assert_eq!(answered(&response), Some(17));
     let ours = pending.finish(&psks, &response).unwrap();
     assert_eq!((ours.local, ours.remote, theirs.local, theirs.remote), (17, 23, 23, 17));
+    assert_eq!((ours.life, theirs.life), (6, 3), "the start counts");
     assert!(ours.initiator && !theirs.initiator);
     passes(&ours, &theirs).unwrap();
     passes(&theirs, &ours).unwrap();

@@ -215,6 +215,62 @@ fn a_restarted_host_is_believed_and_an_earlier_life_is_not() {
 }
 
 #[test]
+fn a_host_started_again_at_once_is_sealed_to_in_its_new_life() {
+    // Whoever of them is preferred: who began the first session, and who was started again.
+    for (first, again) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut wire = Wire::new();
+        wire.want(first);
+        wire.run(Duration::from_millis(300));
+        wire.both_ways();
+        wire.hosts[again] = host(again as u8 + 1, wire.now, 2);
+        wire.introduce();
+        assert_eq!(wire.frame(1 - again), Err(DropReason::UnknownSession));
+        let peer = wire.hosts[1 - again].id;
+        wire.hosts[again].sessions.want_anew(wire.now, peer);
+        wire.deliver();
+        wire.both_ways();
+    }
+}
+
+#[test]
+fn what_a_host_said_before_it_was_away_stays_old() {
+    let mut wire = Wire::new();
+    wire.want(0);
+    wire.deliver();
+    let (to, initiation) = wire.seen[0].clone();
+    let (now, gone) = (wire.now, &wire.hosts[0]);
+    let (id, key, from) = (gone.id, gone.key, gone.addr);
+    wire.hosts[to].sessions.remove_peer(id);
+    wire.hosts[to].note();
+    let again = |wire: &mut Wire| wire.hosts[to].sessions.handle_datagram(now, from, &initiation);
+    assert_eq!(again(&mut wire), Err(DropReason::StrangerHandshake));
+    wire.introduce();
+    assert_eq!(again(&mut wire), Err(DropReason::StaleHandshake));
+    wire.hosts[to].sessions.set_peer(id, key, Some(Suite::ChaChaPoly));
+    wire.hosts[to].sessions.set_peer(id, key, Some(Suite::AesGcm));
+    assert_eq!(
+        again(&mut wire),
+        Err(DropReason::StaleHandshake),
+        "also when another suite was used meanwhile"
+    );
+    // It is not remembered for ever.
+    let sessions = &mut wire.hosts[to].sessions;
+    sessions.remove_peer(id);
+    let other = |number: u32| {
+        let mut key = [7; KEY_LEN];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        key
+    };
+    (0..2).for_each(|number| sessions.remember(other(number), Some(Stamp::default())));
+    assert_eq!(sessions.gone.len(), 3);
+    let few = sessions.gone.clone();
+    sessions.gone.extend((2..).map(|number| (other(number), (9, Stamp::default()))).take(REMEMBERED - 3));
+    sessions.remember(other(u32::MAX), Some(Stamp::default()));
+    assert_eq!(sessions.gone.len(), REMEMBERED);
+    assert!(!sessions.gone.contains_key(&key) && few.contains_key(&key), "the first that went");
+}
+
+#[test]
 fn strangers_and_other_secrets_get_nothing() {
     let mut wire = Wire::new();
     let now = wire.now;
