@@ -221,6 +221,7 @@ impl Running {
             data_port: 4789,
             source_ports: 16,
             tunnel_gso: true,
+            destinations: false,
             seed: [number; 32],
         };
         let netns = Netns::open(host.namespace().path()).unwrap();

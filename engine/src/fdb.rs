@@ -103,14 +103,11 @@ impl Pins {
         self.by_addr.get(&addr).copied()
     }
 
-    /// The addresses of all endpoints, in order, each with the MAC address that has it.
-    pub fn addrs(&self) -> Vec<(IpAddr, MacAddr)> {
-        let mut all = Vec::with_capacity(self.by_addr.len());
+    /// Gives the addresses of all endpoints, in no order, each with the MAC address that has it.
+    pub fn each_addr(&self, mut give: impl FnMut(IpAddr, MacAddr)) {
         for (&addr, &mac) in &self.by_addr {
-            all.push((addr, mac));
+            give(addr, mac);
         }
-        all.sort_unstable();
-        all
     }
 
     /// All of them, in order, with the port, if it is on this host or reachable now.

@@ -10,7 +10,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::network::Network;
 use crate::offload::tunnel::Through;
 use crate::session::epoch::Epoch;
 use crate::switch::Port;
-use crate::types::{PeerId, PortId, Vni};
+use crate::types::{IpPrefix, PeerId, PortId, Vni};
 
 pub use listing::{Entry, Place};
 pub use moved::Moved;
@@ -75,15 +75,14 @@ pub struct LocalPort {
 }
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-type Set<T> = HashSet<T, RandomState>;
 
 /// One snapshot of everything a worker needs to forward.
 #[derive(Clone, Debug)]
 pub struct Tables {
     networks: Map<Vni, Arc<Network>>,
     sources: Arc<Sources>,
-    /// From where frames in clear are taken on sealed networks.
-    clear: Arc<Set<IpAddr>>,
+    /// From where frames in clear are taken on sealed networks, and to where.
+    clear: Arc<Clear>,
     remotes: Arc<[Option<Remote>]>,
     ports: Arc<[Option<LocalPort>]>,
     sessions: Arc<SessionTable>,
@@ -93,6 +92,9 @@ pub struct Tables {
 
 /// For each address that may send: the networks on which it may, in order, and as whom.
 type Sources = Map<IpAddr, Vec<(Vni, RemoteIndex)>>;
+
+/// For each address from which frames in clear are taken the trusted subnets, of each peer with that address.
+type Clear = Map<IpAddr, Box<[Box<[IpPrefix]>]>>;
 
 /// The sessions with peers.
 #[derive(Default, Debug)]
@@ -133,9 +135,14 @@ impl Tables {
         }
     }
 
-    /// Whether frames in clear from the underlay address `ip` are taken on `network`.
-    pub fn takes_clear(&self, network: &Network, ip: IpAddr) -> bool {
-        !network.is_sealed() || self.clear.contains(&ip.to_canonical())
+    /// Whether frames in clear from the underlay address `from` to the one `to`, which may be unknown, are taken on `network`.
+    pub fn takes_clear(&self, network: &Network, from: IpAddr, to: Option<IpAddr>) -> bool {
+        !network.is_sealed() || to.is_some_and(|to| self.is_trusted(from, to))
+    }
+
+    fn is_trusted(&self, from: IpAddr, to: IpAddr) -> bool {
+        let of_peers = self.clear.get(&from.to_canonical());
+        of_peers.is_some_and(|all| all.iter().all(|subnets| subnets.iter().any(|subnet| subnet.contains(to))))
     }
 
     /// Whether frames of `network` are sealed on their way to `remote`.

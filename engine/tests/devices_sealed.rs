@@ -11,7 +11,7 @@
 mod devices_support;
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use engine::counters::DropReason;
 use engine::io::device::{self, PortSpec};
 use engine::io::engine::{Engine, EngineConfig};
 use engine::io::netns::Netns;
+use engine::io::socket;
 use engine::session::keeper::Identity;
 use engine::session::noise::StaticKey;
 use engine::session::psk::Psk;
@@ -61,6 +62,7 @@ fn start_as(netns: &Netns, number: u8, (life, secret): (u64, u8), sealed: bool) 
         data_port: 4789,
         source_ports: 16,
         tunnel_gso: true,
+        destinations: false,
         seed: [number; 32],
     };
     let spec = PortSpec {
@@ -210,6 +212,25 @@ fn a_plain_network_stays_plain_and_hosts_that_differ_exchange_nothing() {
         two.dropped(DropReason::PlainOnSealed) > 0
     });
     assert!(there.recv(&mut [0; 100]).is_err(), "something arrived");
+}
+
+#[test]
+fn initiations_behind_something_else_are_not_read() {
+    let wire = wired_pair();
+    let host = start(&wire[0], 1, (1, 0));
+    let stranger = wire[1].run(|| socket::bind(None, 4789, 1)).unwrap().unwrap().control;
+    let packet = |first: u8| {
+        let datagrams: Vec<u8> = (0..30).flat_map(|_| [&[1][..], &[0; 159]].concat()).collect();
+        let packet = [&[first][..], &[0; 159], &datagrams].concat();
+        stranger.send("192.0.2.1:4789".parse().unwrap(), &[IoSlice::new(&packet)], Some(160)).unwrap();
+    };
+    packet(6);
+    eventually("what comes in a packet of probes is dropped unread", || {
+        host.dropped(DropReason::HandshakeLimit) == 30 && host.dropped(DropReason::UnknownSource) == 1
+    });
+    packet(1);
+    eventually("what comes by its own door is read", || host.dropped(DropReason::BadHandshake) == 31);
+    assert_eq!(host.dropped(DropReason::HandshakeLimit), 30);
 }
 
 #[test]

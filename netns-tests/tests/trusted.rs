@@ -1,9 +1,11 @@
 //! Between two addresses that both hosts trust, frames need no seal; what one of them does not trust is sealed. Who knows
 //! nothing of seals has no part in a sealed network.
 
+use std::net::IpAddr;
+
 use netns_tests::{
-    Addressed, Attached, Capture, Host, KernelVtep, Result, Tool, Topology, Value, ensure, secs, wait_for,
-    wait_until,
+    Addressed, Attached, Capture, Host, KernelVtep, Result, Tool, Topology, Value, ensure, ethernet, secs,
+    vxlan, wait_for, wait_until,
 };
 
 /// In every ping.
@@ -123,6 +125,35 @@ fn a_host_that_leaves_the_trusted_subnet_seals_at_once() -> Result<()> {
     web.ping_within(&db, secs(PATIENCE))?;
     ensure!(!overheard(&net, first, &web, &db)?, "it was in clear");
     wait_way(second, "node01", "sealed", "both")
+}
+
+#[test]
+fn what_is_sent_to_an_address_that_nobody_trusts_is_no_frame_of_a_sealed_network() -> Result<()> {
+    let net = Topology::new("an address that is not trusted")?.hosts(2)?;
+    let files = secret(&net)?;
+    let (first, second) = (net.host(0), net.host(1));
+    first.namespace().ip(&format!("address add {ELSEWHERE}/32 dev lo"))?;
+    second.namespace().ip(&format!("route add {ELSEWHERE}/32 dev eth0"))?;
+    first.launch(&["--secret-file", &files[0], "--trusted-subnets", SUBNET])?;
+    second.launch(&["node01", "--secret-file", &files[1], "--trusted-subnets", SUBNET])?;
+    let (web, db) = (first.attach("web")?, second.attach("db")?);
+    web.ping(&db)?;
+    wait_way(first, "node02", "plain", "both")?;
+    wait_way(second, "node01", "plain", "both")?;
+    // From the address that is trusted: anybody may forge that, who is where nobody looks at it.
+    let frame = vxlan(1, &ethernet([0xff; 6], [2, 0, 0, 0, 0, 9], 0x88b5, &[0; 46]));
+    let send = |to: &str| {
+        second.namespace().send_datagrams((to.parse::<IpAddr>()?, 4789).into(), std::slice::from_ref(&frame))
+    };
+    send(ELSEWHERE)?;
+    wait_until("it is dropped", secs(5), || {
+        ensure!(first.dropped("plain_on_sealed")? == 1, "{:?}", first.drops()?);
+        Ok(())
+    })?;
+    send(&first.address().to_string())?;
+    ensure!(overheard(&net, second, &db, &web)?, "it was not in clear");
+    ensure!(first.dropped("plain_on_sealed")? == 1, "where all is trusted it is taken: {:?}", first.drops()?);
+    first.wait_balanced(secs(5))
 }
 
 #[test]

@@ -312,6 +312,7 @@ fn engine_config(args: &LaunchArgs) -> EngineConfig {
         data_port: args.data_port,
         source_ports: usize::from(args.source_ports),
         tunnel_gso: !args.no_tunnel_gso,
+        destinations: !args.trusted_subnets.is_empty(),
         seed: rand::random(),
     }
 }

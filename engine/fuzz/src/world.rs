@@ -298,7 +298,7 @@ impl Host {
                 let (vni, _) = vxlan::parse(datagram)?;
                 let sender = tables.source(from.ip(), vni)?;
                 let network = tables.network(vni).ok_or(DropReason::UnknownVni)?;
-                if !tables.takes_clear(network, from.ip()) {
+                if !tables.takes_clear(network, from.ip(), Some(self.addr.ip())) {
                     return Err(DropReason::PlainOnSealed);
                 }
                 Ok(Some(((sender, vni), network.mtu(), part.skip(vxlan::LEN), Sums::Guessed)))

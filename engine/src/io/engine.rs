@@ -7,10 +7,11 @@
 
 mod control;
 mod doors;
+mod hops;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,7 +23,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::capture::{self, Capture, CaptureError, Lens, MAX_CAPTURES, Place, Target};
 use super::device::Device;
 use super::netlink::{Changes, Netlink, NetlinkError};
-use super::socket::{self, SocketGroup, SocketLoad};
+use super::socket::{self, DataSocket, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::tunnel::{Tunnel, Underlay};
 use super::watch::Watcher;
@@ -30,14 +31,12 @@ use super::worker::{Command, NewPort, PortGone, Shared, Sides, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
-use crate::path::Paths;
-use crate::path::ways::Ways;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
 use crate::session::keeper::Identity;
 use crate::session::psk::Psk;
 use crate::session::signals::Signals;
-use crate::tables::{Entry, Registry, Tables};
+use crate::tables::{Entry, Tables};
 use crate::types::{PortId, Vni};
 use control::{Control, Inner, OpenPort, Running, WorkerEnd};
 
@@ -55,6 +54,9 @@ pub struct EngineConfig {
     pub source_ports: usize,
     /// Whether super-frames may leave whole where the underlay's device cuts them.
     pub tunnel_gso: bool,
+    /// Whether it matters which address a datagram was sent to, as it does where anything is trusted: else no frame in clear is
+    /// taken on a sealed network.
+    pub destinations: bool,
     /// For the nonces of probes: from the system's generator, and used for nothing else.
     pub seed: [u8; 32],
 }
@@ -125,67 +127,53 @@ pub struct PortSnapshot {
 impl Engine {
     /// Binds the data port and starts the threads. Events arrive on the returned channel.
     pub fn start(config: &EngineConfig) -> Result<(Engine, Receiver<Event>), StartError> {
-        let SocketGroup { workers: sockets, control: control_socket, initiations } =
+        let SocketGroup { workers: sockets, control: socket, initiations } =
             socket::bind(config.listen, config.data_port, config.workers)?;
+        let mut offloads = sockets.first().map(DataSocket::offloads).unwrap_or_default();
         let (events, event_receiver) = mpsc::channel();
         let (gone, gone_receiver) = mpsc::channel();
-        let mut registry = Registry::new(Instant::now());
-        let tables = Arc::new(ArcSwap::new(registry.tables()));
+        let mut control = Control::new(Instant::now(), config.seed, events);
+        let tables = Arc::new(ArcSwap::new(control.registry.tables()));
         let wake = Arc::new(event_fd()?);
         let signals = Arc::new(Signals::default());
-        let mut offloads = control_socket.offloads();
-        let (mut tunnels, underlay) = open_tunnels(config, &mut offloads);
-        let (mut workers, mut threads) = (Vec::new(), Vec::new());
-        let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
-        for (lane, (socket, pool)) in (0..).zip(sockets.into_iter().zip(pools)) {
-            let control = ControlSide { gone: &gone, wake: &wake, signals: &signals };
-            let sides = Sides { socket, pool, tunnel: tunnels.next() };
-            let (end, thread) = start_worker(lane, sides, &tables, &control)?;
-            workers.push(end);
-            threads.push(thread);
-        }
-        let control = Control {
-            registry,
-            paths: Paths::new(config.seed),
-            ways: Ways::default(),
-            networks: BTreeMap::new(),
-            keeper: None,
-            keys: BTreeMap::new(),
-            next_wants: Instant::now(),
-            next_found: Instant::now(),
-            ports: BTreeMap::new(),
-            captures: BTreeMap::new(),
-            events,
-            ways_stale: false,
-            trust_stale: false,
-            in_clear: BTreeSet::new(),
-            stopping: false,
-        };
+        let (tunnels, underlay) = open_tunnels(config, &mut offloads);
+        let side = ControlSide { gone: &gone, wake: &wake, signals: &signals };
+        let (ends, workers) = make_workers(config, (sockets, tunnels), &tables, &side)?;
         let inner = Arc::new(Inner {
             control: Mutex::new(control),
             tables,
-            workers,
+            workers: ends,
             counters: Arc::new(Counters::new()),
-            gauges: [control_socket.gauge()?, initiations.gauge()?],
-            socket: control_socket,
+            gauges: [socket.gauge()?, initiations.gauge()?],
+            socket,
+            listen: config.listen.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified()),
             initiations,
             wake,
             signals,
             offloads,
         });
-        let for_thread = Arc::clone(&inner);
         let (changes, netlink) = (Changes::subscribe()?, Netlink::open()?);
-        let control = std::thread::Builder::new().name("control".into());
-        let control = control
-            .spawn(move || for_thread.run_control(&gone_receiver, (&changes, &netlink), underlay.as_ref()));
-        threads.push(control?);
         let watched = Arc::downgrade(&inner);
         let watcher = Watcher::start(move |netns| {
             if let Some(inner) = watched.upgrade() {
                 inner.namespace_died(netns);
             }
         })?;
-        Ok((Engine { inner, watcher, threads }, event_receiver))
+        // From here on it ends what it has begun when it is dropped.
+        let mut engine = Engine { inner, watcher, threads: Vec::new() };
+        for (lane, worker) in workers.into_iter().enumerate() {
+            engine.spawn(format!("worker-{lane}"), move || worker.run())?;
+        }
+        let inner = Arc::clone(&engine.inner);
+        engine.spawn("control".to_owned(), move || {
+            inner.run_control(&gone_receiver, (&changes, &netlink), underlay.as_ref());
+        })?;
+        Ok((engine, event_receiver))
+    }
+
+    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name).spawn(work)?);
+        Ok(())
     }
 
     /// Applies changes of the tables, in order, and publishes them together.
@@ -198,8 +186,7 @@ impl Engine {
         self.inner.publish(&mut control);
     }
 
-    /// From now on there are sealed sessions with those peers whose keys are known. Replaces what was said before, and ends
-    /// all sessions.
+    /// From now on there are sealed sessions with those peers whose keys are known. To be said once.
     pub fn set_identity(&self, own: Identity) {
         let now = Instant::now();
         let mut control = self.inner.lock();
@@ -345,10 +332,10 @@ fn open_tunnels(
         return (Vec::new().into_iter(), None);
     }
     let tunnels: Result<Vec<_>, _> = (0..config.workers).map(Tunnel::open).collect();
-    match tunnels.and_then(|tunnels| Ok((tunnels, Underlay::open(config.listen)?))) {
-        Ok((tunnels, underlay)) => {
+    match tunnels {
+        Ok(tunnels) => {
             offloads.granted.push(NAME);
-            (tunnels.into_iter(), Some(underlay))
+            (tunnels.into_iter(), Some(Underlay::new(config.listen)))
         }
         Err(error) => {
             offloads.refused.push((NAME, error.to_string()));
@@ -364,14 +351,36 @@ struct ControlSide<'a> {
     signals: &'a Arc<Signals>,
 }
 
-fn start_worker(
+/// The workers, and the control side's ends of them.
+fn make_workers(
+    config: &EngineConfig,
+    (sockets, mut tunnels): (Vec<DataSocket>, std::vec::IntoIter<Tunnel>),
+    tables: &Arc<ArcSwap<Tables>>,
+    control: &ControlSide<'_>,
+) -> io::Result<(Vec<WorkerEnd>, Vec<Worker>)> {
+    let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
+    let (mut ends, mut workers) = (Vec::new(), Vec::new());
+    for (lane, (socket, pool)) in (0..).zip(sockets.into_iter().zip(pools)) {
+        if config.destinations {
+            socket.tell_destinations()?;
+        }
+        let sides = Sides { socket, pool, tunnel: tunnels.next() };
+        let (end, worker) = make_worker(lane, sides, tables, control)?;
+        ends.push(end);
+        workers.push(worker);
+    }
+    Ok((ends, workers))
+}
+
+fn make_worker(
     lane: u8,
     sides: Sides,
     tables: &Arc<ArcSwap<Tables>>,
     control: &ControlSide<'_>,
-) -> io::Result<(WorkerEnd, JoinHandle<()>)> {
+) -> io::Result<(WorkerEnd, Worker)> {
     let (commands, receiver) = mpsc::channel();
     let (wake, counters) = (Arc::new(event_fd()?), Arc::new(Counters::new()));
+    let waits = Arc::new(AtomicBool::new(false));
     let shared = Shared {
         tables: Arc::clone(tables),
         counters: Arc::clone(&counters),
@@ -380,12 +389,12 @@ fn start_worker(
         gone: control.gone.clone(),
         control_wake: Arc::clone(control.wake),
         signals: Arc::clone(control.signals),
+        waits: Arc::clone(&waits),
         lane,
     };
     let gauge = sides.socket.gauge()?;
     let worker = Worker::new(shared, sides, Coalesce { tcp: true, udp: true })?;
-    let thread = std::thread::Builder::new().name(format!("worker-{lane}")).spawn(move || worker.run())?;
-    Ok((WorkerEnd { commands: Mutex::new(commands), wake, counters, gauge }, thread))
+    Ok((WorkerEnd { commands: Mutex::new(commands), wake, waits, counters, gauge }, worker))
 }
 
 /// One descriptor for each worker, and whether that worker reads it. A device with fewer queues than there are

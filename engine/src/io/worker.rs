@@ -14,10 +14,11 @@ mod rests;
 mod whole;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 
 use super::capture::Lens;
-use super::socket::{DataSocket, RecvBatch};
+use super::socket::{DataSocket, Received, RecvBatch};
 use super::tap::Tap;
 use super::tunnel::Tunnel;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
@@ -42,6 +43,7 @@ use crate::tables::{Moved, PortIndex, RemoteIndex, Tables};
 use crate::types::Vni;
 use crate::wire::sealed::{SEALED, TAG_LEN};
 use crate::wire::vxlan;
+use held::Held;
 use output::{Output, PortQueue};
 use rests::Rests;
 
@@ -102,6 +104,8 @@ pub(super) struct Shared {
     pub(super) control_wake: Arc<EventFd>,
     /// What the control side is told of sessions.
     pub(super) signals: Arc<Signals>,
+    /// Whether this worker waits for a session, and so for tables.
+    pub(super) waits: Arc<AtomicBool>,
     /// The lane in which this worker seals; no other has it.
     pub(super) lane: u8,
 }
@@ -174,7 +178,8 @@ impl Worker {
         let switch = Switch::new(shared.tables.load_full()).with_source_ports(sides.pool.len());
         let (signals, wake) = (Arc::clone(&shared.signals), Arc::clone(&shared.control_wake));
         let sessions = SessionSide { lane: shared.lane, signals, wake };
-        let output = Output::new(sides, Arc::clone(&shared.counters), sessions);
+        let held = Held::telling(Arc::clone(&shared.waits));
+        let output = Output::new(sides, Arc::clone(&shared.counters), sessions, held);
         Ok(Worker {
             shared,
             epoll,
@@ -192,15 +197,16 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            let ready = match self.epoll.wait(&mut events, self.rests.timeout(self.output.held.wait())) {
+            let most = self.wait_for_tables();
+            let ready = match self.epoll.wait(&mut events, self.rests.timeout(most)) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
                 Err(error) => return tracing::error!("a worker cannot wait for frames: {error}"),
             };
-            self.refresh_tables();
+            let news = self.refresh_tables();
             let now = Instant::now();
             self.output.now = now;
-            self.output.release(self.switch.tables());
+            self.output.release(self.switch.tables(), news);
             self.wake_rested(now);
             for event in events.iter().take(ready) {
                 match event.data() {
@@ -213,12 +219,23 @@ impl Worker {
         }
     }
 
-    /// Takes the newest tables; a pointer compare when nothing changed.
-    fn refresh_tables(&mut self) {
+    /// How long to sleep at most for what waits for a session: not at all when there are tables that it was not looked for in.
+    fn wait_for_tables(&self) -> Option<Duration> {
+        if !self.output.held.tell() {
+            return None;
+        }
+        let current = Arc::ptr_eq(&self.shared.tables.load(), self.switch.tables());
+        if current { self.output.held.patience(self.output.now) } else { Some(Duration::ZERO) }
+    }
+
+    /// Takes the newest tables; a pointer compare when nothing changed. True: something did.
+    fn refresh_tables(&mut self) -> bool {
         let tables = self.shared.tables.load();
-        if !Arc::ptr_eq(&tables, self.switch.tables()) {
+        let news = !Arc::ptr_eq(&tables, self.switch.tables());
+        if news {
             self.switch.set_tables(Arc::clone(&tables));
         }
+        news
     }
 
     fn obey(&mut self) -> Flow {
@@ -308,7 +325,7 @@ impl Worker {
                 if !self.output.lenses.is_empty() {
                     self.output.show_datagram(received.from, slice(self.received.arena(), &part.frame));
                 }
-                self.open(now, received.from, &mut source, &part);
+                self.open(now, &received, &mut source, &part);
             }
         }
         self.shared.counters.batch(Way::UnderlayIn, datagrams, bytes);
@@ -316,16 +333,16 @@ impl Worker {
     }
 
     /// Opens one datagram and offers its frame to the joiner.
-    fn open(&mut self, now: Instant, at: SocketAddr, source: &mut Source, part: &Part) {
+    fn open(&mut self, now: Instant, received: &Received, source: &mut Source, part: &Part) {
         let arena = self.received.arena();
         let opened = vxlan::parse(slice(arena, &part.frame)).and_then(|(vni, _)| {
-            let (from, mtu) = source.of(self.switch.tables(), at.ip(), vni)?;
+            let (from, mtu) = source.of(self.switch.tables(), received, vni)?;
             Ok((from, vni, mtu, part.clone().skip(vxlan::LEN)))
         });
         match opened {
             Ok((from, vni, mtu, frame)) => self.join(now, (from, vni), mtu, frame, Sums::Guessed),
             // Only what is no VXLAN is looked at again.
-            Err(DropReason::VxlanFlags) => self.open_sealed(now, at, part),
+            Err(DropReason::VxlanFlags) => self.open_sealed(now, received.from, part),
             Err(reason) => self.shared.counters.refused(Way::UnderlayIn, reason),
         }
     }
@@ -447,19 +464,25 @@ fn content(batch: &Batch) -> (Traffic, u64) {
     (content, super_frames)
 }
 
-/// Who sent the datagrams of one receive: they share their sender, so a network is looked up once.
+/// Who sent the datagrams of one receive: they share their sender and where they were sent to, so a network is looked up once.
 #[derive(Default)]
 struct Source(Option<(Vni, RemoteIndex, u16)>);
 
 impl Source {
     /// The sender on `vni`, whose frames may come in clear, and the MTU of that network.
-    fn of(&mut self, tables: &Tables, ip: IpAddr, vni: Vni) -> Result<(RemoteIndex, u16), DropReason> {
+    fn of(
+        &mut self,
+        tables: &Tables,
+        received: &Received,
+        vni: Vni,
+    ) -> Result<(RemoteIndex, u16), DropReason> {
         if let Some((_, from, mtu)) = self.0.filter(|known| known.0 == vni) {
             return Ok((from, mtu));
         }
+        let ip = received.from.ip();
         let from = tables.source(ip, vni)?;
         let network = tables.network(vni).ok_or(DropReason::UnknownVni)?;
-        if !tables.takes_clear(network, ip) {
+        if !tables.takes_clear(network, ip, received.to) {
             return Err(DropReason::PlainOnSealed);
         }
         self.0 = Some((vni, from, network.mtu()));

@@ -1,10 +1,11 @@
 //! When it is looked up how the host reaches its peers, and to whom it is then shown where the host is.
 //!
 //! The kernel tells that addresses or routes have changed ([`Ways::handle_change`]); soon after, and less and less often
-//! while it goes on, the way to each peer is looked up ([`Ways::is_due`], [`Ways::handle_ways`]). A peer whose way is
-//! another one is shown it, again and again, since what shows it may be lost ([`Ways::poll_show`]).
+//! while it goes on, the way to each peer is looked up ([`Ways::poll_look`], [`Ways::handle_ways`]). That of a peer that is
+//! reached at another address than before is, alone, at once. A peer whose way is another one is shown it, again and again,
+//! since what shows it may be lost ([`Ways::poll_show`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,18 @@ pub struct Ways<W> {
     /// When they were last, because something had changed.
     looked: Option<Instant>,
     gap: Duration,
-    changed: bool,
+    /// Those with another address than before, and since when.
+    fresh: BTreeMap<PeerId, Instant>,
     shows: BTreeMap<PeerId, Show>,
+}
+
+/// Which ways are to be looked up.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Look {
+    /// All: an address or a route of the host has changed.
+    All,
+    /// Those to these peers, of which no others are known yet.
+    Peers(BTreeSet<PeerId>),
 }
 
 #[derive(Debug)]
@@ -43,50 +54,59 @@ struct Show {
 impl<W: PartialEq> Default for Ways<W> {
     fn default() -> Self {
         let (known, shows) = (BTreeMap::new(), BTreeMap::new());
-        Ways { known, look: None, looked: None, gap: SETTLE, changed: false, shows }
+        Ways { known, look: None, looked: None, gap: SETTLE, fresh: BTreeMap::new(), shows }
     }
 }
 
 impl<W: PartialEq> Ways<W> {
     /// An address or a route of the host has changed.
     pub fn handle_change(&mut self, now: Instant) {
-        self.changed = true;
         let calm = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= CALM);
         self.gap = if calm { SETTLE } else { self.gap };
         let earliest = self.looked.map_or(now, |looked| looked + self.gap);
-        self.schedule(earliest.max(now + SETTLE));
-    }
-
-    /// A peer is reached at another address than before.
-    pub fn handle_path(&mut self, now: Instant) {
-        self.schedule(now);
-    }
-
-    fn schedule(&mut self, at: Instant) {
+        let at = earliest.max(now + SETTLE);
         self.look = Some(self.look.map_or(at, |look| look.min(at)));
     }
 
-    /// Whether the ways are to be looked up.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.look.is_some_and(|look| look <= now)
+    /// A peer is reached at another address than before.
+    pub fn handle_path(&mut self, now: Instant, peer: PeerId) {
+        self.fresh.insert(peer, now);
     }
 
-    /// The ways to all peers with a path, as they are now; none where there is no way, which may be for a moment only. Gives
-    /// the peers that are reached another way than before, and whether anything of the host had changed.
+    /// A peer is not reached any more.
+    pub fn remove_peer(&mut self, peer: PeerId) {
+        self.known.remove(&peer);
+        self.fresh.remove(&peer);
+        self.shows.remove(&peer);
+    }
+
+    /// What is to be looked up now, for [`Ways::handle_ways`].
+    pub fn poll_look(&mut self, now: Instant) -> Option<Look> {
+        if self.look.is_some_and(|look| look <= now) {
+            (self.look, self.looked, self.gap) = (None, Some(now), (2 * self.gap).min(MOST));
+            self.fresh.clear();
+            return Some(Look::All);
+        }
+        let fresh = std::mem::take(&mut self.fresh);
+        (!fresh.is_empty()).then(|| Look::Peers(fresh.into_keys().collect()))
+    }
+
+    /// The ways as they are now, to those of the peers in question that have a path; none where there is no way, which may be
+    /// for a moment only. Gives the peers that are reached another way than before.
     pub fn handle_ways(
         &mut self,
         now: Instant,
+        look: &Look,
         found: impl IntoIterator<Item = (PeerId, SocketAddr, Option<W>)>,
-    ) -> (Vec<PeerId>, bool) {
-        let changed = std::mem::take(&mut self.changed);
-        self.look = None;
-        if changed {
-            (self.looked, self.gap) = (Some(now), (2 * self.gap).min(MOST));
-        }
-        let mut before = std::mem::take(&mut self.known);
+    ) -> Vec<PeerId> {
+        let mut all = match look {
+            Look::All => std::mem::take(&mut self.known),
+            Look::Peers(_) => BTreeMap::new(),
+        };
         let mut moved = Vec::new();
         for (peer, addr, way) in found {
-            let known = before.remove(&peer).filter(|(at, _)| *at == addr);
+            let before = all.remove(&peer).or_else(|| self.known.remove(&peer));
+            let known = before.filter(|(at, _)| *at == addr);
             if let (Some((_, known)), Some(way)) = (&known, &way)
                 && known != way
             {
@@ -96,7 +116,7 @@ impl<W: PartialEq> Ways<W> {
             self.known.extend(way.map(|way| (peer, (addr, way))));
         }
         self.shows.extend(moved.iter().map(|&peer| (peer, Show { since: now, at: now, times: 0 })));
-        (moved, changed)
+        moved
     }
 
     /// The next peer to whom it is to be shown where the host is.
@@ -111,7 +131,8 @@ impl<W: PartialEq> Ways<W> {
 
     /// When there is something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.shows.values().map(|show| show.at).chain(self.look).min()
+        let shows = self.shows.values().map(|show| show.at);
+        shows.chain(self.look).chain(self.fresh.values().copied()).min()
     }
 }
 
@@ -144,7 +165,8 @@ mod tests {
         fn look(&mut self, ms: u64, way: Option<u8>) -> Option<(Vec<PeerId>, bool)> {
             let now = self.at(ms);
             let addr = SocketAddr::from(([192, 0, 2, 1], 4789));
-            self.ways.is_due(now).then(|| self.ways.handle_ways(now, [(PEER, addr, way)]))
+            let look = self.ways.poll_look(now)?;
+            Some((self.ways.handle_ways(now, &look, [(PEER, addr, way)]), look == Look::All))
         }
 
         fn shows(&mut self, ms: u64) -> usize {
@@ -156,7 +178,7 @@ mod tests {
     #[test]
     fn another_way_is_shown_three_times_and_a_new_peer_not() {
         let mut bench = Bench::new();
-        bench.ways.handle_path(bench.at(0));
+        bench.ways.handle_path(bench.at(0), PEER);
         assert_eq!(bench.look(0, Some(1)), Some((vec![], false)));
         bench.change(100);
         assert_eq!(bench.look(119, Some(2)), None, "more may follow");
@@ -171,7 +193,7 @@ mod tests {
     fn no_way_for_a_moment_is_no_news_but_what_comes_after_is() {
         for (after, moved) in [(1, vec![]), (2, vec![PEER])] {
             let mut bench = Bench::new();
-            bench.ways.handle_path(bench.at(0));
+            bench.ways.handle_path(bench.at(0), PEER);
             bench.look(0, Some(1));
             bench.change(100);
             assert_eq!(bench.look(120, None), Some((vec![], true)));
@@ -179,6 +201,34 @@ mod tests {
             assert_eq!(bench.look(159, Some(after)), None);
             assert_eq!(bench.look(160, Some(after)), Some((moved, true)));
         }
+    }
+
+    #[test]
+    fn a_peer_at_another_address_is_looked_up_alone() {
+        let mut bench = Bench::new();
+        let other = PeerId([8; 16]);
+        let addr = |last| SocketAddr::from(([192, 0, 2, last], 4789));
+        bench.ways.handle_path(bench.at(0), PEER);
+        bench.look(0, Some(1));
+        bench.ways.handle_path(bench.at(10), other);
+        assert_eq!(bench.ways.poll_timeout(), Some(bench.at(10)));
+        let look = bench.ways.poll_look(bench.at(10)).unwrap();
+        assert_eq!(look, Look::Peers(BTreeSet::from([other])));
+        assert_eq!(bench.ways.handle_ways(bench.at(10), &look, [(other, addr(2), Some(1))]), []);
+        assert_eq!(bench.ways.poll_look(bench.at(10)), None);
+        bench.change(100);
+        let look = bench.ways.poll_look(bench.at(120)).unwrap();
+        let found = [(PEER, addr(1), Some(2)), (other, addr(2), Some(2))];
+        assert_eq!(bench.ways.handle_ways(bench.at(120), &look, found), [PEER, other], "both were known");
+        bench.ways.remove_peer(PEER);
+        assert_eq!(bench.shows(120), 1);
+        bench.change(5000);
+        let look = bench.ways.poll_look(bench.at(5020)).unwrap();
+        assert_eq!(
+            bench.ways.handle_ways(bench.at(5020), &look, [(PEER, addr(1), Some(3))]),
+            [],
+            "it is new"
+        );
     }
 
     #[test]

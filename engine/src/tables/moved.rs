@@ -34,15 +34,19 @@ pub(super) struct Whereabouts {
 impl Whereabouts {
     /// Notes where addresses are now, and adds to `moved` those that were elsewhere before.
     pub(super) fn follow(&mut self, vni: Vni, pins: &Pins, moved: &mut Vec<Moved>) {
-        let addrs = pins.addrs();
-        let bound = addrs.len() + REMEMBERED;
-        for (addr, mac) in addrs {
-            let IpAddr::V4(addr) = addr else { continue };
+        let (first, mut known) = (moved.len(), 0);
+        pins.each_addr(|addr, mac| {
+            known += 1;
+            let IpAddr::V4(addr) = addr else { return };
             if self.last.insert(addr, mac).is_some_and(|before| before != mac) {
                 moved.push(Moved { vni, addr, mac });
             }
+        });
+        // Of the few that have moved: in order, whatever the table's.
+        if let Some(moved) = moved.get_mut(first..) {
+            moved.sort_unstable_by_key(|moved| moved.addr);
         }
-        if self.last.len() > bound {
+        if self.last.len() > known + REMEMBERED {
             self.last.retain(|&addr, _| pins.mac_of(addr.into()).is_some());
         }
     }

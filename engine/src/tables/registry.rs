@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::moved::{Moved, Whereabouts};
 use super::slots::Slots;
-use super::{LocalPort, Opener, PortIndex, Remote, RemoteIndex, SessionTable, Sources, Tables};
+use super::{Clear, LocalPort, Opener, PortIndex, Remote, RemoteIndex, SessionTable, Sources, Tables};
 use crate::fdb::{Claims, Learned, Pins};
 use crate::network::Network;
 use crate::offload::tunnel::Through;
@@ -91,7 +91,7 @@ impl Registry {
         let current = Arc::new(Tables {
             networks: super::Map::default(),
             sources: Arc::new(Sources::default()),
-            clear: Arc::new(super::Set::default()),
+            clear: Arc::new(Clear::default()),
             remotes: Arc::new([]),
             ports: Arc::new([]),
             sessions: Arc::new(SessionTable::default()),
@@ -404,7 +404,7 @@ impl Registry {
             }
             if dirty.sources {
                 next.sources = Arc::new(self.build_sources());
-                next.clear = Arc::new(self.clear_sources().into_iter().collect());
+                next.clear = Arc::new(self.build_clear());
             }
             // Who may send what depends on who is on which network.
             if dirty.sessions || (dirty.sources && !self.opens.is_empty()) {
@@ -522,6 +522,16 @@ impl Registry {
 
     fn remote(&self, addr: SocketAddr, peer: Option<PeerId>, (spread, clear): (bool, bool)) -> Remote {
         Remote { addr, peer, spread, clear, through: self.ways.get(&addr.ip()).copied() }
+    }
+
+    /// For each of [`Registry::clear_sources`] what each peer with that address trusts in common with this host.
+    fn build_clear(&self) -> Clear {
+        let of = |ip: IpAddr| {
+            let peers =
+                self.peers.values().filter(move |peer| peer.candidates.iter().any(|at| at.ip() == ip));
+            peers.map(|peer| peer.trusted.clone().into_boxed_slice()).collect()
+        };
+        self.clear_sources().into_iter().map(|ip| (ip, of(ip))).collect()
     }
 
     /// Of several senders with one address and network the one whose path it is counts, then any peer, then a VTEP.

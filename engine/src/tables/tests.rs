@@ -314,7 +314,10 @@ fn in_clear(registry: &mut Registry) -> (bool, bool) {
     let network = tables.network(NET).unwrap();
     let to = tables.source(addr(1).ip(), NET).unwrap();
     assert_eq!(registry.peers_in_clear().contains(&peer(1)), !tables.seals(network, to));
-    (!tables.seals(network, to), tables.takes_clear(network, addr(1).ip()))
+    let takes = |to: [u8; 4]| tables.takes_clear(network, addr(1).ip(), Some(to.into()));
+    // Whatever is sent to an address outside of what is trusted may come from anywhere.
+    assert!(!takes([198, 51, 100, 9]) && !tables.takes_clear(network, addr(1).ip(), None));
+    (!tables.seals(network, to), takes([192, 0, 2, 9]))
 }
 
 fn faces(own: [u8; 4]) -> BTreeMap<IpAddr, IpAddr> {
@@ -375,7 +378,8 @@ fn a_vtep_has_no_part_in_a_sealed_network() {
     let mut registry = trusting();
     registry.apply(Update::AddVtep { vni: NET, addr: addr(7) });
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
-    assert!(!registry.tables().takes_clear(registry.tables().network(NET).unwrap(), addr(7).ip()));
+    let tables = registry.tables();
+    assert!(!tables.takes_clear(tables.network(NET).unwrap(), addr(7).ip(), Some(addr(9).ip())));
     registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: false, gateways: vec![] });
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(7)]);
     registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: true, gateways: vec![] });

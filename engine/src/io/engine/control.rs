@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,16 +17,17 @@ use nix::sys::eventfd::EventFd;
 
 use super::PortSnapshot;
 use super::doors::{Door, doors};
+use super::hops::Hops;
 use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
 use crate::io::capture::{self, Place};
 use crate::io::netlink::{Changes, Hop, Netlink};
 use crate::io::netns::NetnsId;
-use crate::io::socket::{DataSocket, Gauge, RecvBatch, source_of};
+use crate::io::socket::{DataSocket, Gauge, RecvBatch};
 use crate::io::tap::Offloads;
 use crate::io::tunnel::Underlay;
 use crate::io::worker::{Command, PortGone};
 use crate::path::Paths;
-use crate::path::ways::Ways;
+use crate::path::ways::{Look, Ways};
 use crate::seam::{Event, Update};
 use crate::session::keeper::{Identity, Keeper};
 use crate::session::signals::Signals;
@@ -48,6 +50,8 @@ pub(super) struct Inner {
     /// Counts what the control socket drops.
     pub(super) counters: Arc<Counters>,
     pub(super) socket: DataSocket,
+    /// The address that everything is sent from, if it must be a certain one.
+    pub(super) listen: Option<IpAddr>,
     /// Where initiations come in, and nothing else.
     pub(super) initiations: DataSocket,
     /// Of both.
@@ -62,6 +66,8 @@ pub(super) struct Inner {
 pub(super) struct WorkerEnd {
     pub(super) commands: Mutex<Sender<Command>>,
     pub(super) wake: Arc<EventFd>,
+    /// It waits for a session, and wants to hear of tables.
+    pub(super) waits: Arc<AtomicBool>,
     pub(super) counters: Arc<Counters>,
     pub(super) gauge: Gauge,
 }
@@ -71,6 +77,7 @@ pub(super) struct Control {
     pub(super) registry: Registry,
     pub(super) paths: Paths,
     pub(super) ways: Ways<Hop>,
+    pub(super) hops: Hops,
     /// MTU of each network, and whether it is sealed.
     pub(super) networks: BTreeMap<Vni, (u16, bool)>,
     /// None until this host has an identity.
@@ -132,6 +139,28 @@ impl OpenPort {
 }
 
 impl Control {
+    /// Nothing said yet. `seed` is that of [`Paths::new`].
+    pub(super) fn new(now: Instant, seed: [u8; 32], events: Sender<Event>) -> Self {
+        Control {
+            registry: Registry::new(now),
+            paths: Paths::new(seed),
+            ways: Ways::default(),
+            hops: Hops::default(),
+            networks: BTreeMap::new(),
+            keeper: None,
+            keys: BTreeMap::new(),
+            next_wants: now,
+            next_found: now,
+            ports: BTreeMap::new(),
+            captures: BTreeMap::new(),
+            events,
+            ways_stale: false,
+            trust_stale: false,
+            in_clear: BTreeSet::new(),
+            stopping: false,
+        }
+    }
+
     pub(super) fn apply(&mut self, now: Instant, update: Update) {
         match &update {
             Update::SetNetwork { vni, mtu, sealed, .. } => {
@@ -153,6 +182,7 @@ impl Control {
             Update::RemovePeer { peer } => {
                 self.trust_stale = true;
                 self.paths.remove_peer(*peer);
+                self.ways.remove_peer(*peer);
                 self.keys.remove(peer);
                 self.keeper.iter_mut().for_each(|keeper| keeper.remove_peer(*peer));
             }
@@ -183,12 +213,8 @@ impl Control {
         };
     }
 
-    /// Begins anew, with what is known of the peers.
+    /// Begins, with what is known of the peers.
     pub(super) fn set_identity(&mut self, now: Instant, own: Identity) {
-        if let Some(keeper) = &mut self.keeper {
-            self.keys.keys().for_each(|peer| keeper.remove_peer(*peer));
-            keeper.drain(&mut self.registry);
-        }
         let mut keeper = Keeper::new(now, own);
         for (peer, keys) in &self.keys {
             keeper.set_peer(*peer, Some(keys));
@@ -202,9 +228,8 @@ impl Control {
         let paths = self.drain_path_events(now) | self.drain_wishes();
         let Some(keeper) = &mut self.keeper else { return paths };
         let sessions = keeper.drain(&mut self.registry);
-        while let Some(event) = keeper.poll_event() {
-            // Nobody listens any more when the daemon is stopping.
-            let _ = self.events.send(event);
+        while let Some(event) = self.keeper.as_mut().and_then(Keeper::poll_event) {
+            self.tell(event);
         }
         paths || sessions
     }
@@ -214,10 +239,15 @@ impl Control {
         while let Some(event) = self.paths.poll_event() {
             changed = true;
             self.ways_stale = true;
-            self.ways.handle_path(now);
             match &event {
-                Event::PathUp { peer, addr, .. } => self.set_path(now, *peer, Some(*addr)),
-                Event::PathDown { peer, .. } => self.set_path(now, *peer, None),
+                Event::PathUp { peer, addr, .. } => {
+                    self.ways.handle_path(now, *peer);
+                    self.set_path(now, *peer, Some(*addr));
+                }
+                Event::PathDown { peer, .. } => {
+                    self.ways.remove_peer(*peer);
+                    self.set_path(now, *peer, None);
+                }
                 Event::PortGone { .. }
                 | Event::InClear { .. }
                 | Event::SessionUp { .. }
@@ -231,6 +261,9 @@ impl Control {
 
     /// Takes over which peers take frames in clear, and tells to whom they go so.
     fn drain_wishes(&mut self) -> bool {
+        if self.registry.sources().is_empty() && self.in_clear.is_empty() {
+            return false;
+        }
         let wishes = self.registry.trusting_peers().into_iter();
         let wishes: Vec<_> = wishes.map(|peer| (peer, self.paths.takes_clear(peer))).collect();
         for (peer, takes_clear) in wishes {
@@ -256,18 +289,20 @@ impl Control {
         }
     }
 
-    /// Looks up how peers are reached, when that may have changed, and shows those concerned where this host is.
-    fn follow_routes(&mut self, now: Instant, netlink: &Netlink, changed: bool) {
-        if changed {
-            self.ways.handle_change(now);
-        }
-        if self.ways.is_due(now) {
-            // What cannot be looked up is for now no way.
-            let way_to = |addr: SocketAddr| netlink.route_to(addr.ip()).ok().flatten();
-            let ways = self.paths.paths().map(|(peer, addr)| (peer, addr, way_to(addr)));
-            let (moved, changed) = self.ways.handle_ways(now, ways);
+    /// Looks up how peers are reached that may be reached another way now, and shows those concerned where this host is.
+    fn follow_routes(&mut self, now: Instant, netlink: &Netlink, look: Option<Look>) {
+        if let Some(look) = look {
+            let paths: Vec<_> = match &look {
+                Look::All => self.paths.paths().collect(),
+                Look::Peers(peers) => {
+                    peers.iter().filter_map(|&id| Some((id, self.paths.path(id)?))).collect()
+                }
+            };
+            let hops = &mut self.hops;
+            let ways = paths.into_iter().map(|(peer, addr)| (peer, addr, hops.to(netlink, addr.ip())));
+            let moved = self.ways.handle_ways(now, &look, ways);
             moved.into_iter().for_each(|peer| self.paths.doubt(now, peer));
-            if changed {
+            if look == Look::All {
                 self.tell(Event::UnderlayChanged);
             }
         }
@@ -299,9 +334,16 @@ impl Control {
         }
     }
 
-    /// Takes a datagram of the control socket.
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
+    /// Takes a datagram of a control socket, `first` of that for initiations. A packet of many datagrams goes where its first
+    /// one belongs, so initiations may come by the other one; there they would take the time of probes.
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        (from, first): (SocketAddr, bool),
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
         match (bytes.first(), &mut self.keeper) {
+            (Some(&sealed::INITIATION), _) if !first => Err(DropReason::HandshakeLimit),
             (Some(&(sealed::INITIATION | sealed::RESPONSE | sealed::COOKIE)), Some(keeper)) => {
                 keeper.handle_datagram(now, from, bytes)
             }
@@ -340,10 +382,20 @@ impl Inner {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the new tables visible to the workers and sends what the paths want sent.
+    /// Makes the new tables visible to the workers, and wakes those that wait for a session.
+    fn store(&self, registry: &mut Registry) {
+        self.tables.store(registry.tables());
+        // Either the flag is seen here, or these tables by the worker that has just set it.
+        fence(Ordering::SeqCst);
+        for worker in self.workers.iter().filter(|worker| worker.waits.load(Ordering::Relaxed)) {
+            let _ = worker.wake.write(1);
+        }
+    }
+
+    /// Makes the new tables visible, and has the control thread send what paths and sessions want sent.
     pub(super) fn publish(&self, control: &mut Control) {
         control.drain(Instant::now());
-        self.tables.store(control.registry.tables());
+        self.store(&mut control.registry);
         self.announce(&mut control.registry);
         self.wake_control();
     }
@@ -369,7 +421,7 @@ impl Inner {
             running.shared.finish();
         }
         control.registry.remove_port(port);
-        self.tables.store(control.registry.tables());
+        self.store(&mut control.registry);
         Some(open)
     }
 
@@ -436,10 +488,18 @@ impl Inner {
                 door.read(now, |socket| self.take_batch(socket, &mut control, now, &mut received));
             }
             let sweep = now >= next_sweep;
-            let changed = changes.take();
-            self.find_sources(&mut control, now, changed || sweep);
+            if changes.take() {
+                control.ways.handle_change(now);
+            }
+            // Not everything that changes routes is told.
+            let look = control.ways.poll_look(now);
+            let anew = sweep || look == Some(Look::All);
+            if anew {
+                control.hops.forget();
+            }
+            self.find_sources(&mut control, now, netlink, anew);
             control.run_sessions(now, &self.signals, sweep);
-            control.follow_routes(now, netlink, changed);
+            control.follow_routes(now, netlink, look);
             control.paths.handle_timeout(now);
             self.send_all(&mut control, now);
             doors.iter_mut().for_each(|door| door.rest(now));
@@ -449,35 +509,34 @@ impl Inner {
             }
             // A device's features change without a word, so its ways are looked up now and then.
             if let Some(underlay) = underlay {
-                self.find_ways(&mut control, underlay, changed || sweep);
+                self.find_ways(&mut control, (underlay, netlink), anew);
             }
         }
     }
 
     /// Looks up through which devices super-frames leave whole, when anything of it may have changed.
-    fn find_ways(&self, control: &mut Control, underlay: &Underlay, anyhow: bool) {
+    fn find_ways(&self, control: &mut Control, (underlay, netlink): (&Underlay, &Netlink), anyhow: bool) {
         if !std::mem::take(&mut control.ways_stale) && !anyhow {
             return;
         }
-        let ways = underlay.ways(control.registry.destinations());
+        let (destinations, hops) = (control.registry.destinations(), &mut control.hops);
+        let ways = underlay.ways(netlink, destinations.into_iter().map(|ip| (ip, hops.to(netlink, ip))));
         if control.registry.set_ways(ways) {
-            self.tables.store(control.registry.tables());
+            self.store(&mut control.registry);
         }
     }
 
     /// Looks up which addresses of this host face those that both ends trust, when anything of it may have changed.
-    fn find_sources(&self, control: &mut Control, now: Instant, anyhow: bool) {
+    fn find_sources(&self, control: &mut Control, now: Instant, netlink: &Netlink, anyhow: bool) {
         if !std::mem::take(&mut control.trust_stale) && !anyhow {
             return;
         }
-        let own = self.socket.local_addr().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |addr| addr.ip());
-        let known = if anyhow { BTreeMap::new() } else { control.registry.sources().clone() };
-        let source = |ip| known.get(&ip).copied().or_else(|| source_of(own, ip));
-        let candidates = control.registry.trusted_candidates().into_iter();
-        let sources = candidates.filter_map(|ip| Some((ip, source(ip)?))).collect();
+        let (candidates, hops) = (control.registry.trusted_candidates().into_iter(), &mut control.hops);
+        let sources =
+            candidates.filter_map(|ip| Some((ip, hops.source(netlink, self.listen, ip)?))).collect();
         if control.registry.set_sources(sources) {
             control.drain_wishes();
-            self.tables.store(control.registry.tables());
+            self.store(&mut control.registry);
         }
         control.paths.set_clear(now, control.registry.clear_sources());
     }
@@ -501,11 +560,12 @@ impl Inner {
         if socket.recv_batch(received).is_err() {
             return false;
         }
+        let first = std::ptr::eq(socket, &raw const self.initiations);
         for burst in received.received() {
             for range in burst.datagrams() {
                 let bytes =
                     received.arena().get(range.start as usize..range.end as usize).unwrap_or_default();
-                if let Err(reason) = control.handle_datagram(now, burst.from, bytes) {
+                if let Err(reason) = control.handle_datagram(now, (burst.from, first), bytes) {
                     self.counters.dropped(reason, 1);
                 }
             }
@@ -516,7 +576,7 @@ impl Inner {
     /// Publishes what has changed, then sends what paths and sessions want sent: an answer may come at once.
     fn send_all(&self, control: &mut Control, now: Instant) {
         if control.drain(now) {
-            self.tables.store(control.registry.tables());
+            self.store(&mut control.registry);
         }
         let of_keeper = |keeper: &mut Option<Keeper>| keeper.as_mut().and_then(Keeper::poll_transmit);
         while let Some(transmit) = of_keeper(&mut control.keeper).or_else(|| control.paths.poll_transmit()) {

@@ -2,13 +2,14 @@
 //!
 //! Anybody may send to them, from any address. While more waits than can be taken, a socket is read for a while and then rests
 //! for a multiple of that, and the kernel drops what does not fit its buffer. Initiations have a socket of their own, so that
-//! a flood of them leaves probes and answers alone.
+//! a flood of them leaves probes and answers alone; those that come by the other one, in a packet that begins with something
+//! else, are not read.
 
 use std::time::{Duration, Instant};
 
 use crate::io::socket::DataSocket;
 
-/// So long a socket is read at a time.
+/// So long a socket is read at a time, and for what one call then brings.
 const SPEND: Duration = Duration::from_micros(200);
 /// Rest for each time spent on initiations: all of them take a tenth of a processor.
 const REST_OF_INITIATIONS: u32 = 9;

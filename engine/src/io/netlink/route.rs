@@ -18,6 +18,7 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const RT_TABLE_MAIN: u8 = 254;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 /// Length of `rtmsg`, which stands before the attributes.
 const RTMSG_LEN: usize = 12;
 
@@ -44,7 +45,7 @@ pub struct Hop {
 }
 
 impl Netlink {
-    /// Where a packet to `addr` would leave; none when it would not leave this host.
+    /// Where a packet to `addr` would leave, to an address of this host the loopback; none when it would not leave.
     pub fn route_to(&self, addr: IpAddr) -> Result<Option<Hop>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(addr);
@@ -96,7 +97,7 @@ fn read_hop(body: &[u8]) -> Option<Hop> {
     let index = find(RTA_OIF).and_then(|attribute| number(attribute.value()))?;
     let gateway = find(RTA_GATEWAY).and_then(|attribute| ip(attribute.value()));
     let source = find(RTA_PREFSRC).and_then(|attribute| ip(attribute.value()))?;
-    (header[7] == RTN_UNICAST).then_some(Hop { index, gateway, source })
+    [RTN_UNICAST, RTN_LOCAL].contains(&header[7]).then_some(Hop { index, gateway, source })
 }
 
 /// Reads `rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags.

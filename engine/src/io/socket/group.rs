@@ -20,7 +20,7 @@ use super::{DataSocket, Holder, port_holder};
 const BUFFER_LEN: libc::c_int = 16 << 20;
 /// The same of the socket for initiations: what is read at a time, so that none is old when its turn comes.
 const SMALL_BUFFER_LEN: libc::c_int = 256 << 10;
-const ON: libc::c_int = 1;
+pub(super) const ON: libc::c_int = 1;
 const OFF: libc::c_int = 0;
 
 /// The sockets of one port.
@@ -28,9 +28,9 @@ const OFF: libc::c_int = 0;
 pub struct SocketGroup {
     /// One per worker: VXLAN datagrams and sealed frames, spread by where they come from.
     pub workers: Vec<DataSocket>,
-    /// Everything else.
+    /// Everything else, each datagram alone: how many one call brings must be known beforehand.
     pub control: DataSocket,
-    /// But initiations, which anybody may send: they come in here.
+    /// But initiations, which anybody may send: they come in here, alone too.
     pub initiations: DataSocket,
 }
 
@@ -90,11 +90,13 @@ pub fn bind(listen: Option<IpAddr>, port: u16, workers: usize) -> Result<SocketG
         .map_or(Ok(()), |last| set_option(last, libc::SOL_SOCKET, libc::SO_RCVBUF, &SMALL_BUFFER_LEN));
     small.map_err(failed("limit a buffer"))?;
     attach(&sockets[0], steering::program(workers as u32)).map_err(failed("attach the steering program"))?;
-    let mut sockets: Vec<_> =
-        sockets.into_iter().map(|socket| DataSocket::new(socket, addr.is_ipv6())).collect();
-    let mut others = sockets.split_off(workers);
-    let (control, initiations) = (others.swap_remove(0), others.swap_remove(0));
-    Ok(SocketGroup { workers: sockets, control, initiations })
+    let mut others =
+        sockets.split_off(workers).into_iter().map(|socket| DataSocket::single(socket, addr.is_ipv6()));
+    let (Some(control), Some(initiations)) = (others.next(), others.next()) else {
+        return Err(failed("open a socket")(io::ErrorKind::NotFound.into()));
+    };
+    let workers = sockets.into_iter().map(|socket| DataSocket::joining(socket, addr.is_ipv6())).collect();
+    Ok(SocketGroup { workers, control, initiations })
 }
 
 fn bind_first(listen: Option<IpAddr>, port: u16) -> Result<(Socket, SocketAddr), SocketError> {
@@ -156,17 +158,14 @@ fn grow(socket: &Socket, force: libc::c_int, ask: libc::c_int) -> io::Result<()>
 }
 
 impl DataSocket {
-    fn new(socket: Socket, ipv6: bool) -> Self {
-        let refused_gro = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &ON).err();
-        DataSocket::with(socket, ipv6, refused_gro)
+    /// One that gets datagrams of equal size joined.
+    fn joining(socket: Socket, ipv6: bool) -> Self {
+        let gro = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &ON).map_err(|e| e.to_string());
+        DataSocket { gro: Some(gro), ..DataSocket::single(socket, ipv6) }
     }
 
-    /// One that is never read.
-    pub(super) fn sender(socket: Socket, ipv6: bool) -> Self {
-        DataSocket::with(socket, ipv6, None)
-    }
-
-    fn with(socket: Socket, ipv6: bool, refused_gro: Option<io::Error>) -> Self {
+    /// One that gets each datagram alone, if it is read at all.
+    pub(super) fn single(socket: Socket, ipv6: bool) -> Self {
         // Asking is enough to learn whether the kernel knows the option; 0 leaves plain sends alone.
         let refused_segmentation = set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, &OFF).err();
         DataSocket {
@@ -175,7 +174,7 @@ impl DataSocket {
             segmentation: AtomicBool::new(refused_segmentation.is_none()),
             refused_segmentation: refused_segmentation
                 .map_or_else(OnceLock::new, |e| OnceLock::from(e.to_string())),
-            refused_gro: refused_gro.map(|e| e.to_string()),
+            gro: None,
         }
     }
 }

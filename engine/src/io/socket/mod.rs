@@ -10,7 +10,6 @@ mod group;
 mod holder;
 mod pool;
 mod receive;
-mod source;
 mod steering;
 mod transmit;
 
@@ -24,7 +23,6 @@ pub use group::{SocketError, SocketGroup, bind};
 pub use holder::{Holder, port_holder};
 pub use pool::pools;
 pub use receive::{Received, RecvBatch, SLOT_LEN};
-pub use source::source_of;
 pub use transmit::Transmit;
 
 use crate::io::tap::Offloads;
@@ -45,7 +43,8 @@ pub struct DataSocket {
     segmentation: AtomicBool,
     /// What the kernel said when it refused an offload.
     refused_segmentation: OnceLock<String>,
-    refused_gro: Option<String>,
+    /// And of joining datagrams, where that was asked for.
+    gro: Option<Result<(), String>>,
 }
 
 impl DataSocket {
@@ -63,9 +62,8 @@ impl DataSocket {
     /// What the kernel does for this socket: `udp_segment` and `udp_gro`.
     pub fn offloads(&self) -> Offloads {
         let mut offloads = Offloads::default();
-        let refusals =
-            [("udp_segment", self.refused_segmentation.get()), ("udp_gro", self.refused_gro.as_ref())];
-        for (name, refusal) in refusals {
+        let gro = self.gro.as_ref().map(|asked| ("udp_gro", asked.as_ref().err()));
+        for (name, refusal) in [("udp_segment", self.refused_segmentation.get())].into_iter().chain(gro) {
             match refusal {
                 None => offloads.granted.push(name),
                 Some(reason) => offloads.refused.push((name, reason.clone())),

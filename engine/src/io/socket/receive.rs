@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
@@ -13,6 +13,7 @@ use std::ptr;
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::DataSocket;
+use super::group::{ON, set_option};
 use crate::types::canonical;
 
 /// Bytes of one slot: no UDP payload, aggregated or not, is longer than 65 507.
@@ -26,8 +27,8 @@ const SLOT_STRIDE: usize = SLOT_LEN + 33 * 64;
 const FEW_SLOTS: usize = 8;
 /// Bytes that one read shall bring at most, by the mean of the last: they stay within the second-level cache.
 const READ_BYTES: usize = FEW_SLOTS * SLOT_LEN;
-/// Room for the one control message that is asked for: `UDP_GRO` with an `int`.
-const CONTROL_LEN: usize = 32;
+/// Room for the control messages that are asked for: `UDP_GRO` with an `int`, and one with an `in6_pktinfo`.
+const CONTROL_LEN: usize = 64;
 
 /// What one slot holds after a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,8 @@ pub struct Received {
     pub stride: u32,
     /// The sender; an IPv4 address is never in the mapped form.
     pub from: SocketAddr,
+    /// The address it was sent to, in the same form; none unless [`DataSocket::tell_destinations`] was called.
+    pub to: Option<IpAddr>,
 }
 
 impl Received {
@@ -118,6 +121,15 @@ struct Scratch {
 struct Control([u8; CONTROL_LEN]);
 
 impl DataSocket {
+    /// From now on it is told with what is received which address it was sent to.
+    pub fn tell_destinations(&self) -> io::Result<()> {
+        let (level, name) = match self.ipv6 {
+            true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+            false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        };
+        set_option(&self.socket, level, name, &ON)
+    }
+
     /// Replaces the content of `batch` by what waits on the socket, up to one message per slot, in one system
     /// call. Returns the number of filled slots, at least 1; fewer than there are slots means that the
     /// socket is empty.
@@ -197,33 +209,52 @@ unsafe fn received(header: &libc::mmsghdr, start: usize) -> Option<Received> {
         SockAddr::new(header.msg_hdr.msg_name.cast::<SockAddrStorage>().read(), header.msg_hdr.msg_namelen)
     };
     // SAFETY: as the caller promises.
-    let stride = unsafe { gro_stride(&header.msg_hdr) }.unwrap_or(len);
-    Some(Received { start: start as u32, len, stride, from: canonical(from.as_socket()?) })
+    let (stride, to) = unsafe { beside(&header.msg_hdr) };
+    let stride = stride.unwrap_or(len);
+    Some(Received { start: start as u32, len, stride, from: canonical(from.as_socket()?), to })
 }
 
-/// The segment size that `UDP_GRO` reports (linux/udp.h): there is no message for a single datagram.
+/// What the kernel says beside a message: the segment size of `UDP_GRO` (linux/udp.h), of which there is none for a single
+/// datagram, and the address that it was sent to (ip(7), ipv6(7)). All datagrams of one message have the same one.
 ///
 /// # Safety
 /// The kernel filled `header`, and its control buffer is alive.
-unsafe fn gro_stride(header: &libc::msghdr) -> Option<u32> {
-    // SAFETY: the macros walk the control buffer within `msg_controllen`, which the kernel set; the payload
-    // of a UDP_GRO message is an int, read without assuming alignment.
+unsafe fn beside(header: &libc::msghdr) -> (Option<u32>, Option<IpAddr>) {
+    let (mut stride, mut to) = (None, None);
+    // SAFETY: the macros walk the control buffer within `msg_controllen`, which the kernel set; each kind of message has the
+    // payload that it is read as here, without assuming alignment.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = at.as_ref() {
-            if (message.cmsg_level, message.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO) {
-                let size = libc::CMSG_DATA(at).cast::<libc::c_int>().read_unaligned();
-                return u32::try_from(size).ok().filter(|size| *size > 0);
+            let data = libc::CMSG_DATA(at);
+            match (message.cmsg_level, message.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = data.cast::<libc::c_int>().read_unaligned();
+                    stride = u32::try_from(size).ok().filter(|size| *size > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    to = Some(IpAddr::from(Ipv6Addr::from(info.ipi6_addr.s6_addr)).to_canonical());
+                }
+                _ => {}
             }
             at = libc::CMSG_NXTHDR(header, at);
         }
     }
-    None
+    (stride, to)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
     use super::*;
+    use crate::io::netlink::Netlink;
+    use crate::io::netns::Netns;
 
     #[test]
     fn reads_grow_with_many_small_datagrams_and_stay_within_the_cache() {
@@ -231,7 +262,13 @@ mod tests {
         let mut batch = RecvBatch::new(MAX_SLOTS);
         let mut read = |count: usize, len: u32| {
             batch.clear();
-            batch.received.extend((0..count).map(|_| Received { start: 0, len, stride: len, from }));
+            batch.received.extend((0..count).map(|_| Received {
+                start: 0,
+                len,
+                stride: len,
+                from,
+                to: None,
+            }));
             batch.adapt();
             batch.slots
         };
@@ -242,10 +279,33 @@ mod tests {
     }
 
     #[test]
+    fn where_datagrams_were_sent_to_is_told_on_request() {
+        let netns = Netns::create().expect("needs root");
+        let netlink = Netlink::open_in(&netns).unwrap();
+        netlink.set_up(netlink.link("lo").unwrap().unwrap().index).unwrap();
+        for (listen, target) in [(None, "127.0.0.7"), (None, "::1"), (Some("0.0.0.0"), "127.0.0.7")] {
+            let listen = listen.map(|ip| ip.parse().unwrap());
+            let group = netns.run(|| super::super::bind(listen, 4789, 1)).unwrap().unwrap();
+            let (from, to): (_, IpAddr) = (&group.workers[0], target.parse().unwrap());
+            let (bytes, mut batch) = ([0x08; 2500], RecvBatch::new(8));
+            let mut read = || {
+                from.send((to, 4789).into(), &[IoSlice::new(&bytes)], Some(1000)).unwrap();
+                from.recv_batch(&mut batch).unwrap();
+                let [first, ..] = batch.received() else { panic!("nothing came") };
+                (first.len, first.stride, first.to)
+            };
+            assert_eq!(read(), (2500, 1000, None));
+            from.tell_destinations().unwrap();
+            assert_eq!(read(), (2500, 1000, Some(to)));
+        }
+    }
+
+    #[test]
     fn datagrams_are_cut_at_the_stride() {
         let from = "192.0.2.1:4789".parse().unwrap();
-        let cut =
-            |start, len, stride| -> Vec<_> { Received { start, len, stride, from }.datagrams().collect() };
+        let cut = |start, len, stride| -> Vec<_> {
+            Received { start, len, stride, from, to: None }.datagrams().collect()
+        };
         assert_eq!(cut(100, 25, 10), [100..110, 110..120, 120..125]);
         assert_eq!(cut(0, 20, 10), [0..10, 10..20]);
         assert_eq!(cut(7, 9, 9), vec![7..16]);

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::output::{Output, Route, port_of, send_failure, socket_for};
@@ -16,12 +18,14 @@ const OF_A_HOST: usize = 32;
 const MOST: usize = 256;
 /// A handshake whose first message is lost still comes in time (`session::sessions`); what is older than that was sent again.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// How often it is looked whether there is a session now.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What is kept, oldest first.
 #[derive(Default, Debug)]
-pub(super) struct Held(VecDeque<Waiting>);
+pub(super) struct Held {
+    waiting: VecDeque<Waiting>,
+    /// Tells the control side whether there is anything: it wakes this worker then when it has published tables.
+    told: Arc<AtomicBool>,
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -39,39 +43,77 @@ impl Held {
         to: Route,
         datagrams: impl Iterator<Item = [&'a [u8]; 2]>,
     ) -> u64 {
-        let held = self.0.iter().filter(|waiting| waiting.to.0 == to.0).count();
-        let room = OF_A_HOST.saturating_sub(held).min(MOST - self.0.len());
-        let before = self.0.len();
-        self.0.extend(datagrams.take(room).map(|[head, body]| Waiting {
+        let held = self.waiting.iter().filter(|waiting| waiting.to.0 == to.0).count();
+        let before = self.waiting.len();
+        let room = OF_A_HOST.saturating_sub(held).min(MOST - before);
+        self.waiting.extend(datagrams.take(room).map(|[head, body]| Waiting {
             to,
             since: now,
             content: [head, body].concat(),
         }));
-        (self.0.len() - before) as u64
+        (self.waiting.len() - before) as u64
     }
 
-    /// When it is to be looked again, from now on.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        (!self.0.is_empty()).then_some(LOOK)
+    /// With the flag by which the control side is told.
+    pub(super) fn telling(told: Arc<AtomicBool>) -> Self {
+        Held { waiting: VecDeque::new(), told }
+    }
+
+    /// Says whether anything waits; true if so. Tables that are published after it wake the worker; it has to look for those
+    /// that were before.
+    pub(super) fn tell(&self) -> bool {
+        let waits = !self.waiting.is_empty();
+        if self.told.load(Ordering::Relaxed) != waits {
+            self.told.store(waits, Ordering::Relaxed);
+        }
+        if waits {
+            // Either the control side sees the flag, or this worker sees its tables.
+            fence(Ordering::SeqCst);
+        }
+        waits
+    }
+
+    /// How long the oldest may still wait.
+    pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
+        let age = now.saturating_duration_since(self.waiting.front()?.since);
+        Some(PATIENCE.saturating_sub(age))
+    }
+}
+
+/// Gives what is `ready`, and, as false, what has waited too long, oldest first.
+fn take(
+    all: &mut VecDeque<Waiting>,
+    now: Instant,
+    ready: impl Fn(&Waiting) -> bool,
+    mut give: impl FnMut(&Waiting, bool),
+) {
+    for _ in 0..all.len() {
+        let Some(waiting) = all.pop_front() else { return };
+        let ready = ready(&waiting);
+        if ready || now.saturating_duration_since(waiting.since) >= PATIENCE {
+            give(&waiting, ready);
+        } else {
+            all.push_back(waiting);
+        }
     }
 }
 
 impl Output {
     /// Sends what was kept for hosts with which there is a session now, before anything that comes after it, and drops what
-    /// has waited too long.
-    pub(super) fn release(&mut self, tables: &Tables) {
-        if self.held.0.is_empty() {
+    /// has waited too long. `news`: the tables are others than they were at the last call.
+    pub(super) fn release(&mut self, tables: &Tables, news: bool) {
+        let Some(patience) = self.held.patience(self.now) else { return };
+        if !news && !patience.is_zero() {
             return;
         }
-        for waiting in std::mem::take(&mut self.held.0) {
-            if tables.epoch(waiting.to.0).is_some() {
-                self.send_held(tables, &waiting);
-            } else if self.now.saturating_duration_since(waiting.since) >= PATIENCE {
-                self.counters.dropped(DropReason::NoSession, 1);
-            } else {
-                self.held.0.push_back(waiting);
-            }
-        }
+        let mut all = std::mem::take(&mut self.held.waiting);
+        let ready = |waiting: &Waiting| tables.epoch(waiting.to.0).is_some();
+        take(&mut all, self.now, ready, |waiting, ready| match ready {
+            true => self.send_held(tables, waiting),
+            false => self.counters.dropped(DropReason::NoSession, 1),
+        });
+        // The same memory again.
+        self.held.waiting = all;
         self.finish();
     }
 
@@ -113,7 +155,38 @@ mod tests {
         assert_eq!([keep(0, 30), keep(0, 30), keep(0, 1)], [30, 2, 0]);
         let others: u64 = (1..100).map(|host| keep(host, 10)).sum();
         assert_eq!(others, MOST as u64 - 32);
-        assert_eq!(held.wait(), Some(LOOK));
-        assert!(held.0.iter().all(|waiting| waiting.content.len() == 68));
+        assert!(held.waiting.iter().all(|waiting| waiting.content.len() == 68));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "any moment will do")]
+    fn what_waits_is_given_in_order_and_costs_nothing_meanwhile() {
+        let (start, mut held) = (Instant::now(), Held::default());
+        assert!(!held.tell() && held.patience(start).is_none());
+        for number in 0..6_u8 {
+            let to = (RemoteIndex(u32::from(number % 2)), SourcePort::default());
+            let at = start + Duration::from_millis(100) * u32::from(number);
+            assert_eq!(held.keep(at, to, std::iter::once([&[number][..], &[]])), 1);
+        }
+        assert!(held.tell() && held.told.load(Ordering::Relaxed));
+        assert_eq!(held.patience(start + Duration::from_millis(500)), Some(Duration::from_secs(1)));
+        let room = held.waiting.capacity();
+        let give = |held: &mut Held, after: u64, session: Option<u32>| {
+            let mut given = Vec::new();
+            let now = start + Duration::from_millis(after);
+            take(
+                &mut held.waiting,
+                now,
+                |w| Some(w.to.0.0) == session,
+                |w, ready| given.push((w.content[0], ready)),
+            );
+            given
+        };
+        assert_eq!(give(&mut held, 600, None), []);
+        assert_eq!(give(&mut held, 600, Some(1)), [(1, true), (3, true), (5, true)]);
+        assert_eq!(give(&mut held, 1_700, Some(1)), [(0, false), (2, false)]);
+        assert_eq!(held.waiting.capacity(), room);
+        assert_eq!(give(&mut held, 1_700, Some(0)), [(4, true)]);
+        assert!(!held.tell() && !held.told.load(Ordering::Relaxed));
     }
 }

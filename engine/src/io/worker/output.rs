@@ -77,7 +77,7 @@ pub(super) struct PortQueue {
 }
 
 impl Output {
-    pub(super) fn new(mut sides: Sides, counters: Arc<Counters>, sessions: SessionSide) -> Self {
+    pub(super) fn new(mut sides: Sides, counters: Arc<Counters>, sessions: SessionSide, held: Held) -> Self {
         let whole = Whole::new(&mut sides);
         Output {
             ports: Ports(Vec::new()),
@@ -88,7 +88,7 @@ impl Output {
             outbox: Outbox::new(),
             sealed: Sealed::new(MAX_SEGMENTS, MAX_SEND_BYTES),
             sessions,
-            held: Held::default(),
+            held,
             counters,
             delivered: Traffic::default(),
             sent: Traffic::default(),
