@@ -47,7 +47,13 @@ impl World {
         ensure!(ports > 0 && peers > 0, "the flow has two ends");
         let epoch = Instant::now();
         let mut registry = Registry::new(epoch);
-        registry.apply(Update::SetNetwork { vni: Vni::MESH, mtu: MTU, sealed: false, gateways: vec![] });
+        registry.apply(Update::SetNetwork {
+            vni: Vni::MESH,
+            name: String::new(),
+            mtu: MTU,
+            sealed: false,
+            gateways: vec![],
+        });
         let mut indexes = Vec::new();
         for number in 0..ports {
             indexes.push(registry.add_port(port_id(number), Vni::MESH));

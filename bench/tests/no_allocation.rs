@@ -70,7 +70,13 @@ impl Loop {
     fn new() -> Self {
         let now = Instant::now();
         let mut registry = Registry::new(now);
-        registry.apply(Update::SetNetwork { vni: NET, mtu: MTU, sealed: false, gateways: vec![] });
+        registry.apply(Update::SetNetwork {
+            vni: NET,
+            name: String::new(),
+            mtu: MTU,
+            sealed: false,
+            gateways: vec![],
+        });
         registry.apply(Update::AddVtep { vni: NET, addr: vtep() });
         let from = Port::Tap(registry.add_port(PortId([1; 8]), NET));
         Loop {
@@ -240,7 +246,13 @@ impl Running {
             renew_after: REKEY_AFTER,
             seed: [number; 32],
         });
-        engine.apply([Update::SetNetwork { vni: NET, mtu: mtu(sealed), sealed, gateways: vec![] }]);
+        engine.apply([Update::SetNetwork {
+            vni: NET,
+            name: String::new(),
+            mtu: mtu(sealed),
+            sealed,
+            gateways: vec![],
+        }]);
         engine.add_device(device.unwrap(), NET, None).unwrap();
         Running { engine, events, container, address }
     }

@@ -13,9 +13,11 @@
 pub mod capture;
 pub mod counters;
 pub mod fdb;
+pub mod gateway;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod network;
+pub mod nonces;
 pub mod offload;
 pub mod packet;
 pub mod path;

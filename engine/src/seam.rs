@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::session::suite::Suite;
-use crate::types::{Claim, IpPrefix, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
+use crate::types::{Claim, Holder, IpPrefix, Location, MacAddr, PeerId, PeerKeys, PortId, Vni};
 
 /// A change of the tables, told by the control plane. Applying one twice changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub enum Update {
     SetNetwork {
         /// Its number on the wire.
         vni: Vni,
+        /// What it is called: `name.NETWORK` is a name on it.
+        name: String,
         /// The largest packet of the overlay, in bytes, without the Ethernet header.
         mtu: u16,
         /// Whether its frames go between hosts sealed only: what comes in clear is dropped, and nothing leaves so.
@@ -87,6 +89,60 @@ pub enum Update {
         /// The host whose claim ends.
         peer: PeerId,
     },
+    /// What an endpoint or an entry of people is called on a network, in place of what was said of it before.
+    SetNames {
+        /// The network.
+        vni: Vni,
+        /// Who.
+        holder: Holder,
+        /// Its names, relative to the network: `web`, or `_http._tcp.web`. Others may have the same.
+        names: Vec<String>,
+        /// Its addresses; a holder without one is known all the same.
+        addrs: Vec<IpAddr>,
+        /// What it offers: questions for SRV.
+        services: Vec<Service>,
+        /// Its host does not answer for the moment: other holders of a name are told first.
+        suspected: bool,
+    },
+    /// It has no names any more.
+    RemoveNames {
+        /// The network.
+        vni: Vni,
+        /// Who.
+        holder: Holder,
+    },
+    /// What a port may ask for. Until it is told: names of the network it is on. Forgotten when the port is closed.
+    SetAsker {
+        /// The port.
+        port: PortId,
+        /// All networks that its container is on, its own first.
+        networks: Vec<Vni>,
+        /// Names that exist for this port alone and are looked up first, each with the name that it stands for.
+        links: Vec<(String, String)>,
+        /// Whether names that are not ours become an [`Event::Question`]; else they are refused.
+        forwards: bool,
+    },
+    /// How names are answered.
+    SetDns {
+        /// For how many seconds an answer may be kept.
+        ttl_s: u32,
+    },
+    /// The answer to an [`Event::Question`]. One that comes too late is dropped.
+    Answer {
+        /// Which one.
+        question: u64,
+        /// The whole DNS message; its id is set here.
+        message: Vec<u8>,
+    },
+}
+
+/// Something that an endpoint offers, as it is asked for by SRV (RFC 2782).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Service {
+    /// What it is called, relative to the network: `_http._tcp.web`.
+    pub name: String,
+    /// Where it listens.
+    pub port: u16,
 }
 
 /// What the engine saw, for the control plane and for `status`.
@@ -132,6 +188,22 @@ pub enum Event {
     },
     /// An address or a route of this host has changed.
     UnderlayChanged,
+    /// A port asks for a name that is not ours. Whoever knows tells an [`Update::Answer`], or nothing.
+    Question {
+        /// Names the question in the answer.
+        question: u64,
+        /// Who asks.
+        port: PortId,
+        /// The whole DNS message.
+        message: Vec<u8>,
+        /// It came over TCP: an answer of any length can be passed on.
+        tcp: bool,
+    },
+    /// The gateway of this host failed, and has begun anew: TCP connections to it and open questions are lost.
+    GatewayFault {
+        /// What went wrong, for people.
+        reason: String,
+    },
     /// The device of a port is gone: its namespace died or somebody deleted it.
     PortGone {
         /// The port.

@@ -179,6 +179,15 @@ impl Claim {
     }
 }
 
+/// Who has names on a network: an endpoint, or an entry that people made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Holder {
+    /// The host that says so.
+    pub peer: PeerId,
+    /// The endpoint's port id, or the id of the entry.
+    pub id: [u8; 8],
+}
+
 /// Where a pinned MAC address lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Location {

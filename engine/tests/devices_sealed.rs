@@ -83,7 +83,7 @@ fn start_as(netns: &Netns, number: u8, (life, secret): (u64, u8), sealed: bool) 
         renew_after: REKEY_AFTER,
         seed: [number + life as u8; 32],
     });
-    engine.apply([Update::SetNetwork { vni: NET, mtu: MTU, sealed, gateways: vec![] }]);
+    engine.apply([Update::SetNetwork { vni: NET, name: String::new(), mtu: MTU, sealed, gateways: vec![] }]);
     engine.add_device(device, NET, None).unwrap();
     Host { engine, events, told: RefCell::default(), container }
 }
@@ -204,7 +204,13 @@ fn a_plain_network_stays_plain_and_hosts_that_differ_exchange_nothing() {
     one.told.borrow_mut().extend(one.events.try_iter());
     assert!(one.told.borrow().iter().all(|event| !matches!(event, Event::SessionUp { .. })));
 
-    two.engine.apply([Update::SetNetwork { vni: NET, mtu: MTU, sealed: true, gateways: vec![] }]);
+    two.engine.apply([Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: MTU,
+        sealed: true,
+        gateways: vec![],
+    }]);
     let (here, there) = (udp(&one, 1), udp(&two, 2));
     eventually("what comes in clear is refused", || {
         let _ = here.send_to(&[7; 100], overlay(2));

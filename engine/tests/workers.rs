@@ -45,7 +45,13 @@ struct Shared {
 fn eight_workers_keep_every_flow_in_order_while_tables_change() {
     let start = Instant::now();
     let mut registry = Registry::new(start);
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     for number in 1..=8 {
         registry.apply(set_peer(number));
         registry.set_path(PeerId([number; 16]), Some(addr(number)));

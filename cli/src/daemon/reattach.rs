@@ -29,7 +29,8 @@ pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let of = |vni| known.values().find(|network| network.vni == vni);
     let sealed = |vni| seals || of(vni).is_some_and(|network| network.encrypted);
     let gateway = |vni| of(vni).and_then(|network| wiring::gateway(network.range?));
-    daemon.engine.apply(networks(&intents, sealed, gateway));
+    let name_of = |vni| known.iter().find(|(_, network)| network.vni == vni).map(|(name, _)| name.clone());
+    daemon.engine.apply(networks(&intents, name_of, sealed, gateway));
     let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
     // What the control plane remembers of other ports was left by a daemon that did not get further.
     daemon.peering.retain(ids.iter().copied().collect()).await;
@@ -108,12 +109,19 @@ async fn missing(daemon: &Arc<Daemon>, intent: Intent) -> Result<(), Failure> {
 /// The networks of known ports, so that their frames flow before the first word from the control plane.
 fn networks(
     intents: &[Intent],
+    name: impl Fn(Vni) -> Option<String>,
     sealed: impl Fn(Vni) -> bool,
     gateway: impl Fn(Vni) -> Option<IpPrefix>,
 ) -> Vec<Update> {
     let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
     let gateways = |vni| gateway(vni).into_iter().collect();
-    let network = |(vni, mtu)| Update::SetNetwork { vni, mtu, sealed: sealed(vni), gateways: gateways(vni) };
+    let network = |(vni, mtu)| Update::SetNetwork {
+        vni,
+        name: name(vni).unwrap_or_default(),
+        mtu,
+        sealed: sealed(vni),
+        gateways: gateways(vni),
+    };
     mtus.into_iter().map(network).collect()
 }
 
@@ -128,12 +136,18 @@ mod tests {
         (other.vni, other.mtu) = (Vni::new(9).unwrap(), 1400);
         let (nine, gateway) = (Vni::new(9).unwrap(), IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 });
         let is_mesh = |vni| vni == Vni::MESH;
+        let name = |vni| is_mesh(vni).then(|| "mesh".to_owned());
         let updates =
-            networks(&[intent(1), intent(2), other], is_mesh, |vni| is_mesh(vni).then_some(gateway));
-        let expected = [
-            Update::SetNetwork { vni: Vni::MESH, mtu: 1450, sealed: true, gateways: vec![gateway] },
-            Update::SetNetwork { vni: nine, mtu: 1400, sealed: false, gateways: vec![] },
-        ];
+            networks(&[intent(1), intent(2), other], name, is_mesh, |vni| is_mesh(vni).then_some(gateway));
+        let network = |vni, name: &str, mtu, sealed, gateways| Update::SetNetwork {
+            vni,
+            name: name.to_owned(),
+            mtu,
+            sealed,
+            gateways,
+        };
+        let expected =
+            [network(Vni::MESH, "mesh", 1450, true, vec![gateway]), network(nine, "", 1400, false, vec![])];
         assert_eq!(updates, expected);
     }
 }

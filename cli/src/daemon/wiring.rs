@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use engine::types::{IpPrefix, Location, PeerId, PeerKeys};
+use engine::types::{Holder, IpPrefix, Location, PeerId, PeerKeys};
 use engine::{Event, Update};
 use ipnet::Ipv4Net;
 use peering::ipam::Pool;
@@ -67,7 +67,8 @@ fn into_async(events: Receiver<Event>) -> UnboundedReceiver<Event> {
 impl Daemon {
     fn handle_mesh(self: &Arc<Self>, events: &[MeshEvent]) {
         let (own, seals) = (self.peering.peer_id(), self.seals());
-        self.engine.apply(events.iter().filter_map(|event| update(own, seals, event)));
+        let tables = |event| update(own, seals, event).into_iter().chain(names(event));
+        self.engine.apply(events.iter().flat_map(tables));
         // Who comes may know of a later life of this host, and this host then goes on under a higher incarnation.
         if seals && events.iter().any(|event| matches!(event, MeshEvent::HostUp(_))) {
             let daemon = Arc::clone(self);
@@ -161,6 +162,10 @@ impl Daemon {
                     }
                 });
             }
+            Event::Question { port, .. } => tracing::debug!(%port, "nobody forwards its questions"),
+            Event::GatewayFault { reason } => {
+                self.tell("gateway_fault", format!("the gateway failed and has begun anew: {reason}"));
+            }
             Event::PortGone { port, reason } => {
                 tracing::debug!(%port, "port is gone: {reason}");
                 self.opened().remove(&port);
@@ -195,8 +200,9 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
             addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
         },
         MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
-        MeshEvent::NetworkChanged { vni, mtu, range, encrypted, .. } => Update::SetNetwork {
+        MeshEvent::NetworkChanged { vni, name, mtu, range, encrypted, .. } => Update::SetNetwork {
             vni: *vni,
+            name: name.clone(),
             mtu: *mtu,
             sealed: seals || *encrypted,
             gateways: range.and_then(gateway).into_iter().collect(),
@@ -210,6 +216,38 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
         | MeshEvent::EndpointRecalled(_)
         | MeshEvent::SecretsChanged => return None,
     })
+}
+
+/// What is called how after `event`.
+fn names(event: &MeshEvent) -> Option<Update> {
+    match event {
+        MeshEvent::EndpointUp(view) if view.endpoint.running => Some(Update::SetNames {
+            vni: view.vni,
+            holder: Holder { peer: view.peer, id: view.endpoint.port.0 },
+            names: vec![view.endpoint.name.to_ascii_lowercase()],
+            addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
+            services: Vec::new(),
+            suspected: false,
+        }),
+        MeshEvent::EndpointUp(view) => {
+            let holder = Holder { peer: view.peer, id: view.endpoint.port.0 };
+            Some(Update::RemoveNames { vni: view.vni, holder })
+        }
+        MeshEvent::EndpointDown { peer, port, vni, .. } => {
+            Some(Update::RemoveNames { vni: *vni, holder: Holder { peer: *peer, id: port.0 } })
+        }
+        MeshEvent::NameUp(_)
+        | MeshEvent::NameDown { .. }
+        | MeshEvent::HostUp(_)
+        | MeshEvent::HostDown { .. }
+        | MeshEvent::NetworkChanged { .. }
+        | MeshEvent::VtepUp { .. }
+        | MeshEvent::VtepDown { .. }
+        | MeshEvent::Notice { .. }
+        | MeshEvent::Readdress { .. }
+        | MeshEvent::EndpointRecalled(_)
+        | MeshEvent::SecretsChanged => None,
+    }
 }
 
 /// The address of the gateway in a range: its first, on every host.
@@ -247,6 +285,23 @@ mod tests {
         };
         assert_eq!(location(OWN), Location::Port(intent(1).port));
         assert_eq!(location(OTHER), Location::Peer(OTHER));
+    }
+
+    #[test]
+    fn an_endpoint_is_called_by_its_name_while_it_runs() {
+        let mut view = view(OTHER);
+        let holder = Holder { peer: OTHER, id: view.endpoint.port.0 };
+        match names(&MeshEvent::EndpointUp(view.clone())) {
+            Some(Update::SetNames { holder: told, names, addrs, .. }) => {
+                assert_eq!((told, names, addrs.len()), (holder, vec![view.endpoint.name.clone()], 1));
+            }
+            other => panic!("{other:?}"),
+        }
+        let gone = Some(Update::RemoveNames { vni: Vni::MESH, holder });
+        let (port, mac) = (view.endpoint.port, view.endpoint.mac);
+        assert_eq!(names(&MeshEvent::EndpointDown { peer: OTHER, port, vni: Vni::MESH, mac }), gone);
+        view.endpoint.running = false;
+        assert_eq!(names(&MeshEvent::EndpointUp(view)), gone);
     }
 
     #[test]
@@ -295,7 +350,8 @@ mod tests {
                 encrypted,
             };
             let gateways = vec![IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 }];
-            let expected = |sealed| Update::SetNetwork { vni: Vni::MESH, mtu: 1418, sealed, gateways };
+            let (vni, name) = (Vni::MESH, "mesh".to_owned());
+            let expected = |sealed| Update::SetNetwork { vni, name, mtu: 1418, sealed, gateways };
             update(OWN, seals, &changed) == Some(expected(true))
         };
         let all = [(false, false), (false, true), (true, false), (true, true)];

@@ -237,8 +237,15 @@ impl Host {
 
     fn with(own: usize, count: usize, vnis: &[Vni], now: Instant, sealed: bool) -> Self {
         let mut registry = Registry::new(now);
-        vnis.iter()
-            .for_each(|&vni| registry.apply(Update::SetNetwork { vni, mtu: MTU, sealed, gateways: vec![] }));
+        vnis.iter().for_each(|&vni| {
+            registry.apply(Update::SetNetwork {
+                vni,
+                name: String::new(),
+                mtu: MTU,
+                sealed,
+                gateways: vec![],
+            })
+        });
         for other in (0..count).filter(|&other| other != own) {
             let (peer, networks) = (peer_id(other), vnis.to_vec());
             registry.apply(Update::SetPeer {

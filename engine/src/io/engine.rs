@@ -141,6 +141,7 @@ impl Engine {
         let (ends, workers) = make_workers(config, (sockets, tunnels), &tables, &side)?;
         let inner = Arc::new(Inner {
             control: Mutex::new(control),
+            names: Arc::default(),
             tables,
             workers: ends,
             counters: Arc::new(Counters::new()),
@@ -181,6 +182,7 @@ impl Engine {
         let now = Instant::now();
         let mut control = self.inner.lock();
         for update in updates {
+            self.inner.names().apply(&update);
             control.apply(now, update);
         }
         self.inner.publish(&mut control);

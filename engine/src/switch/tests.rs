@@ -43,7 +43,13 @@ impl Bed {
         let now = Instant::now();
         let mut registry = Registry::new(now);
         let gateways = vec![IpPrefix { addr: GATEWAY.into(), len: 12 }];
-        registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways });
+        registry.apply(Update::SetNetwork {
+            vni: NET,
+            name: String::new(),
+            mtu: 1450,
+            sealed: false,
+            gateways,
+        });
         registry.apply(Update::SetPeer {
             peer: PEER,
             candidates: vec![addr(1)],

@@ -116,7 +116,9 @@ impl Registry {
     /// Takes one update in. [`Registry::tables`] then has it.
     pub fn apply(&mut self, update: Update) {
         match update {
-            Update::SetNetwork { vni, mtu, sealed, gateways } => self.set_network(vni, mtu, sealed, gateways),
+            Update::SetNetwork { vni, name: _, mtu, sealed, gateways } => {
+                self.set_network(vni, mtu, sealed, gateways)
+            }
             Update::RemoveNetwork { vni } => self.remove_network(vni),
             Update::SetPeer { peer, candidates, unadvertised, networks, trusted, keys: _ } => {
                 self.set_peer(peer, (candidates, unadvertised), networks, trusted)
@@ -135,6 +137,12 @@ impl Registry {
                     self.pins_changed(vni);
                 }
             }
+            // Frames are forwarded without names.
+            Update::SetNames { .. }
+            | Update::RemoveNames { .. }
+            | Update::SetAsker { .. }
+            | Update::SetDns { .. }
+            | Update::Answer { .. } => {}
         }
     }
 

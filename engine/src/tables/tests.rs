@@ -47,7 +47,13 @@ fn pin(claimant: u8, version: u64, location: Location) -> Update {
 
 fn registry() -> Registry {
     let mut registry = Registry::new(Instant::now());
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     registry
 }
 
@@ -59,7 +65,13 @@ fn flood_addrs(tables: &Tables, vni: Vni) -> Vec<SocketAddr> {
 #[test]
 fn who_may_send_what() {
     let mut registry = registry();
-    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: vni(7),
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     registry.apply(set_peer(1, &[1, 11], &[NET, vni(99)]));
     registry.apply(Update::AddVtep { vni: vni(7), addr: addr(2) });
     let tables = registry.tables();
@@ -186,12 +198,24 @@ fn pins_and_vteps_may_come_before_their_network() {
     registry.apply(Update::AddVtep { vni: NET, addr: addr(9) });
     assert!(registry.tables().network(NET).is_none());
     assert_eq!(registry.tables().source(addr(9).ip(), NET), Err(DropReason::UnknownVni));
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     let tables = registry.tables();
     assert_eq!(flood_addrs(&tables, NET), [addr(9)]);
     assert_eq!(tables.network(NET).unwrap().pins().len(), 1);
     registry.apply(Update::RemoveNetwork { vni: NET });
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     let tables = registry.tables();
     assert!(tables.network(NET).unwrap().pins().is_empty() && flood_addrs(&tables, NET).is_empty());
 }
@@ -203,7 +227,7 @@ fn saying_a_thing_twice_changes_nothing() {
         set_peer(1, &[1], &[NET]),
         Update::AddVtep { vni: NET, addr: addr(9) },
         pin(1, 1, Location::Peer(peer(1))),
-        Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways: vec![] },
+        Update::SetNetwork { vni: NET, name: String::new(), mtu: 1450, sealed: false, gateways: vec![] },
     ];
     updates.iter().cloned().for_each(|update| registry.apply(update));
     registry.add_port(port(1), NET);
@@ -227,7 +251,13 @@ fn what_did_not_change_is_shared() {
     assert!(Arc::ptr_eq(&pins(&before), &pins(&after)));
     assert!(Arc::ptr_eq(&before.ports, &after.ports));
     assert!(Arc::ptr_eq(&before.sources, &after.sources));
-    registry.apply(Update::SetNetwork { vni: vni(7), mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: vni(7),
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     let network = |tables: &Tables| Arc::clone(&tables.networks[&NET]);
     assert!(Arc::ptr_eq(&network(&after), &network(&registry.tables())));
 }
@@ -261,7 +291,7 @@ fn the_way_does_not_matter() {
         Update::RemovePeer { peer: peer(2) },
         Update::RemoveVtep { vni: NET, addr: addr(9) },
         Update::AddVtep { vni: NET, addr: addr(1) },
-        Update::SetNetwork { vni: NET, mtu: 1418, sealed: false, gateways: vec![] },
+        Update::SetNetwork { vni: NET, name: String::new(), mtu: 1418, sealed: false, gateways: vec![] },
     ];
     for count in 1..=updates.len() {
         assert_eq!(told(&updates[..count], true), told(&updates[..count], false), "{count} updates");
@@ -272,7 +302,13 @@ fn the_way_does_not_matter() {
 fn learned_entries_age_and_go_with_their_port() {
     let start = Instant::now();
     let mut registry = Registry::new(start);
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1450, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1450,
+        sealed: false,
+        gateways: vec![],
+    });
     let index = registry.add_port(port(1), NET);
     let tables = registry.tables();
     let network = tables.network(NET).unwrap();
@@ -292,7 +328,13 @@ fn learned_entries_age_and_go_with_their_port() {
 /// A sealed network, and a peer at 192.0.2.1 that trusts 192.0.2.0/24 as this host does.
 fn trusting() -> Registry {
     let mut registry = Registry::new(Instant::now());
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: true, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1418,
+        sealed: true,
+        gateways: vec![],
+    });
     trust(&mut registry, &[1], &[24]);
     registry.set_path(peer(1), Some(addr(1)));
     registry
@@ -380,9 +422,21 @@ fn a_vtep_has_no_part_in_a_sealed_network() {
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
     let tables = registry.tables();
     assert!(!tables.takes_clear(tables.network(NET).unwrap(), addr(7).ip(), Some(addr(9).ip())));
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: false, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1418,
+        sealed: false,
+        gateways: vec![],
+    });
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(7)]);
-    registry.apply(Update::SetNetwork { vni: NET, mtu: 1418, sealed: true, gateways: vec![] });
+    registry.apply(Update::SetNetwork {
+        vni: NET,
+        name: String::new(),
+        mtu: 1418,
+        sealed: true,
+        gateways: vec![],
+    });
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
 }
 

@@ -251,7 +251,13 @@ pub(crate) fn remote() -> engine::tables::RemoteIndex {
     use std::time::Instant;
     let mut registry = engine::tables::Registry::new(Instant::now());
     let addr = "192.0.2.1:4789".parse().unwrap();
-    registry.apply(engine::Update::SetNetwork { vni: vni(), mtu: MTU, sealed: false, gateways: vec![] });
+    registry.apply(engine::Update::SetNetwork {
+        vni: vni(),
+        name: String::new(),
+        mtu: MTU,
+        sealed: false,
+        gateways: vec![],
+    });
     registry.apply(engine::Update::AddVtep { vni: vni(), addr });
     registry.tables().source(addr.ip(), vni()).unwrap()
 }

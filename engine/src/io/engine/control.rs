@@ -19,6 +19,7 @@ use super::PortSnapshot;
 use super::doors::{Door, doors};
 use super::hops::Hops;
 use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
+use crate::gateway::names::Names;
 use crate::io::capture::{self, Place};
 use crate::io::netlink::{Changes, Hop, Netlink};
 use crate::io::netns::NetnsId;
@@ -45,6 +46,8 @@ const RECEIVES: usize = 32;
 
 pub(super) struct Inner {
     pub(super) control: Mutex<Control>,
+    /// What is called how. Not needed to forward a frame, so no part of the tables.
+    pub(super) names: Arc<Mutex<Names>>,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) workers: Vec<WorkerEnd>,
     /// Counts what the control socket drops.
@@ -189,7 +192,12 @@ impl Control {
             Update::AddVtep { .. }
             | Update::RemoveVtep { .. }
             | Update::Pin { .. }
-            | Update::Unpin { .. } => {}
+            | Update::Unpin { .. }
+            | Update::SetNames { .. }
+            | Update::RemoveNames { .. }
+            | Update::SetAsker { .. }
+            | Update::SetDns { .. }
+            | Update::Answer { .. } => {}
         }
         self.ways_stale |= matches!(update, Update::AddVtep { .. });
         self.registry.apply(update);
@@ -252,6 +260,8 @@ impl Control {
                 | Event::InClear { .. }
                 | Event::SessionUp { .. }
                 | Event::SessionDown { .. }
+                | Event::Question { .. }
+                | Event::GatewayFault { .. }
                 | Event::UnderlayChanged => {}
             }
             self.tell(event);
@@ -382,6 +392,11 @@ impl Inner {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn names(&self) -> MutexGuard<'_, Names> {
+        // As above.
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the new tables visible to the workers, and wakes those that wait for a session.
     fn store(&self, registry: &mut Registry) {
         self.tables.store(registry.tables());
@@ -421,6 +436,7 @@ impl Inner {
             running.shared.finish();
         }
         control.registry.remove_port(port);
+        self.names().remove_port(port);
         self.store(&mut control.registry);
         Some(open)
     }
