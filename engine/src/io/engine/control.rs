@@ -501,7 +501,9 @@ impl Inner {
                 return;
             }
             for door in &mut doors {
-                door.read(now, |socket| self.take_batch(socket, &mut control, now, &mut received));
+                door.read(now, |socket, end| {
+                    self.take_batch((socket, end), &mut control, now, &mut received)
+                });
             }
             let sweep = now >= next_sweep;
             if changes.take() {
@@ -565,10 +567,11 @@ impl Inner {
         PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     }
 
-    /// Takes one batch of datagrams that are for no worker; false when there was none.
+    /// Takes one batch of datagrams that are for no worker; false when there was none. After the `end` only the first of each
+    /// packet is read: more than one is what a single sender has put together.
     fn take_batch(
         &self,
-        socket: &DataSocket,
+        (socket, end): (&DataSocket, Instant),
         control: &mut Control,
         now: Instant,
         received: &mut RecvBatch,
@@ -578,10 +581,14 @@ impl Inner {
         }
         let first = std::ptr::eq(socket, &raw const self.initiations);
         for burst in received.received() {
-            for range in burst.datagrams() {
+            for (at, range) in burst.datagrams().enumerate() {
                 let bytes =
                     received.arena().get(range.start as usize..range.end as usize).unwrap_or_default();
-                if let Err(reason) = control.handle_datagram(now, (burst.from, first), bytes) {
+                let taken = match at == 0 || Instant::now() < end {
+                    true => control.handle_datagram(now, (burst.from, first), bytes),
+                    false => Err(late(bytes)),
+                };
+                if let Err(reason) = taken {
                     self.counters.dropped(reason, 1);
                 }
             }
@@ -599,5 +606,14 @@ impl Inner {
             // What does not leave is not answered: neither a probe nor a handshake needs another report.
             let _ = self.socket.send(transmit.to, &[io::IoSlice::new(&transmit.contents)], None);
         }
+    }
+}
+
+/// Why a datagram is dropped for which there was no time.
+fn late(bytes: &[u8]) -> DropReason {
+    match bytes.first() {
+        Some(&(sealed::INITIATION | sealed::RESPONSE | sealed::COOKIE)) => DropReason::HandshakeLimit,
+        Some(&probe::TYPE) => DropReason::ProbeLimit,
+        _ => DropReason::NotOurs,
     }
 }

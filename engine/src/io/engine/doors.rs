@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::io::socket::DataSocket;
 
-/// So long a socket is read at a time, and for what one call then brings.
+/// So long a socket is read at a time. A packet of many datagrams that goes on beyond it is not read to its end.
 const SPEND: Duration = Duration::from_micros(200);
 /// Rest for each time spent on initiations: all of them take a tenth of a processor.
 const REST_OF_INITIATIONS: u32 = 9;
@@ -37,16 +37,16 @@ impl Door<'_> {
         self.rests_until
     }
 
-    /// Reads it by `take`, which says whether there was anything.
-    pub(super) fn read(&mut self, now: Instant, mut take: impl FnMut(&DataSocket) -> bool) {
+    /// Reads it by `take`, which is told how long it may, and says whether there was anything.
+    pub(super) fn read(&mut self, now: Instant, mut take: impl FnMut(&DataSocket, Instant) -> bool) {
         self.rests_until = self.rests_until.filter(|end| now < *end);
         if self.rests_until.is_some() {
             return;
         }
-        let begun = Instant::now();
+        let end = Instant::now() + SPEND;
         self.busy = true;
-        while self.busy && begun.elapsed() < SPEND {
-            self.busy = take(self.socket);
+        while self.busy && Instant::now() < end {
+            self.busy = take(self.socket, end);
         }
     }
 

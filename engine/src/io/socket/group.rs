@@ -28,9 +28,9 @@ const OFF: libc::c_int = 0;
 pub struct SocketGroup {
     /// One per worker: VXLAN datagrams and sealed frames, spread by where they come from.
     pub workers: Vec<DataSocket>,
-    /// Everything else, each datagram alone: how many one call brings must be known beforehand.
+    /// Everything else.
     pub control: DataSocket,
-    /// But initiations, which anybody may send: they come in here, alone too.
+    /// But initiations, which anybody may send: they come in here.
     pub initiations: DataSocket,
 }
 
@@ -90,13 +90,11 @@ pub fn bind(listen: Option<IpAddr>, port: u16, workers: usize) -> Result<SocketG
         .map_or(Ok(()), |last| set_option(last, libc::SOL_SOCKET, libc::SO_RCVBUF, &SMALL_BUFFER_LEN));
     small.map_err(failed("limit a buffer"))?;
     attach(&sockets[0], steering::program(workers as u32)).map_err(failed("attach the steering program"))?;
-    let mut others =
-        sockets.split_off(workers).into_iter().map(|socket| DataSocket::single(socket, addr.is_ipv6()));
-    let (Some(control), Some(initiations)) = (others.next(), others.next()) else {
-        return Err(failed("open a socket")(io::ErrorKind::NotFound.into()));
-    };
-    let workers = sockets.into_iter().map(|socket| DataSocket::joining(socket, addr.is_ipv6())).collect();
-    Ok(SocketGroup { workers, control, initiations })
+    let mut sockets: Vec<_> =
+        sockets.into_iter().map(|socket| DataSocket::new(socket, addr.is_ipv6())).collect();
+    let mut others = sockets.split_off(workers);
+    let (control, initiations) = (others.swap_remove(0), others.swap_remove(0));
+    Ok(SocketGroup { workers: sockets, control, initiations })
 }
 
 fn bind_first(listen: Option<IpAddr>, port: u16) -> Result<(Socket, SocketAddr), SocketError> {
@@ -158,14 +156,19 @@ fn grow(socket: &Socket, force: libc::c_int, ask: libc::c_int) -> io::Result<()>
 }
 
 impl DataSocket {
-    /// One that gets datagrams of equal size joined.
-    fn joining(socket: Socket, ipv6: bool) -> Self {
-        let gro = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &ON).map_err(|e| e.to_string());
-        DataSocket { gro: Some(gro), ..DataSocket::single(socket, ipv6) }
+    /// One of the group. The kernel joins the datagrams of a flow if *some* socket of the group has the option, found by a hash
+    /// and not by the program (linux/net/ipv4/udp_offload.c, `udp4_gro_lookup_skb`): so all of them have it.
+    fn new(socket: Socket, ipv6: bool) -> Self {
+        let refused_gro = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &ON).err();
+        DataSocket::with(socket, ipv6, refused_gro)
     }
 
-    /// One that gets each datagram alone, if it is read at all.
-    pub(super) fn single(socket: Socket, ipv6: bool) -> Self {
+    /// One that is never read.
+    pub(super) fn sender(socket: Socket, ipv6: bool) -> Self {
+        DataSocket::with(socket, ipv6, None)
+    }
+
+    fn with(socket: Socket, ipv6: bool, refused_gro: Option<io::Error>) -> Self {
         // Asking is enough to learn whether the kernel knows the option; 0 leaves plain sends alone.
         let refused_segmentation = set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, &OFF).err();
         DataSocket {
@@ -174,7 +177,7 @@ impl DataSocket {
             segmentation: AtomicBool::new(refused_segmentation.is_none()),
             refused_segmentation: refused_segmentation
                 .map_or_else(OnceLock::new, |e| OnceLock::from(e.to_string())),
-            gro: None,
+            refused_gro: refused_gro.map(|e| e.to_string()),
         }
     }
 }

@@ -43,8 +43,7 @@ pub struct DataSocket {
     segmentation: AtomicBool,
     /// What the kernel said when it refused an offload.
     refused_segmentation: OnceLock<String>,
-    /// And of joining datagrams, where that was asked for.
-    gro: Option<Result<(), String>>,
+    refused_gro: Option<String>,
 }
 
 impl DataSocket {
@@ -62,8 +61,9 @@ impl DataSocket {
     /// What the kernel does for this socket: `udp_segment` and `udp_gro`.
     pub fn offloads(&self) -> Offloads {
         let mut offloads = Offloads::default();
-        let gro = self.gro.as_ref().map(|asked| ("udp_gro", asked.as_ref().err()));
-        for (name, refusal) in [("udp_segment", self.refused_segmentation.get())].into_iter().chain(gro) {
+        let refusals =
+            [("udp_segment", self.refused_segmentation.get()), ("udp_gro", self.refused_gro.as_ref())];
+        for (name, refusal) in refusals {
             match refusal {
                 None => offloads.granted.push(name),
                 Some(reason) => offloads.refused.push((name, reason.clone())),

@@ -46,7 +46,7 @@ fn sender(like: &DataSocket, port: u16) -> io::Result<DataSocket> {
     set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &NO_BUFFER)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(SocketAddr::new(ip, port)))?;
-    Ok(DataSocket::single(socket, ip.is_ipv6()))
+    Ok(DataSocket::sender(socket, ip.is_ipv6()))
 }
 
 #[cfg(test)]
