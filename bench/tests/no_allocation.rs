@@ -7,11 +7,12 @@
     reason = "a test has a clock, threads and files"
 )]
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use bench::alloc::{self, Counting};
+use engine::counters::DropReason;
 use engine::fdb::MAX_LEARNED;
 use engine::io::device::{self, PortSpec};
 use engine::io::engine::{Engine, EngineConfig};
@@ -326,16 +327,24 @@ fn traffic(server: &IperfServer, from: &Running) {
 #[test]
 fn workers_allocate_nothing_under_load() {
     // One after the other: threads are told apart by their names.
-    carry("plain", false);
-    carry("sealed", true);
+    carry("plain", false, 0);
+    carry("sealed", true, 0);
+    // What waits for a session is copied, once, and is nothing to what goes on beside it.
+    carry("sealed, beside somebody who never gets a session", true, 10);
 }
 
-fn carry(name: &str, sealed: bool) {
+/// Traffic between two hosts, and `waiting` datagrams beside it for one that has no session.
+fn carry(name: &str, sealed: bool, waiting: usize) {
     let net = Topology::new(&format!("two engines of one process, {name}")).unwrap().hosts(2).unwrap();
     let (one, two) = (Running::start(net.host(0), 1, sealed), Running::start(net.host(1), 2, sealed));
     one.meet(net.host(1), 2);
     two.meet(net.host(0), 1);
     [&one, &two].into_iter().for_each(Running::wait_for_path);
+    if waiting > 0 {
+        // It answers probes, and knows nothing of the key that handshakes are for.
+        one.meet(net.host(1), 3);
+        one.wait_for_path();
+    }
     let server = IperfServer::start(two.container.namespace(), &two).unwrap();
     traffic(&server, &one);
     pause(secs(0.2));
@@ -343,9 +352,26 @@ fn carry(name: &str, sealed: bool) {
     assert_eq!(before.len(), 4, "each worker allocated its buffers: {before:?}");
     let frames = |running: &Running| running.engine.snapshot().total.tap_in.frames;
     let carried = frames(&one) + frames(&two);
-    traffic(&server, &one);
+    let silent = one.container.namespace().run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..waiting {
+                silent.send_to(&[7; 100], (spec(3, true).addresses[0].addr, 7)).unwrap();
+                pause(secs(0.2));
+            }
+        });
+        traffic(&server, &one);
+    });
     let after = alloc::of_threads("worker-");
     let carried = frames(&one) + frames(&two) - carried;
     assert!(carried > 10_000, "{carried} frames are no load");
-    assert_eq!(before, after, "allocations of workers while they carried {carried} frames");
+    if waiting == 0 {
+        return assert_eq!(before, after, "allocations of workers while they carried {carried} frames");
+    }
+    let sum = |threads: &[(_, u64)]| threads.iter().map(|(_, count)| count).sum::<u64>();
+    let (kept, dropped) =
+        (sum(&after) - sum(&before), one.engine.snapshot().total.dropped(DropReason::NoSession));
+    // The datagrams, and the queue as it grows.
+    assert!((1..=waiting as u64 + 10).contains(&kept), "{kept} allocations for {waiting} datagrams");
+    assert!(dropped > 0, "nothing waited");
 }

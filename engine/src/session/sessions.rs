@@ -4,6 +4,8 @@
 //! way, and one that the peer began and whose keys it has not shown yet. Workers get them as [`Event`]s and tell back, by
 //! [`Epoch::is_heard`], which was used.
 
+mod peer;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::chance::Chance;
 use super::epoch::{Epoch, Limits};
 use super::handshake::{Asked, Established, Pending, Stamp, answered};
-use super::mac::{COOKIE_LIFE, Cookie, CookieJar, MAC_LEN, MacKeys, mac1_of};
+use super::mac::{CookieJar, MacKeys, mac1_of};
 use super::noise::{KEY_LEN, StaticKey};
 use super::psk::{Psk, PskId};
 use super::suite::Suite;
@@ -20,6 +22,7 @@ use crate::counters::DropReason;
 use crate::path::Transmit;
 use crate::types::PeerId;
 use crate::wire::sealed::{COOKIE, INITIATION, RESPONSE};
+use peer::{Begun, Held, Peer};
 
 /// The initiator renews a session of this age, and the responder one that is a quarter older, if the initiator has not.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
@@ -81,44 +84,6 @@ pub struct Sessions {
     renew_after: Duration,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-}
-
-struct Peer {
-    key: [u8; KEY_LEN],
-    macs: MacKeys,
-    suite: Option<Suite>,
-    addr: Option<SocketAddr>,
-    /// The largest that came from it.
-    stamp: Option<Stamp>,
-    begun: Option<Begun>,
-    cookie: Option<(Instant, Cookie)>,
-    next: Option<Held>,
-    current: Option<Held>,
-    previous: Option<Held>,
-    lower: bool,
-}
-
-/// An initiation under way.
-struct Begun {
-    pending: Pending,
-    mac1: [u8; MAC_LEN],
-    since: Instant,
-    again: Instant,
-    gap: Duration,
-}
-
-#[derive(Clone)]
-struct Held {
-    epoch: Arc<Epoch>,
-    since: Instant,
-    initiator: bool,
-    psk: PskId,
-    /// The start count of the peer.
-    life: u64,
-    /// When a new one is to be begun in its place.
-    renew_at: Instant,
-    /// When it ends.
-    until: Instant,
 }
 
 impl Sessions {
@@ -486,43 +451,6 @@ fn fresh_number(chance: &mut Chance, taken: &BTreeMap<u32, PeerId>) -> u32 {
         if !taken.contains_key(&number) {
             return number;
         }
-    }
-}
-
-impl Peer {
-    fn new(key: [u8; KEY_LEN], suite: Option<Suite>, lower: bool) -> Self {
-        Peer {
-            key,
-            macs: MacKeys::of(&key),
-            suite,
-            addr: None,
-            stamp: None,
-            begun: None,
-            cookie: None,
-            next: None,
-            current: None,
-            previous: None,
-            lower,
-        }
-    }
-
-    fn cookie(&self, now: Instant) -> Option<&Cookie> {
-        let (since, cookie) = self.cookie.as_ref()?;
-        (now.saturating_duration_since(*since) < COOKIE_LIFE).then_some(cookie)
-    }
-
-    fn next_timeout(&self) -> Option<Instant> {
-        let held = [&self.next, &self.current, &self.previous].into_iter().flatten();
-        let ends = held.map(|held| held.until);
-        let may_begin = self.begun.is_none() && self.addr.is_some();
-        let renews = self.current.iter().filter(|_| may_begin).map(|held| held.renew_at);
-        ends.chain(renews).chain(self.begun.iter().map(|begun| begun.again)).min()
-    }
-}
-
-impl Held {
-    fn is_due(&self, now: Instant) -> bool {
-        now >= self.renew_at || self.epoch.is_worn()
     }
 }
 
