@@ -17,6 +17,7 @@ mod hosts;
 mod journal;
 mod members;
 mod names;
+mod networks;
 mod outbox;
 mod refusals;
 mod removal;
@@ -44,18 +45,19 @@ use crate::gossip::{Record, RecordStore, Slot, kind};
 use crate::ipam::{Ipam, IpamOutput};
 use crate::membership::Membership;
 use crate::proto::Message;
-use crate::records::{Cause, ClusterId, NetworkRecord, TargetRecord};
+use crate::records::{Cause, ClusterId, NetworkRecord, SubnetRecord, TargetRecord};
 use crate::secret::SecretName;
 use crate::topology::{Action, Topology};
 use budget::{Budget, Repairs};
 use clones::Clones;
 use journal::Journal;
 use members::Rest;
+use networks::Networks;
 use outbox::Outbox;
 use refusals::Refusals;
 use secrets::Secrets;
 use sweep::Sweep;
-use view::{NetworkView, View};
+use view::View;
 use waiting::Waiting;
 
 pub use alloc::{AllocError, AllocRequest};
@@ -67,6 +69,7 @@ pub use config::{
     DEFAULT_DATA_PORT, DEFAULT_PORT, DEFAULT_RECLAIM_AFTER, IDLE_TIMEOUT, KEEP_ALIVE, MeshConfig,
     ParseTargetError, Target,
 };
+pub use networks::{NetworkError, NetworkSpec, NetworkView, SubnetSpec};
 pub use removal::{RemoveError, Removed};
 pub use secrets::RotateError;
 pub use status::{
@@ -97,6 +100,9 @@ pub enum MeshError {
     Range(String),
 }
 
+/// What of a host's record may change: its targets, secrets and networks.
+type Told = (Vec<TargetRecord>, Vec<SecretName>, Vec<(NetworkId, Vni)>);
+
 /// The control plane of one host.
 pub struct Mesh {
     config: MeshConfig,
@@ -108,6 +114,7 @@ pub struct Mesh {
     store: RecordStore,
     ipam: Ipam,
     view: View,
+    networks: Networks,
     journal: Journal,
     outbox: Outbox,
     waiting: Waiting,
@@ -129,7 +136,7 @@ pub struct Mesh {
     buried: BTreeSet<PeerId>,
     secrets: Secrets,
     /// What this host's record says of it that may change.
-    told: Option<(Vec<TargetRecord>, Vec<SecretName>)>,
+    told: Option<Told>,
     writing_addresses: Option<Vec<u8>>,
     next_tick: Instant,
     malformed: u64,
@@ -147,7 +154,7 @@ impl Mesh {
     pub fn new(config: MeshConfig, stored: Option<&[u8]>, now: Instant) -> Result<Mesh, MeshError> {
         let (store, mut ipam) = disk::restore(&config, stored)?;
         let range = IpNet::V4(config.range);
-        ipam.add_network(MESH_NETWORK, MESH_NAME, range)
+        ipam.add_network(MESH_NETWORK, MESH_NAME, &[SubnetRecord::whole(range)])
             .map_err(|error| MeshError::Range(error.to_string()))?;
         ipam.set_found(config.found);
         let me = config.identity.peer_id();
@@ -164,6 +171,7 @@ impl Mesh {
             store,
             ipam,
             view: View::default(),
+            networks: Networks::default(),
             journal: Journal::default(),
             outbox: Outbox::default(),
             waiting: Waiting::default(),
@@ -396,14 +404,8 @@ impl Mesh {
 impl Mesh {
     /// What the disk held is used like what comes from others, and this host introduces itself.
     fn recall(&mut self) {
-        let mesh = NetworkView {
-            name: MESH_NAME.to_owned(),
-            vni: Vni::MESH,
-            mtu: self.config.mtu,
-            range: None,
-            encrypted: self.config.sealing.seals(),
-        };
-        self.view.show_network(MESH_NETWORK, mesh);
+        self.note_network(&MESH_NETWORK.0);
+        self.settle_networks();
         let records: Vec<Arc<Record>> = self.store.all().cloned().collect();
         self.presumed = self.store.members().filter(|peer| *peer != self.me).collect();
         records.iter().for_each(|record| self.apply(record));
@@ -471,6 +473,7 @@ impl Mesh {
         self.look_at_members();
         self.refresh_own_host();
         self.look_at_rotation();
+        self.write_numbers();
         self.cut_left_behind();
         self.compare_with_anybody();
         self.go_on_sweeping();
@@ -481,7 +484,14 @@ impl Mesh {
     /// Carries what one module decided to the others, until nothing moves.
     fn settle(&mut self) {
         self.drain_membership();
-        self.drain_ipam();
+        loop {
+            self.go_on_creating();
+            self.drain_ipam();
+            if !self.settle_networks() {
+                break;
+            }
+        }
+        self.answer_creators();
         self.drain_membership();
         self.drain_topology();
     }
@@ -528,6 +538,7 @@ impl Mesh {
                     self.outbox.push(Output::Allocated { request, result })
                 }
                 IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster),
+                IpamOutput::Founded { network, result } => self.network_founded(network, result),
                 IpamOutput::Leaves(peer) => self.let_leave(peer),
                 IpamOutput::CannotLeave => self.cannot_leave(),
                 IpamOutput::Readdress { port, old, new, .. } => self.readdress(port, old, new),
@@ -539,8 +550,7 @@ impl Mesh {
 
     /// Has the daemon change the interface of an endpoint of this host.
     fn readdress(&mut self, port: PortId, old: IpAddr, new: IpPrefix) {
-        let own = self.store.endpoints().find(|(peer, e)| *peer == self.me && e.port == port);
-        let Some((_, endpoint)) = own else { return };
+        let Some(endpoint) = self.store.endpoint(self.me, port) else { return };
         let kept = endpoint.addresses.iter().copied().filter(|prefix| prefix.addr != old && *prefix != new);
         let addresses = kept.chain([new]).collect();
         self.view.tell(MeshEvent::Readdress { port, addresses });
@@ -596,11 +606,17 @@ impl Mesh {
                 network: MESH_NETWORK,
                 name: MESH_NAME.to_owned(),
                 vni: Vni::MESH,
-                range: IpNet::V4(self.config.range.trunc()),
+                vni_given: true,
+                subnets: vec![SubnetRecord::whole(IpNet::V4(self.config.range))],
+                subnet_chosen: false,
                 mtu: self.config.mtu,
                 reclaim_after: self.config.reclaim_after,
                 cluster,
                 encrypted: self.config.sealing.seals(),
+                internal: false,
+                labels: Vec::new(),
+                options: Vec::new(),
+                created_s: 0,
             };
             let record = self.store.put_network(&self.config.identity, &network);
             self.wrote(record.as_slice());
@@ -615,7 +631,9 @@ impl Mesh {
         let networks = self.store.live().filter(|record| record.kind() == kind::NETWORK);
         let slots: Vec<Slot> = networks.map(|record| record.slot()).collect();
         for slot in slots {
-            self.store.drop_slot(slot);
+            if let Some(record) = self.store.drop_slot(slot) {
+                self.note_network(record.key());
+            }
         }
         self.outbox.change(self.now);
     }

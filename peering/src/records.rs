@@ -4,9 +4,10 @@
 //! envelope already names the writer and its public key, so the payloads do not repeat them. A payload that
 //! breaks a limit is not used, but it is kept and relayed: what two releases think of it may differ.
 
+mod network;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
 use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
@@ -17,11 +18,16 @@ use crate::mesh::Endpoint;
 use crate::plain;
 use crate::secret::{PROOFS, SecretName};
 
+pub(crate) use network::overlap;
+pub use network::{
+    MAX_AUX, MAX_LABEL_BYTES, MAX_LABELS, MAX_NETWORK_NAME, MAX_SUBNETS, NetworkRecord, SubnetRecord,
+};
+
 /// Longest name, nickname or container name, in bytes (a DNS name has at most 253).
 pub const MAX_NAME: usize = 253;
 /// Most addresses in one list of a record.
 pub const MAX_ADDRESSES: usize = 64;
-/// Most networks one host takes part in.
+/// Most networks that one host uses; a cluster may have more.
 pub const MAX_NETWORKS: usize = 512;
 /// Most subnets that one host trusts.
 pub const MAX_TRUSTED: usize = 64;
@@ -174,30 +180,6 @@ pub struct VtepRecord {
     pub network: NetworkId,
     /// Where it listens.
     pub addr: SocketAddr,
-}
-
-/// The settings of a network. The key of the record is the network id.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NetworkRecord {
-    /// The network.
-    #[serde(with = "plain")]
-    pub network: NetworkId,
-    /// Its name.
-    pub name: String,
-    /// Its number on the wire.
-    #[serde(with = "plain")]
-    pub vni: Vni,
-    /// Its range of addresses.
-    #[serde(with = "plain")]
-    pub range: IpNet,
-    /// Its largest packet, in bytes.
-    pub mtu: u16,
-    /// How long a host is down before its space may be taken.
-    pub reclaim_after: Duration,
-    /// The cluster whose settings these are: when two meet, those of the lower id count.
-    pub cluster: ClusterId,
-    /// Its frames are sealed between hosts.
-    pub encrypted: bool,
 }
 
 /// Why a host was removed.
@@ -421,12 +403,5 @@ impl Cause {
             Cause::Reset => "because it left",
             Cause::Revoked => "for good: it is revoked",
         }
-    }
-}
-
-impl NetworkRecord {
-    /// True when the name keeps its limit and the range can be cut into units.
-    pub fn within_limits(&self) -> bool {
-        self.name.len() <= MAX_NAME && crate::ipam::Pool::new(self.range).is_ok()
     }
 }

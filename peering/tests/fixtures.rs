@@ -18,14 +18,14 @@ use peering::gossip::{
 use peering::identity::Identity;
 use peering::ipam::{Ipam, IpamOutput};
 use peering::keyring::Keyring;
-use peering::mesh::{AllocRequest, RequestId};
+use peering::mesh::{AllocRequest, MESH_NETWORK, RequestId};
 use peering::proto::{
     Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, CloneSeen, Confirm, Confirmed, Hello,
     Member, Members, Message, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
 };
 use peering::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NameRecord, NetworkRecord, Phase,
-    RemovalRecord, RotationRecord, ServiceRecord, TargetRecord, VtepRecord,
+    RemovalRecord, RotationRecord, ServiceRecord, SubnetRecord, TargetRecord, VtepRecord,
 };
 use peering::secret::{Secret, SecretName};
 
@@ -90,6 +90,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     let request = ClaimRequest {
         id: 5,
         network: NETWORK,
+        subnet: subnet(),
         addr: Some("10.32.0.9".parse().unwrap()),
         port: PortId([6; 8]),
         holder: "web".to_owned(),
@@ -109,7 +110,13 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message-9-answer-v1", Message::Answer(answer)),
         (
             "message-10-space-request-v1",
-            Message::SpaceRequest(SpaceRequest { id: 1 << 60, network: NETWORK, wanted: 682, free: 3 }),
+            Message::SpaceRequest(SpaceRequest {
+                id: 1 << 60,
+                network: NETWORK,
+                subnet: subnet(),
+                wanted: 682,
+                free: 3,
+            }),
         ),
         (
             "message-11-space-answer-v1",
@@ -211,14 +218,32 @@ fn name() -> NameRecord {
 fn network() -> NetworkRecord {
     NetworkRecord {
         network: NETWORK,
-        name: "mesh".to_owned(),
-        vni: Vni::MESH,
-        range: "10.32.0.0/12".parse().unwrap(),
+        name: "front".to_owned(),
+        vni: Vni::new(4711).unwrap(),
+        vni_given: true,
+        subnets: vec![
+            SubnetRecord {
+                subnet: "10.7.0.0/16".parse().unwrap(),
+                range: "10.7.5.0/24".parse().unwrap(),
+                gateway: "10.7.5.254".parse().unwrap(),
+                aux: vec![("printer".to_owned(), "10.7.5.9".parse().unwrap())],
+            },
+            SubnetRecord::whole("fd00:7::/64".parse().unwrap()),
+        ],
+        subnet_chosen: false,
         mtu: 1450,
         reclaim_after: Duration::from_secs(86_400),
         cluster: ClusterId([0xc1; 16]),
         encrypted: true,
+        internal: true,
+        labels: vec![("tier".to_owned(), "web".to_owned())],
+        options: vec![("key".to_owned(), String::new())],
+        created_s: 1_795_000_000,
     }
+}
+
+fn subnet() -> ipnet::IpNet {
+    "10.32.0.0/12".parse().unwrap()
 }
 
 #[test]
@@ -261,6 +286,7 @@ fn records_keep_their_bytes() {
         ("record-4-network-v1", store.put_network(&me, &network()), Body::Network(network())),
         ("record-5-removal-v1", store.put_removal(&me, &removal), Body::Removal(removal)),
         ("record-5-revocation-v1", store.put_removal(&me, &revocation), Body::Removal(revocation)),
+        ("record-4-network-gone-v1", store.delete_network(&me, NETWORK), Body::Network(network())),
         (
             "record-2-endpoint-gone-v1",
             store.delete_endpoint(&me, PortId([6; 8])),
@@ -303,10 +329,14 @@ fn stored_states_keep_being_read() {
     assert_eq!(*Keyring::restore(&bytes).unwrap().save(), bytes);
 
     let mut ipam = Ipam::new(PeerId([3; 16]), [0; 32]);
-    ipam.add_network(NETWORK, "mesh", "10.32.0.0/12".parse().unwrap()).unwrap();
+    ipam.add_network(MESH_NETWORK, "mesh", &[SubnetRecord::whole(subnet())]).unwrap();
     let now = start();
-    let what =
-        AllocRequest { port: PortId([6; 8]), network: NETWORK, holder: "web".to_owned(), wanted: Vec::new() };
+    let what = AllocRequest {
+        port: PortId([6; 8]),
+        network: MESH_NETWORK,
+        holder: "web".to_owned(),
+        wanted: Vec::new(),
+    };
     ipam.allocate(now, RequestId(1), what.clone());
     let bytes = fixture("stored-addresses-v1", &ipam.save().unwrap());
     let mut ipam = Ipam::restore(PeerId([3; 16]), [0; 32], &bytes).unwrap();

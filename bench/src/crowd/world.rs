@@ -305,7 +305,7 @@ impl World {
                 }
                 Output::Close { conn, reason } => bursts.entry(conn).or_default().push(Item::Close(reason)),
                 Output::Dial { dial, target } => self.dial(number, leave, dial, &target),
-                Output::Allocated { .. } | Output::Left { .. } => {}
+                Output::Allocated { .. } | Output::Created { .. } | Output::Left { .. } => {}
             }
         }
         for (conn, items) in bursts {

@@ -329,7 +329,7 @@ fn refused(error: &AllocError) -> Failure {
         }
         AllocError::OwnerDown { .. } => "choose another address, or bring that host back",
         AllocError::StoreFailed { .. } => "make room in the state directory",
-        AllocError::UnknownNetwork { .. } => "the network `mesh` always exists",
+        AllocError::UnknownNetwork { .. } => "the network was removed; `mesh` always exists",
         AllocError::Clone { .. } => {
             "stop one of the two, or give this one an empty state directory, and with it a key of its own"
         }

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 
 use engine::io::engine::Engine;
 use engine::io::netns::NetnsId;
-use engine::types::{NetworkId, PeerId, PortId, Vni};
+use engine::types::{IpPrefix, NetworkId, PeerId, PortId, Vni};
 use ipnet::Ipv4Net;
 use peering::io::{Peering, StoreError};
 use peering::mesh::MESH_NETWORK;
@@ -67,13 +67,15 @@ use crate::shape::Hello;
 pub(crate) use start::{Options, RUN_DIR_MODE, STATE_DIR_MODE, check_host, make_dir, run};
 
 /// The settings of a network, as the cluster has them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Network {
     id: NetworkId,
     vni: Vni,
     mtu: u16,
     /// Its addresses, once the cluster is founded.
     range: Option<Ipv4Net>,
+    /// The address of its gateway in each subnet.
+    gateways: Vec<IpPrefix>,
     /// Its frames are sealed between hosts.
     encrypted: bool,
 }
@@ -230,7 +232,7 @@ impl Daemon {
         let mut networks = self.networks.subscribe();
         let known = networks.wait_for(|networks| networks.contains_key(name));
         let found = tokio::time::timeout(limit, known).await;
-        let network = found.ok().and_then(Result::ok).and_then(|networks| networks.get(name).copied());
+        let network = found.ok().and_then(Result::ok).and_then(|networks| networks.get(name).cloned());
         network.ok_or_else(|| Failure::internal(format!("the settings of the network {name} are not known")))
     }
 

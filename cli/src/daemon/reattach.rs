@@ -10,7 +10,7 @@ use engine::types::{IpPrefix, PortId, Vni};
 
 use super::devices::{endpoint, spec};
 use super::ports::{Intent, Source};
-use super::{Daemon, recover, wiring};
+use super::{Daemon, recover};
 use crate::failure::{Failure, code};
 
 /// How long a device may still be open in a process that has ended.
@@ -28,9 +28,9 @@ pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let known = daemon.networks.borrow().clone();
     let of = |vni| known.values().find(|network| network.vni == vni);
     let sealed = |vni| seals || of(vni).is_some_and(|network| network.encrypted);
-    let gateway = |vni| of(vni).and_then(|network| wiring::gateway(network.range?));
+    let gateways = |vni| of(vni).map_or_else(Vec::new, |network| network.gateways.clone());
     let name_of = |vni| known.iter().find(|(_, network)| network.vni == vni).map(|(name, _)| name.clone());
-    daemon.engine.apply(networks(&intents, name_of, sealed, gateway));
+    daemon.engine.apply(networks(&intents, name_of, sealed, gateways));
     let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
     // What the control plane remembers of other ports was left by a daemon that did not get further.
     daemon.peering.retain(ids.iter().copied().collect()).await;
@@ -111,10 +111,9 @@ fn networks(
     intents: &[Intent],
     name: impl Fn(Vni) -> Option<String>,
     sealed: impl Fn(Vni) -> bool,
-    gateway: impl Fn(Vni) -> Option<IpPrefix>,
+    gateways: impl Fn(Vni) -> Vec<IpPrefix>,
 ) -> Vec<Update> {
     let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
-    let gateways = |vni| gateway(vni).into_iter().collect();
     let network = |(vni, mtu)| Update::SetNetwork {
         vni,
         name: name(vni).unwrap_or_default(),
@@ -137,8 +136,9 @@ mod tests {
         let (nine, gateway) = (Vni::new(9).unwrap(), IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 });
         let is_mesh = |vni| vni == Vni::MESH;
         let name = |vni| is_mesh(vni).then(|| "mesh".to_owned());
-        let updates =
-            networks(&[intent(1), intent(2), other], name, is_mesh, |vni| is_mesh(vni).then_some(gateway));
+        let updates = networks(&[intent(1), intent(2), other], name, is_mesh, |vni| {
+            Vec::from_iter(is_mesh(vni).then_some(gateway))
+        });
         let network = |vni, name: &str, mtu, sealed, gateways| Update::SetNetwork {
             vni,
             name: name.to_owned(),

@@ -206,7 +206,7 @@ impl Daemon {
         let known = networks.wait_for(|networks| networks.values().any(|network| network.id == id));
         let networks = tokio::time::timeout(SETTINGS, known).await.ok().and_then(Result::ok);
         let found = networks.as_ref().and_then(|all| all.iter().find(|(_, network)| network.id == id));
-        let found = found.map(|(name, network)| (name.clone(), *network));
+        let found = found.map(|(name, network)| (name.clone(), network.clone()));
         found.ok_or_else(|| Failure::internal(format!("the settings of the network {id} are not known")))
     }
 

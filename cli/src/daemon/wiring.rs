@@ -7,9 +7,9 @@ use std::sync::mpsc::Receiver;
 
 use engine::types::{Holder, IpPrefix, Location, PeerId, PeerKeys};
 use engine::{Event, Update};
-use ipnet::Ipv4Net;
-use peering::ipam::Pool;
-use peering::mesh::MeshEvent;
+use ipnet::IpNet;
+use peering::mesh::{MeshEvent, NetworkView};
+use peering::records::SubnetRecord;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{Daemon, Network, lock_of};
@@ -81,17 +81,23 @@ impl Daemon {
 
     fn note_mesh(self: &Arc<Self>, event: &MeshEvent) {
         match event {
-            MeshEvent::NetworkChanged { network, name, vni, mtu, range, encrypted } => {
-                let settings =
-                    Network { id: *network, vni: *vni, mtu: *mtu, range: *range, encrypted: *encrypted };
+            MeshEvent::NetworkChanged(view) => {
                 self.networks.send_modify(|all| {
-                    all.insert(name.clone(), settings);
+                    all.retain(|_, network| network.id != view.id);
+                    all.insert(view.name.clone(), Network::of(view));
                 });
                 // At the launch it is looked at anyway.
                 if self.is_ready() {
                     let daemon = Arc::clone(self);
                     tokio::spawn(async move { daemon.check_range().await });
                 }
+            }
+            MeshEvent::NetworkGone { network, vni } => {
+                self.networks.send_modify(|all| all.retain(|_, known| known.id != *network));
+                tracing::info!(%network, %vni, "network is gone");
+            }
+            MeshEvent::NetworkMerged { network, into } => {
+                tracing::info!(%network, %into, "two networks are the same");
             }
             MeshEvent::HostUp(host) => {
                 lock_of(&self.agreements).insert(host.peer, (host.agreement, host.trust));
@@ -200,13 +206,15 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
             addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
         },
         MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
-        MeshEvent::NetworkChanged { vni, name, mtu, range, encrypted, .. } => Update::SetNetwork {
-            vni: *vni,
-            name: name.clone(),
-            mtu: *mtu,
-            sealed: seals || *encrypted,
-            gateways: range.and_then(gateway).into_iter().collect(),
+        MeshEvent::NetworkChanged(view) if view.is_used_by(own) => Update::SetNetwork {
+            vni: view.vni,
+            name: view.name.clone(),
+            mtu: view.mtu,
+            sealed: seals || view.encrypted,
+            gateways: gateways(view),
         },
+        MeshEvent::NetworkChanged(view) => Update::RemoveNetwork { vni: view.vni },
+        MeshEvent::NetworkGone { vni, .. } => Update::RemoveNetwork { vni: *vni },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
         MeshEvent::NameUp(_)
@@ -214,6 +222,7 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
         | MeshEvent::Notice { .. }
         | MeshEvent::Readdress { .. }
         | MeshEvent::EndpointRecalled(_)
+        | MeshEvent::NetworkMerged { .. }
         | MeshEvent::SecretsChanged => return None,
     })
 }
@@ -240,7 +249,9 @@ fn names(event: &MeshEvent) -> Option<Update> {
         | MeshEvent::NameDown { .. }
         | MeshEvent::HostUp(_)
         | MeshEvent::HostDown { .. }
-        | MeshEvent::NetworkChanged { .. }
+        | MeshEvent::NetworkChanged(_)
+        | MeshEvent::NetworkMerged { .. }
+        | MeshEvent::NetworkGone { .. }
         | MeshEvent::VtepUp { .. }
         | MeshEvent::VtepDown { .. }
         | MeshEvent::Notice { .. }
@@ -250,10 +261,28 @@ fn names(event: &MeshEvent) -> Option<Update> {
     }
 }
 
-/// The address of the gateway in a range: its first, on every host.
-pub(super) fn gateway(range: Ipv4Net) -> Option<IpPrefix> {
-    let pool = Pool::new(range.into()).ok()?;
-    Some(IpPrefix { addr: pool.gateway(), len: range.prefix_len() })
+/// The addresses of the gateway of a network, one in each subnet, with the prefix of that.
+fn gateways(view: &NetworkView) -> Vec<IpPrefix> {
+    let gateway = |subnet: &SubnetRecord| IpPrefix { addr: subnet.gateway, len: subnet.subnet.prefix_len() };
+    view.subnets.iter().map(gateway).collect()
+}
+
+impl Network {
+    fn of(view: &NetworkView) -> Self {
+        let ranges = view.subnets.iter().map(|subnet| subnet.subnet);
+        let mut ranges = ranges.filter_map(|subnet| match subnet {
+            IpNet::V4(range) => Some(range),
+            IpNet::V6(_) => None,
+        });
+        Network {
+            id: view.id,
+            vni: view.vni,
+            mtu: view.mtu,
+            range: ranges.next(),
+            gateways: gateways(view),
+            encrypted: view.encrypted,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -340,15 +369,7 @@ mod tests {
     #[test]
     fn a_network_is_sealed_when_the_cluster_or_this_host_says_so() {
         let sealed = |seals, encrypted| {
-            let (network, name) = (intent(1).network, "mesh".to_owned());
-            let changed = MeshEvent::NetworkChanged {
-                network,
-                name,
-                vni: Vni::MESH,
-                mtu: 1418,
-                range: Some("10.32.0.0/12".parse().unwrap()),
-                encrypted,
-            };
+            let changed = MeshEvent::NetworkChanged(Box::new(network(encrypted, vec![OWN])));
             let gateways = vec![IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 }];
             let (vni, name) = (Vni::MESH, "mesh".to_owned());
             let expected = |sealed| Update::SetNetwork { vni, name, mtu: 1418, sealed, gateways };
@@ -356,6 +377,32 @@ mod tests {
         };
         let all = [(false, false), (false, true), (true, false), (true, true)];
         assert_eq!(all.map(|(seals, encrypted)| sealed(seals, encrypted)), [false, true, true, true]);
+    }
+
+    fn network(encrypted: bool, peers: Vec<PeerId>) -> NetworkView {
+        NetworkView {
+            id: intent(1).network,
+            name: "mesh".to_owned(),
+            vni: Vni::MESH,
+            subnets: vec![SubnetRecord::whole("10.32.0.0/12".parse().unwrap())],
+            mtu: 1418,
+            encrypted,
+            internal: false,
+            labels: Vec::new(),
+            options: Vec::new(),
+            created_s: 0,
+            peers,
+            founded: true,
+        }
+    }
+
+    #[test]
+    fn a_network_that_this_host_does_not_use_is_not_in_the_tables() {
+        let gone = Some(Update::RemoveNetwork { vni: Vni::MESH });
+        let changed = MeshEvent::NetworkChanged(Box::new(network(false, vec![OTHER])));
+        assert_eq!(update(OWN, false, &changed), gone);
+        let removed = MeshEvent::NetworkGone { network: intent(1).network, vni: Vni::MESH };
+        assert_eq!(update(OWN, false, &removed), gone);
     }
 
     #[test]

@@ -9,11 +9,11 @@ use peering::gossip::{RecordStore, StateHash, state_hash};
 use peering::identity::Identity;
 use peering::ipam::Ipam;
 use peering::proto::{Message, Run, UnitTable};
-use peering::records::{Cause, ClusterId, RemovalRecord, VtepRecord};
+use peering::records::{Cause, ClusterId, RemovalRecord, SubnetRecord, VtepRecord};
 
 use crate::program::{Program, endpoint, name, start};
 
-const NETWORK: NetworkId = NetworkId([9; 32]);
+const NETWORK: NetworkId = peering::mesh::MESH_NETWORK;
 /// Most facts of one run.
 const FACTS: usize = 40;
 
@@ -118,7 +118,7 @@ impl Observer {
         let own = PeerId([id; 16]);
         let mut ipam = Ipam::new(own, [id; 32]);
         let range = IpNet::new([10, 8, 0, 0].into(), 16).expect("a range");
-        ipam.add_network(NETWORK, "mesh", range).expect("a pool");
+        ipam.add_network(NETWORK, "mesh", &[SubnetRecord::whole(range)]).expect("a pool");
         Observer { store: RecordStore::new(own), ipam, now: start() }
     }
 

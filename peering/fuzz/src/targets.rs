@@ -10,11 +10,11 @@ use peering::ipam::{Ipam, IpamOutput, Units};
 use peering::keyring::Keyring;
 use peering::mesh::{AllocRequest, RequestId};
 use peering::proto::{Message, Run};
-use peering::records::{Cause, ClusterId, RemovalRecord, VtepRecord};
+use peering::records::{Cause, ClusterId, RemovalRecord, SubnetRecord, VtepRecord};
 
 use crate::program::{Program, endpoint, name, start};
 
-const NETWORK: NetworkId = NetworkId([9; 32]);
+const NETWORK: NetworkId = peering::mesh::MESH_NETWORK;
 
 /// Any message: what is accepted is written and read again as the same.
 pub fn message(data: &[u8]) {
@@ -147,7 +147,7 @@ pub fn addresses(data: &[u8]) {
     let mut now = start();
     let mut ipam = Ipam::new(PeerId([3; 16]), [0; 32]);
     let range = ipnet::IpNet::new(Ipv4Addr::new(10, 9, 0, 0).into(), 27).expect("a range");
-    ipam.add_network(NETWORK, "mesh", range).expect("a pool");
+    ipam.add_network(NETWORK, "mesh", &[SubnetRecord::whole(range)]).expect("a pool");
     let mut given: Vec<(u64, std::net::IpAddr)> = Vec::new();
     let mut messages: Vec<Message> = Vec::new();
     for request in 0..64u64 {

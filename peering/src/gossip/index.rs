@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::types::{MacAddr, PeerId};
+use engine::types::{MacAddr, NetworkId, PeerId};
 
 use super::record::{Class, Record, Slot};
 use crate::records::Body;
@@ -15,6 +15,8 @@ const LAST: Slot = Slot([0xff; 16]);
 pub(super) struct Index {
     kinds: BTreeSet<(u16, Slot)>,
     owned: BTreeSet<(PeerId, u16, Slot)>,
+    /// Endpoints by their network.
+    on_network: BTreeSet<(NetworkId, Slot)>,
     claims: BTreeMap<MacAddr, BTreeMap<Slot, u64>>,
 }
 
@@ -26,6 +28,7 @@ impl Index {
             self.owned.insert((record.signer(), record.kind(), slot));
         }
         if let Body::Endpoint(endpoint) = record.body() {
+            self.on_network.insert((endpoint.network, slot));
             self.claims.entry(endpoint.mac).or_default().insert(slot, endpoint.claim_version);
         }
     }
@@ -34,9 +37,9 @@ impl Index {
         let slot = record.slot();
         self.kinds.remove(&(record.kind(), slot));
         self.owned.remove(&(record.signer(), record.kind(), slot));
-        if let Body::Endpoint(endpoint) = record.body()
-            && let Some(claims) = self.claims.get_mut(&endpoint.mac)
-        {
+        let Body::Endpoint(endpoint) = record.body() else { return };
+        self.on_network.remove(&(endpoint.network, slot));
+        if let Some(claims) = self.claims.get_mut(&endpoint.mac) {
             claims.remove(&slot);
             if claims.is_empty() {
                 self.claims.remove(&endpoint.mac);
@@ -57,6 +60,11 @@ impl Index {
     /// The slots of one kind of what a host owns.
     pub(super) fn of_owner_and_kind(&self, owner: PeerId, kind: u16) -> impl Iterator<Item = Slot> {
         self.owned.range((owner, kind, FIRST)..=(owner, kind, LAST)).map(|(_, _, slot)| *slot)
+    }
+
+    /// The slots of the endpoints on a network.
+    pub(super) fn endpoints_on(&self, network: NetworkId) -> impl Iterator<Item = Slot> {
+        self.on_network.range((network, FIRST)..=(network, LAST)).map(|(_, slot)| *slot)
     }
 
     /// The highest claim on a MAC address.

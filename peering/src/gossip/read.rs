@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blake2::{Blake2s256, Digest as _};
-use engine::types::{MacAddr, PeerId, PortId};
+use engine::types::{MacAddr, NetworkId, PeerId, PortId};
 
 use super::digest::{Digest, FEW_LINES, Line, MAX_DIGEST, MAX_PULL, Step};
 use super::hash::StateHash;
@@ -102,6 +102,12 @@ impl RecordStore {
             Body::Endpoint(endpoint) => Some((record.signer(), endpoint)),
             _ => None,
         })
+    }
+
+    /// The live endpoint records of one network, with their hosts.
+    pub fn endpoints_on(&self, network: NetworkId) -> impl Iterator<Item = (PeerId, &EndpointRecord)> {
+        let all = self.index.endpoints_on(network).filter_map(|slot| self.records.get(&slot));
+        all.filter_map(|record| Some((record.signer(), endpoint(record)?)))
     }
 
     /// The live endpoint records of one host.

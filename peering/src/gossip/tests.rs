@@ -61,11 +61,17 @@ fn network(name: &str) -> NetworkRecord {
         network: NetworkId([1; 32]),
         name: name.to_owned(),
         vni: Vni::MESH,
-        range: "10.32.0.0/12".parse().unwrap(),
+        vni_given: true,
+        subnets: vec![crate::records::SubnetRecord::whole("10.32.0.0/12".parse().unwrap())],
+        subnet_chosen: false,
         mtu: 1450,
         reclaim_after: Duration::from_secs(86_400),
         cluster: ClusterId::default(),
         encrypted: false,
+        internal: false,
+        labels: Vec::new(),
+        options: Vec::new(),
+        created_s: 0,
     }
 }
 

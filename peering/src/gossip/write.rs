@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::types::PortId;
+use engine::types::{NetworkId, PortId};
 use serde::Serialize;
 
 use super::record::{Class, Draft, Record, Slot, kind};
@@ -57,6 +57,13 @@ impl RecordStore {
     /// Says what a network is. None: nothing changed.
     pub fn put_network(&mut self, identity: &Identity, network: &NetworkRecord) -> Option<Arc<Record>> {
         self.put(identity, kind::NETWORK, Class::Shared, &network.network.0, &encode(network))
+    }
+
+    /// Removes a network; the tombstone keeps its settings. None: there is none.
+    pub fn delete_network(&mut self, identity: &Identity, network: NetworkId) -> Option<Arc<Record>> {
+        let slot = Slot::of(Class::Shared, kind::NETWORK, self.own, &network.0);
+        let settings = self.records.get(&slot)?.payload().to_vec();
+        self.delete(identity, kind::NETWORK, Class::Shared, &network.0, &settings)
     }
 
     /// Says how far the cluster is on its way to another secret. None: nothing changed.

@@ -22,8 +22,8 @@ use crate::identity::Identity;
 use crate::keyring::{Given, Keyring};
 use crate::mesh::{
     AllocError, AllocRequest, Endpoint, EndpointView, LeaveError, Mesh, MeshError, MeshEvent, MeshStatus,
-    MeshTables, NameError, NameView, RemoveError, Removed, RequestId, RotateError, Target, VtepError,
-    VtepView,
+    MeshTables, NameError, NameView, NetworkError, NetworkSpec, NetworkView, RemoveError, Removed, RequestId,
+    RotateError, Target, VtepError, VtepView,
 };
 use crate::records::NameRecord;
 use crate::secret::{Admission, Secret};
@@ -184,6 +184,42 @@ impl Peering {
         let result = answer.await.unwrap_or(Err(AllocError::Stopping));
         cancel.commands = None;
         result
+    }
+
+    /// Creates a network; before the founding of the cluster it waits for that. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// It makes no sense, or does not fit to the networks there are; see [`NetworkError`].
+    pub async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkView, NetworkError> {
+        let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        let (reply, answer) = oneshot::channel();
+        let mut cancel = CancelOnDrop { commands: Some(&self.commands), request };
+        let _ = self.commands.send(Command::Create { request, spec: Box::new(spec), reply });
+        let result = answer.await.unwrap_or(Err(NetworkError::Stopping));
+        cancel.commands = None;
+        result.map(|view| *view)
+    }
+
+    /// Removes a network that nobody has an endpoint on.
+    ///
+    /// # Errors
+    /// There is no such network, or it cannot go; see [`NetworkError`].
+    pub async fn remove_network(&self, network: NetworkId) -> Result<(), NetworkError> {
+        self.change(move |mesh, now| mesh.remove_network(now, network)).await
+    }
+
+    /// All networks, in the order of their names.
+    pub async fn networks(&self) -> Vec<NetworkView> {
+        self.read(|mesh, _| mesh.networks()).await
+    }
+
+    /// This host uses a network from now on though it has no endpoint there, or only while it has some. What is told of the
+    /// network follows as events.
+    ///
+    /// # Errors
+    /// There is no such network, or this host uses too many.
+    pub async fn use_network(&self, network: NetworkId, used: bool) -> Result<NetworkView, NetworkError> {
+        self.change(move |mesh, now| mesh.use_network(now, network, used)).await
     }
 
     /// Frees the addresses of a port.

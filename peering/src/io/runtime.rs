@@ -19,7 +19,10 @@ use super::frames::Frame;
 use super::link::{Link, Overflow};
 use super::quic::{Quic, STOPPED};
 use super::store::Store;
-use crate::mesh::{AllocError, AllocRequest, ConnId, LeaveError, Mesh, MeshEvent, Output, RequestId};
+use crate::mesh::{
+    AllocError, AllocRequest, ConnId, LeaveError, Mesh, MeshEvent, NetworkError, NetworkSpec, NetworkView,
+    Output, RequestId,
+};
 use crate::secret::Admission;
 use crate::topology::MOVED;
 
@@ -42,6 +45,7 @@ pub(super) type Look = Box<dyn FnOnce(&Mesh, Instant) + Send>;
 pub(super) type Alter = Box<dyn FnOnce(&mut Mesh, Instant) -> Deferred + Send>;
 type Departure = oneshot::Sender<Result<(), LeaveError>>;
 type Allocation = oneshot::Sender<Result<Vec<IpPrefix>, AllocError>>;
+type Creation = oneshot::Sender<Result<Box<NetworkView>, NetworkError>>;
 
 /// What a handle asks of the task.
 pub(super) enum Command {
@@ -51,11 +55,13 @@ pub(super) enum Command {
     Change(Alter),
     /// Get addresses.
     Allocate { request: RequestId, what: AllocRequest, reply: Allocation },
+    /// Create a network.
+    Create { request: RequestId, spec: Box<NetworkSpec>, reply: Creation },
     /// Leave the cluster for good.
     Reset { force: bool, reply: Departure },
     /// The host is here now.
     Moved(Whereabouts),
-    /// Nobody waits for these addresses any more.
+    /// Nobody waits for these addresses, or this network, any more.
     Cancel(RequestId),
     /// Say goodbye and let go of everything.
     Stop(oneshot::Sender<()>),
@@ -72,6 +78,7 @@ pub(super) struct Runtime {
     closing: JoinSet<()>,
     saving: Option<JoinHandle<Result<(), String>>>,
     allocations: BTreeMap<RequestId, Allocation>,
+    creations: BTreeMap<RequestId, Creation>,
     departures: Vec<Departure>,
     replies: Vec<Deferred>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -99,6 +106,7 @@ impl Runtime {
             closing: JoinSet::new(),
             saving: None,
             allocations: BTreeMap::new(),
+            creations: BTreeMap::new(),
             departures: Vec::new(),
             replies: Vec::new(),
             commands,
@@ -166,9 +174,14 @@ impl Runtime {
                 self.allocations.insert(request, reply);
                 self.mesh.allocate(now, request, what);
             }
+            Command::Create { request, spec, reply } => {
+                self.creations.insert(request, reply);
+                self.mesh.create_network(now, request, *spec);
+            }
             Command::Moved(here) => self.follow(now, here),
             Command::Cancel(request) => {
                 self.allocations.remove(&request);
+                self.creations.remove(&request);
                 self.mesh.cancel(now, request);
             }
             Command::Stop(reply) => drop(reply),
@@ -280,6 +293,11 @@ impl Runtime {
                     let _ = reply.send(result.clone());
                 }
             }
+            Output::Created { request, result } => {
+                if let Some(reply) = self.creations.remove(&request) {
+                    let _ = reply.send(result);
+                }
+            }
             Output::Allocated { request, result } => {
                 if let Some(reply) = self.allocations.remove(&request) {
                     // A caller that went away meanwhile has sent a cancellation.
@@ -352,6 +370,7 @@ async fn remember(mut mesh: Mesh, commands: &mut mpsc::UnboundedReceiver<Command
             Command::Read(read) => read(&mesh, now),
             Command::Change(change) => change(&mut mesh, now)(),
             Command::Allocate { reply, .. } => drop(reply.send(Err(AllocError::Stopping))),
+            Command::Create { reply, .. } => drop(reply.send(Err(NetworkError::Stopping))),
             Command::Reset { reply, .. } => drop(reply.send(Err(LeaveError::Stopping))),
             Command::Cancel(_) | Command::Moved(_) => {}
             Command::Stop(reply) => drop(reply.send(())),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use engine::types::{NetworkId, PeerId, PortId};
 
 use super::Ipam;
+use super::space::PoolId;
 use super::state::{Foreign, Stage};
 use crate::mesh::AllocError;
 use crate::proto::{ClaimAnswer, ClaimRefusal, ClaimRequest, Message, Release};
@@ -18,19 +19,36 @@ const CLAIM_SOON: Duration = Duration::from_millis(200);
 const RELEASE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Ipam {
-    /// Asks the owner for an address; it is asked again until it answers.
-    pub(super) fn claim(
+    /// Asks the owner for this address; it is asked again until it answers.
+    pub(super) fn claim_of(
         &mut self,
         now: Instant,
         owner: PeerId,
         network: NetworkId,
+        addr: IpAddr,
+        port: PortId,
+        holder: &str,
+    ) {
+        let space = self.state.networks.get(&network).and_then(|network| network.space_of(addr));
+        if let Some(subnet) = space.map(|space| space.pool.subnet()) {
+            self.claim(now, owner, (network, subnet), Some(addr), port, holder);
+        }
+    }
+
+    /// Asks the owner for an address of a subnet; it is asked again until it answers.
+    pub(super) fn claim(
+        &mut self,
+        now: Instant,
+        owner: PeerId,
+        (network, subnet): PoolId,
         addr: Option<IpAddr>,
         port: PortId,
         holder: &str,
     ) {
         let id = self.number();
         let holder = holder.to_owned();
-        self.state.foreign.insert(id, Foreign { network, addr, port, holder, owner, stage: Stage::Asked });
+        let stage = Stage::Asked;
+        self.state.foreign.insert(id, Foreign { network, subnet, addr, port, holder, owner, stage });
         self.claim_timers.insert(id, now);
         self.dirty = true;
     }
@@ -78,7 +96,7 @@ impl Ipam {
 
     fn tell_owner(&mut self, now: Instant, id: u64) {
         let Some(foreign) = self.state.foreign.get(&id).cloned() else { return };
-        let Foreign { network, addr, port, holder, .. } = foreign;
+        let Foreign { network, subnet, addr, port, holder, .. } = foreign;
         let owner = addr.and_then(|addr| self.owner_of(network, addr)).unwrap_or(foreign.owner);
         if owner == self.own {
             // The unit came here wholly free, or its last owner is gone: nobody else must know.
@@ -88,7 +106,10 @@ impl Ipam {
         }
         let (message, again) = match foreign.stage {
             Stage::Releasing => (Message::Release(Release { network, id }), RELEASE_AGAIN),
-            _ => (Message::ClaimRequest(ClaimRequest { id, network, addr, port, holder }), CLAIM_AGAIN),
+            _ => {
+                let request = ClaimRequest { id, network, subnet, addr, port, holder };
+                (Message::ClaimRequest(request), CLAIM_AGAIN)
+            }
         };
         if let Some(foreign) = self.state.foreign.get_mut(&id).filter(|foreign| foreign.owner != owner) {
             foreign.owner = owner;
@@ -111,12 +132,24 @@ impl Ipam {
             }
             (None, Ok(addr)) if !self.has(network, port, addr) => {
                 // Nobody here waits for it any more: without this it would stay allocated for ever.
-                let (addr, holder, stage) = (Some(addr), String::new(), Stage::Releasing);
-                self.state.foreign.insert(id, Foreign { network, addr, port, holder, owner: from, stage });
-                self.dirty = true;
+                self.give_back_unknown(from, id, (network, addr), port);
             }
             _ => {}
         }
+    }
+
+    fn give_back_unknown(
+        &mut self,
+        owner: PeerId,
+        id: u64,
+        (network, addr): (NetworkId, IpAddr),
+        port: PortId,
+    ) {
+        let space = self.state.networks.get(&network).and_then(|network| network.space_of(addr));
+        let Some(subnet) = space.map(|space| space.pool.subnet()) else { return };
+        let (addr, holder, stage) = (Some(addr), String::new(), Stage::Releasing);
+        self.state.foreign.insert(id, Foreign { network, subnet, addr, port, holder, owner, stage });
+        self.dirty = true;
     }
 
     fn claim_granted(&mut self, id: u64, addr: IpAddr) {
@@ -141,14 +174,15 @@ impl Ipam {
             return;
         }
         self.dirty = true;
-        let Some(Foreign { network, port, .. }) = self.state.foreign.remove(&id) else { return };
+        let Some(Foreign { network, subnet, port, .. }) = self.state.foreign.remove(&id) else { return };
+        self.stirred.insert(network);
         let error = match (refusal, addr) {
             (ClaimRefusal::InUse { holder }, Some(addr)) => AllocError::InUse { addr, holder },
             (ClaimRefusal::StoreFailed { reason }, Some(_)) => {
                 AllocError::StoreFailed { reason: format!("on {}: {reason}", self.name_of(from)) }
             }
             // Another donor may have one.
-            _ => return self.donor_is_full(network, from),
+            _ => return self.donor_is_full((network, subnet), from),
         };
         self.refuse(network, port, &error);
     }

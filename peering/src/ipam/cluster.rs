@@ -4,19 +4,17 @@
 use std::time::Instant;
 
 use blake2::{Blake2s256, Digest};
-use engine::types::PeerId;
+use engine::types::{NetworkId, PeerId};
 use rand::Rng;
 
 use super::founding::settled_answer;
-use super::state::{Network, State};
+use super::state::{Network, Space};
 use super::units::Units;
 use super::{Ipam, IpamOutput};
 use crate::gossip::StateHash;
+use crate::mesh::MESH_NETWORK;
 use crate::proto::{Ask, Message, Run, UnitTable};
-use crate::records::ClusterId;
-
-/// Most networks whose units are kept.
-const MAX_POOLS: usize = 4096;
+use crate::records::{ClusterId, SubnetRecord};
 
 /// What becomes of a connection between two hosts, by the clusters in their hellos.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,14 +35,15 @@ impl Ipam {
         self.state.cluster
     }
 
-    /// True when this host founded its cluster and nobody holds an address in it: every unit is its own, at
-    /// the epoch of the founding, and nothing is allocated. Told in its hello.
+    /// True when this host founded its cluster and nobody holds an address or made a network in it: every unit is its
+    /// own, at the epoch of the founding, and nothing is allocated. Told in its hello.
     pub fn cedes(&self) -> bool {
         let untouched = |run: &Run| run.owner == self.own && run.epoch == 1;
-        let mut runs = self.state.networks.values().flat_map(|network| network.units.runs());
+        let mut runs = self.mesh_spaces().flat_map(|space| space.units.runs());
         self.state.cluster.is_some()
             && self.state.founder
             && self.pending.is_empty()
+            && self.state.networks.keys().all(|network| *network == MESH_NETWORK)
             && self.state.holds_nothing()
             && runs.all(untouched)
     }
@@ -77,10 +76,13 @@ impl Ipam {
         let Some(cluster) = self.state.cluster.take() else { return };
         self.state.dissolve(cluster);
         self.state.founder = false;
+        self.state.networks.retain(|network, _| *network == MESH_NETWORK);
         for network in self.state.networks.values_mut() {
-            network.units = Units::default();
             network.local = super::local::Local::default();
-            network.grants.clear();
+            for space in &mut network.spaces {
+                space.units = Units::default();
+                space.grants.clear();
+            }
         }
         self.asking.clear();
         self.founding.give_way(now);
@@ -91,21 +93,19 @@ impl Ipam {
         self.progress(now);
     }
 
-    /// All facts that are on disk, to be sent when the hashes of a round of repair differ.
+    /// All facts that are on disk, to be sent when the hashes of a round of repair differ. Those of networks without a
+    /// record do not count.
     pub fn unit_tables(&self) -> Vec<UnitTable> {
-        tables(&self.stored)
+        tables(self.stored.known(&self.open))
     }
 
     /// A hash of all facts that are on disk, in canonical run-length form.
     pub fn units_hash(&self) -> StateHash {
-        let mut hash = Blake2s256::new_with_prefix(b"meshnet units 1");
-        for (id, network) in self.stored.networks.iter().filter(|(_, network)| !network.units.is_empty()) {
-            hash.update(id.0);
-            hash.update(network.range.to_string());
-            hash.update((network.units.runs().len() as u64).to_le_bytes());
-            network.units.feed(&mut hash);
-        }
-        StateHash(hash.finalize().into())
+        *self.units_hash.get_or_init(|| hash_of(self.stored.known(&self.open)))
+    }
+
+    fn mesh_spaces(&self) -> impl Iterator<Item = &Space> {
+        self.state.networks.get(&MESH_NETWORK).into_iter().flat_map(|network| &network.spaces)
     }
 
     /// Answers a host that looks for a cluster.
@@ -117,7 +117,7 @@ impl Ipam {
             return self.send(from, Message::Answer(answer));
         };
         self.send(from, Message::Answer(settled_answer(ask.round, cluster)));
-        for table in tables(&self.state) {
+        for table in tables(self.state.known(&self.open)) {
             self.send(from, Message::Units(table));
         }
     }
@@ -127,7 +127,7 @@ impl Ipam {
         if self.state.cluster.is_some() {
             return;
         }
-        let need = !self.pending.is_empty() || !self.wanted.is_empty();
+        let need = self.needs_address();
         if self.founding.is_too_soon(now) {
             return;
         }
@@ -141,33 +141,44 @@ impl Ipam {
         }
     }
 
+    /// True while somebody here needs an address, or a network.
+    pub(super) fn needs_address(&self) -> bool {
+        self.creating || !self.pending.is_empty() || !self.wanted.is_empty()
+    }
+
+    /// Networks are to be created as soon as there is a cluster, or not.
+    pub fn set_creating(&mut self, now: Instant, creating: bool) {
+        if std::mem::replace(&mut self.creating, creating) != creating {
+            self.progress(now);
+        }
+    }
+
     fn found(&mut self) {
         let mut id = [0; 16];
         self.rng.fill_bytes(&mut id);
         let cluster = ClusterId(id);
         self.state.cluster = Some(cluster);
         self.state.founder = true;
-        for network in self.state.networks.values_mut() {
-            network.units = Units::founded(network.pool().units(), cluster, self.own);
-            network.local.look_again();
-        }
+        self.take_all(MESH_NETWORK, cluster);
         self.founding.settle();
-        self.dirty = true;
         self.outputs.push_back(IpamOutput::Cluster { cluster: Some(cluster), founded: true });
-        for table in tables(&self.state) {
-            self.outputs.push_back(IpamOutput::Push(table));
-        }
+        self.push_tables(MESH_NETWORK);
     }
 
-    /// Merges facts from a peer. The lowest cluster of which a host sees facts is the one it belongs to: so it
-    /// joins its first one, and so two clusters that meet become one.
+    /// Merges facts from a peer. The lowest cluster of which a host sees facts about the network `mesh` is the one it
+    /// belongs to: so it joins its first one, and so two clusters that meet become one. Facts about another network wait
+    /// for its record, and for a cluster: they come again.
     pub(super) fn handle_units(&mut self, table: &UnitTable) {
-        let Ok(fresh) = Network::new(String::new(), table.range) else { return };
-        let units = fresh.pool().units();
+        let Ok(fresh) = Space::new(&SubnetRecord::whole(table.range)) else { return };
+        let units = fresh.pool.units();
         let usable = |run: &&Run| run.last < units && run.epoch > 0 && !self.ignores(run.cluster);
         let facts: Vec<Run> = table.runs.iter().filter(usable).copied().collect();
         let Some(lowest) = facts.iter().map(|run| run.cluster).min() else { return };
-        if self.take_range(table, fresh, lowest) {
+        if table.network != MESH_NETWORK {
+            if self.state.cluster.is_some() && self.open.contains(&table.network) {
+                self.merge_facts(table, &facts);
+            }
+        } else if self.take_range(fresh, lowest) {
             self.join(lowest);
             self.merge_facts(table, &facts);
         }
@@ -178,26 +189,19 @@ impl Ipam {
         self.state.cluster.is_none() && self.state.dissolved.contains(&cluster)
     }
 
-    /// Uses the range of the lowest cluster that has facts about a network; false if the known one stays.
-    fn take_range(&mut self, table: &UnitTable, fresh: Network, lowest: ClusterId) -> bool {
-        let known = self.state.networks.len();
-        if !self.state.networks.contains_key(&table.network) && known >= MAX_POOLS {
-            return false;
-        }
-        let range = fresh.range;
-        let network = self.state.networks.entry(table.network).or_insert(fresh);
-        if network.range == range {
+    /// Uses the range of the lowest cluster that has facts about `mesh`; false if the known one stays.
+    fn take_range(&mut self, fresh: Space, lowest: ClusterId) -> bool {
+        let Some(network) = self.state.networks.get_mut(&MESH_NETWORK) else { return false };
+        if network.place(fresh.pool.subnet()).is_some() {
             return true;
         }
-        if network.units.runs().iter().map(|run| run.cluster).min().is_some_and(|ours| ours <= lowest) {
+        let runs = network.spaces.iter().flat_map(|space| space.units.runs());
+        if runs.map(|run| run.cluster).min().is_some_and(|ours| ours <= lowest) {
             return false;
         }
         // What is allocated in the former range stays with its ports until they have other addresses.
-        network.range = range;
-        network.units = Units::default();
-        network.grants.clear();
-        network.local.look_again();
-        self.contested = true;
+        network.spaces = vec![fresh];
+        self.contested.insert(MESH_NETWORK);
         self.dirty = true;
         true
     }
@@ -224,23 +228,38 @@ impl Ipam {
     /// Merges, relays what was new, and looks what it means for this host's own space.
     fn merge_facts(&mut self, table: &UnitTable, facts: &[Run]) {
         let Some(network) = self.state.networks.get_mut(&table.network) else { return };
-        let news = network.units.merge(facts);
+        let Some(at) = network.place(table.range) else { return };
+        let Some(space) = network.spaces.get_mut(at) else { return };
+        let news = space.units.merge(facts);
         if news.is_empty() {
             return;
         }
+        let news = space.table(table.network, news);
         let taken = self.taken.entry(table.network).or_default();
-        let (local, view) = network.parts(self.own, taken);
-        local.forget_lost(&view);
+        network.forget_lost(at, self.own, taken);
         self.dirty = true;
-        self.contested = true;
-        let news = network.table(table.network, news);
+        self.contested.insert(table.network);
+        self.stirred.insert(table.network);
         self.outputs.push_back(IpamOutput::Push(news));
-        self.take_over();
+        self.take_over(Some(table.network));
     }
 }
 
-/// All facts of a state, network by network.
-fn tables(state: &State) -> Vec<UnitTable> {
-    let known = state.networks.iter().filter(|(_, network)| !network.units.is_empty());
-    known.map(|(id, network)| network.table(*id, network.units.runs().to_vec())).collect()
+/// All facts about some networks.
+fn tables<'a>(networks: impl Iterator<Item = (NetworkId, &'a Network)>) -> Vec<UnitTable> {
+    let spaces = networks.flat_map(|(id, network)| network.spaces.iter().map(move |space| (id, space)));
+    let known = spaces.filter(|(_, space)| !space.units.is_empty());
+    known.map(|(id, space)| space.table(id, space.units.runs().to_vec())).collect()
+}
+
+fn hash_of<'a>(networks: impl Iterator<Item = (NetworkId, &'a Network)>) -> StateHash {
+    let mut hash = Blake2s256::new_with_prefix(b"meshnet units 2");
+    let spaces = networks.flat_map(|(id, network)| network.spaces.iter().map(move |space| (id, space)));
+    for (id, space) in spaces.filter(|(_, space)| !space.units.is_empty()) {
+        hash.update(id.0);
+        hash.update(space.pool.subnet().to_string());
+        hash.update((space.units.runs().len() as u64).to_le_bytes());
+        space.units.feed(&mut hash);
+    }
+    StateHash(hash.finalize().into())
 }

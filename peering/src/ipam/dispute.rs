@@ -55,10 +55,7 @@ impl Ipam {
     /// How an endpoint of this host came by its addresses, if it is given them now.
     pub fn given(&self, network: NetworkId, addrs: &[IpAddr], explicit: bool) -> Given {
         let known = self.state.networks.get(&network);
-        let run = addrs.first().and_then(|addr| {
-            let network = known?;
-            network.units.get(network.pool().unit_of(*addr)?)
-        });
+        let run = addrs.first().and_then(|addr| known?.run_of(*addr));
         Given { explicit, cluster: self.state.cluster, epoch: run.map_or(0, |run| run.epoch) }
     }
 
@@ -107,11 +104,13 @@ impl Ipam {
 
     /// Looks for addresses that were lost, if anything changed.
     pub(super) fn find_disputes(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.contested) {
+        let contested = std::mem::take(&mut self.contested);
+        if contested.is_empty() {
             return;
         }
-        let lost = self.lost();
-        let over = self.disputes.keys().filter(|known| !lost.contains(known)).copied();
+        let lost = self.lost(&contested);
+        let here = self.disputes.keys().filter(|(network, ..)| contested.contains(network));
+        let over = here.filter(|known| !lost.contains(known)).copied();
         for lost in over.collect::<Vec<_>>() {
             self.disputes.remove(&lost);
             let replaced = |p: &Pending| p.replaces == Some(lost.2) && p.what.port == lost.1;
@@ -124,15 +123,18 @@ impl Ipam {
         }
     }
 
-    /// The addresses that ports of this host show and must give up.
-    fn lost(&self) -> BTreeSet<Lost> {
+    /// The addresses that ports of this host show on these networks and must give up.
+    fn lost(&self, networks: &BTreeSet<NetworkId>) -> BTreeSet<Lost> {
         let mut lost = BTreeSet::new();
-        for (&id, taken) in &self.taken {
-            let known = self.state.networks.get(&id).filter(|network| !network.units.is_empty());
+        for &id in networks.iter().filter(|id| self.is_open(**id)) {
+            let Some(taken) = self.taken.get(&id) else { continue };
+            let known = self.state.networks.get(&id).filter(|network| !network.is_unfounded());
             for (port, addrs) in taken.of_peer(self.own) {
                 let outside = |addr: IpAddr| {
-                    let pool = known.map(super::state::Network::pool);
-                    pool.is_some_and(|pool| pool.unit_of(addr).is_none() || pool.reserved(addr).is_some())
+                    known.is_some_and(|network| match network.space_of(addr) {
+                        Some(space) => space.pool.reserved(addr).is_some(),
+                        None => true,
+                    })
                 };
                 let gives_up =
                     |addr: &&IpAddr| outside(**addr) || taken.winner(**addr) != Some((self.own, port));

@@ -1,4 +1,4 @@
-//! The addresses of one network that this host allocated out of its own units, and those it freed.
+//! The addresses of one network that this host allocated out of its own units, and those it freed, of all its subnets.
 //!
 //! An address that was never used comes first, the lowest first; then the one freed longest ago. An
 //! allocation in a unit that was lost to another host stays: it is an exception that the winner skips.
@@ -47,10 +47,13 @@ pub(super) struct Local {
     #[serde(with = "plain")]
     freed_at: BTreeMap<IpAddr, u64>,
     next_freed: u64,
-    /// Below this no address of this host's units was never used; wrong only towards the safe side.
+    /// What each port holds.
     #[serde(skip)]
-    cursor: Option<IpAddr>,
+    held_by: BTreeMap<(PeerId, PortId), BTreeSet<IpAddr>>,
 }
+
+/// Below this no address of this host's units in a pool was never used; wrong only towards the safe side.
+pub(super) type Cursor = Option<IpAddr>;
 
 plain::plain_itself! { Holding }
 
@@ -58,7 +61,7 @@ plain::plain_itself! { Holding }
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) own: PeerId,
-    pub(super) pool: Pool,
+    pub(super) pool: &'a Pool,
     pub(super) units: &'a Units,
     pub(super) taken: &'a Taken,
 }
@@ -77,10 +80,15 @@ impl View<'_> {
             .fold(0, u64::saturating_add)
     }
 
-    /// The bounds of the units of this host, as addresses.
-    fn spans(&self) -> impl Iterator<Item = RangeInclusive<IpAddr>> {
+    /// The units of this host, as addresses.
+    fn whole_spans(&self) -> impl Iterator<Item = RangeInclusive<IpAddr>> {
         let units = self.units.of(self.own);
         units.map(|(first, last)| self.pool.bounds(first).0..=self.pool.bounds(last).1)
+    }
+
+    /// The parts of them from which addresses are given.
+    fn spans(&self) -> impl Iterator<Item = RangeInclusive<IpAddr>> {
+        self.units.of(self.own).filter_map(|(first, last)| self.pool.span(first, last))
     }
 }
 
@@ -88,21 +96,28 @@ impl Local {
     /// Who has an address, unless it is this port itself.
     pub(super) fn in_use<'a>(
         &'a self,
-        view: &View<'a>,
+        taken: Option<&'a Taken>,
         addr: IpAddr,
         peer: PeerId,
         port: PortId,
     ) -> Option<&'a str> {
         let holding = self.held.get(&addr).filter(|holding| (holding.peer, holding.port) != (peer, port));
-        let mut others = view.taken.holders(addr).filter(|(who, _)| **who != (peer, port));
+        let holders = taken.into_iter().flat_map(|taken| taken.holders(addr));
+        let mut others = holders.filter(|(who, _)| **who != (peer, port));
         let record = || others.next().map(|(_, holder)| &holder.name);
         holding.map(|holding| &holding.holder).or_else(record).map(String::as_str)
     }
 
     /// The addresses that a port has here.
     pub(super) fn of(&self, peer: PeerId, port: PortId) -> Vec<IpAddr> {
-        let held = self.held.iter().filter(|(_, holding)| (holding.peer, holding.port) == (peer, port));
-        held.map(|(&addr, _)| addr).collect()
+        self.held_by.get(&(peer, port)).into_iter().flatten().copied().collect()
+    }
+
+    /// Finds again what is not written to disk.
+    pub(super) fn index(&mut self) {
+        for (&addr, holding) in &self.held {
+            self.held_by.entry((holding.peer, holding.port)).or_default().insert(addr);
+        }
     }
 
     /// All holdings.
@@ -120,20 +135,34 @@ impl Local {
         if let Some(at) = self.freed_at.remove(&addr) {
             self.freed.remove(&at);
         }
+        self.let_go(addr);
+        self.held_by.entry((holding.peer, holding.port)).or_default().insert(addr);
         self.held.insert(addr, holding);
     }
 
-    /// The next free address of this host's own units, if there is one.
-    pub(super) fn next_free(&mut self, view: &View<'_>) -> Option<IpAddr> {
-        self.never_used(view).or_else(|| self.oldest_freed(view))
+    /// Nobody holds the address.
+    fn let_go(&mut self, addr: IpAddr) {
+        let Some(holding) = self.held.remove(&addr) else { return };
+        let port = (holding.peer, holding.port);
+        if let Some(addrs) = self.held_by.get_mut(&port) {
+            addrs.remove(&addr);
+            if addrs.is_empty() {
+                self.held_by.remove(&port);
+            }
+        }
     }
 
-    fn never_used(&mut self, view: &View<'_>) -> Option<IpAddr> {
-        let cursor = self.cursor.unwrap_or_else(|| view.pool.bounds(0).0);
+    /// The next free address of this host's own units, if there is one.
+    pub(super) fn next_free(&self, view: &View<'_>, cursor: &mut Cursor) -> Option<IpAddr> {
+        self.never_used(view, cursor).or_else(|| self.oldest_freed(view))
+    }
+
+    fn never_used(&self, view: &View<'_>, cursor: &mut Cursor) -> Option<IpAddr> {
+        let begin = cursor.unwrap_or_else(|| view.pool.bounds(0).0);
         let mut found = None;
-        for (first, last) in view.units.of(view.own) {
-            let (start, end) = (view.pool.bounds(first).0, view.pool.bounds(last).1);
-            let mut next = Some(start.max(cursor)).filter(|addr| *addr <= end);
+        for span in view.spans() {
+            let (start, end) = span.into_inner();
+            let mut next = Some(start.max(begin)).filter(|addr| *addr <= end);
             while let Some(addr) = next {
                 if self.is_fresh(view, addr) {
                     found = Some(addr);
@@ -145,7 +174,7 @@ impl Local {
                 break;
             }
         }
-        self.cursor = Some(found.unwrap_or_else(|| view.pool.bounds(view.pool.units() - 1).1));
+        *cursor = Some(found.unwrap_or_else(|| view.pool.bounds(view.pool.units() - 1).1));
         found
     }
 
@@ -158,7 +187,8 @@ impl Local {
     }
 
     fn oldest_freed(&self, view: &View<'_>) -> Option<IpAddr> {
-        self.freed.values().copied().find(|&addr| view.owns(addr) && self.is_free(view, addr))
+        let may = |addr: &IpAddr| view.pool.range().contains(addr) && view.owns(*addr);
+        self.freed.values().copied().find(|addr| may(addr) && self.is_free(view, *addr))
     }
 
     /// Frees every address of a port; true if there was one.
@@ -182,7 +212,7 @@ impl Local {
         let held = self.held.iter().filter(|(_, holding)| holding.peer == peer);
         let addrs: Vec<IpAddr> = held.map(|(&addr, _)| addr).collect();
         for &addr in &addrs {
-            self.held.remove(&addr);
+            self.let_go(addr);
             self.use_last(addr);
         }
         !addrs.is_empty()
@@ -208,7 +238,7 @@ impl Local {
     }
 
     fn free_at(&mut self, place: u64, addr: IpAddr) {
-        self.held.remove(&addr);
+        self.let_go(addr);
         self.next_freed += 1;
         self.freed.insert(place, addr);
         if let Some(before) = self.freed_at.insert(addr, place) {
@@ -218,28 +248,21 @@ impl Local {
             && let Some((_, oldest)) = self.freed.pop_first()
         {
             self.freed_at.remove(&oldest);
-            self.cursor = None;
         }
     }
 
-    /// Units or endpoint records changed: what was known to be used may be fresh.
-    pub(super) fn look_again(&mut self) {
-        self.cursor = None;
-    }
-
-    /// Forgets the order of freed addresses in units that another host has now.
+    /// Forgets the order of freed addresses of a pool in units that another host has now.
     pub(super) fn forget_lost(&mut self, view: &View<'_>) {
         let lost: Vec<(IpAddr, u64)> = self
             .freed_at
             .iter()
-            .filter(|(addr, _)| !view.owns(**addr))
+            .filter(|(addr, _)| view.pool.unit_of(**addr).is_some() && !view.owns(**addr))
             .map(|(&addr, &at)| (addr, at))
             .collect();
         for (addr, at) in lost {
             self.freed_at.remove(&addr);
             self.freed.remove(&at);
         }
-        self.cursor = None;
     }
 
     /// Used and free addresses in the units of this host.
@@ -260,7 +283,7 @@ impl Local {
 
     /// The units of this host in which nothing is allocated and something could be.
     pub(super) fn free_units(&self, view: &View<'_>) -> Vec<u16> {
-        let spans = view.spans().flat_map(|span| self.used(view, span));
+        let spans = view.whole_spans().flat_map(|span| self.used(view, span));
         let used: BTreeSet<u16> = spans.filter_map(|addr| view.pool.unit_of(addr)).collect();
         let units = view.units.of(view.own).flat_map(|(first, last)| first..=last);
         units.filter(|unit| !used.contains(unit) && view.pool.usable(*unit, *unit) > 0).collect()

@@ -1,6 +1,6 @@
 //! Addresses: who may allocate which, and which are allocated here.
 //!
-//! Each network's range is a [`Pool`], cut once into units. The replicated fact is unit -> (cluster, epoch,
+//! Each subnet of a network is a [`Pool`], cut once into units. The replicated fact is unit -> (cluster, epoch,
 //! owner); only the owner allocates in a unit, so allocation goes on on both sides of a partition.
 //!
 //! ```text
@@ -17,6 +17,7 @@ mod dispute;
 mod founding;
 mod leaving;
 mod local;
+mod networks;
 mod owner;
 mod pool;
 mod reclaim;
@@ -32,26 +33,28 @@ mod units;
 mod unwritten;
 mod world;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use engine::types::{IpPrefix, NetworkId, PeerId, PortId};
-use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::gossip::StateHash;
 use crate::mesh::{AllocError, PeerState, RequestId};
+use crate::plain::Plain;
 use crate::proto::{ClaimRefusal, Message, UnitTable};
-use crate::records::ClusterId;
+use crate::records::{ClusterId, SubnetRecord};
 use dispute::{Dispute, Lost};
 use founding::Founding;
 use leaving::Leaving;
 use reclaim::Absence;
 use request::Pending;
-use space::Asking;
+use space::{Asking, PoolId};
 use state::{Network, Stage, State};
-use taken::Taken;
+use taken::{EndpointId, Taken};
 use unwritten::Unwritten;
 
 pub use cluster::Meeting;
@@ -77,6 +80,13 @@ pub enum IpamOutput {
         request: RequestId,
         /// The addresses, with the prefix length of the network.
         result: Result<Vec<IpPrefix>, AllocError>,
+    },
+    /// The units of a network made by [`Ipam::found_network`] are on disk; the error says why not.
+    Founded {
+        /// The network.
+        network: NetworkId,
+        /// Whether its record may be written.
+        result: Result<(), String>,
     },
     /// The cluster of this host changed: say hello again on every connection.
     Cluster {
@@ -112,7 +122,7 @@ pub enum IpamOutput {
     },
 }
 
-/// The stored bytes are no state of this module, or a range is no pool.
+/// The stored bytes are no state of this module, or a subnet is no pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IpamError {
     /// Written by a newer release.
@@ -121,7 +131,7 @@ pub enum IpamError {
     /// Not readable.
     #[error("the addresses cannot be read")]
     Malformed,
-    /// The range of a network cannot be used.
+    /// A subnet cannot be used.
     #[error(transparent)]
     Pool(#[from] PoolError),
 }
@@ -137,9 +147,25 @@ pub struct Ipam {
     founding: Founding,
     nicknames: BTreeMap<PeerId, String>,
     states: BTreeMap<PeerId, PeerState>,
+    /// The networks of which there is a record.
+    open: BTreeSet<NetworkId>,
+    /// Until when what is known of the others is kept.
+    closed: BTreeMap<NetworkId, Instant>,
+    looked_for_closed: bool,
+    /// Networks that this host makes, and has not told of.
+    made: BTreeSet<NetworkId>,
+    /// Somebody here waits for a cluster, to create a network.
+    creating: bool,
+    /// Of what is stored, while that is the same.
+    units_hash: OnceCell<StateHash>,
     taken: BTreeMap<NetworkId, Taken>,
+    /// The network on which each endpoint shows its addresses.
+    shows_on: BTreeMap<EndpointId, NetworkId>,
     pending: Vec<Pending>,
-    asking: BTreeMap<NetworkId, Asking>,
+    /// The search for space, by network and subnet.
+    asking: BTreeMap<PoolId, Asking>,
+    /// Networks where something changed that may make space short.
+    stirred: BTreeSet<NetworkId>,
     absence: Absence,
     leaving: Option<Leaving>,
     /// Removed hosts, and who takes their units.
@@ -150,11 +176,13 @@ pub struct Ipam {
     wanted: BTreeMap<NetworkId, Instant>,
     /// When claims of other hosts are looked at again; none while there is nothing to look at.
     audit_at: Option<Instant>,
+    /// There may be such claims.
+    claimed: bool,
     unwritten: Unwritten,
     /// Addresses that ports of this host must give up.
     disputes: BTreeMap<Lost, Dispute>,
-    /// Records changed: there may be other disputes now.
-    contested: bool,
+    /// Networks where records changed: there may be other disputes now.
+    contested: BTreeSet<NetworkId>,
     outputs: VecDeque<IpamOutput>,
 }
 
@@ -182,37 +210,29 @@ impl Ipam {
             dirty: false,
             nicknames: BTreeMap::new(),
             states: BTreeMap::new(),
+            open: BTreeSet::new(),
+            closed: BTreeMap::new(),
+            looked_for_closed: false,
+            made: BTreeSet::new(),
+            creating: false,
+            units_hash: OnceCell::new(),
             taken: BTreeMap::new(),
+            shows_on: BTreeMap::new(),
             pending: Vec::new(),
             asking: BTreeMap::new(),
+            stirred: BTreeSet::new(),
             absence: Absence::default(),
             leaving: None,
             removed: BTreeMap::new(),
             claim_timers: BTreeMap::new(),
             wanted: BTreeMap::new(),
             audit_at: None,
+            claimed: true,
             unwritten: Unwritten::default(),
             disputes: BTreeMap::new(),
-            contested: false,
+            contested: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
-    }
-
-    /// Adds a network: its name, and its range as this host would found it. A range learnt with the units
-    /// of a cluster stays.
-    ///
-    /// # Errors
-    /// The range cannot be cut into units.
-    pub fn add_network(&mut self, network: NetworkId, name: &str, range: IpNet) -> Result<(), IpamError> {
-        let fresh = Network::new(name.to_owned(), range)?;
-        let wanted = fresh.range;
-        let known = self.state.networks.entry(network).or_insert(fresh);
-        name.clone_into(&mut known.name);
-        if known.units.is_empty() {
-            known.range = wanted;
-        }
-        self.dirty = true;
-        Ok(())
     }
 
     /// Found without asking anybody, at the next need (`launch --found`).
@@ -242,6 +262,7 @@ impl Ipam {
         match result {
             Ok(()) => {
                 self.stored = self.state.clone();
+                self.units_hash.take();
                 self.unwritten.written();
             }
             Err(reason) => {
@@ -253,9 +274,10 @@ impl Ipam {
 
     fn roll_back(&mut self, reason: &str) {
         let known = std::mem::replace(&mut self.state, self.stored.clone()).networks;
-        for (id, Network { name, range, .. }) in known {
+        for (id, Network { name, spaces, .. }) in known {
             // A network that was never written is still one: only its facts and allocations are undone.
-            if let Ok(fresh) = Network::new(name, range) {
+            let subnets: Vec<SubnetRecord> = spaces.iter().map(|space| space.pool.to_raw()).collect();
+            if let Ok(fresh) = Network::new(name, &subnets) {
                 self.state.networks.entry(id).or_insert(fresh);
             }
         }
@@ -268,7 +290,8 @@ impl Ipam {
         }
         // The new addresses were not stored: they are looked for again.
         self.disputes.clear();
-        self.contested = true;
+        self.contested.extend(self.taken.keys());
+        self.claimed = true;
         self.absence.begin_again();
         self.asking.clear();
         // What is held again is told to nobody: a timer for it would never be taken.
@@ -293,6 +316,7 @@ impl Ipam {
             .chain(claims)
             .chain(self.wanted.values().copied())
             .chain(self.audit_at)
+            .chain(self.closed.values().copied())
             .chain(self.unwritten.next_timeout())
             .chain(self.absence.next_timeout())
             .chain(self.leaving.as_ref().and_then(Leaving::next_timeout))
@@ -312,6 +336,7 @@ impl Ipam {
             self.dirty = true;
         }
         self.wanted.retain(|_, until| now < *until);
+        self.forget_closed(now);
         self.look_for_absent(now);
         self.release_again(now);
         self.progress(now);
@@ -374,7 +399,7 @@ impl Ipam {
     }
 
     fn look_again(&mut self) {
-        self.state.networks.values_mut().for_each(|network| network.local.look_again());
+        self.state.networks.values_mut().for_each(Network::look_again);
     }
 }
 
@@ -395,6 +420,7 @@ fn refused(output: IpamOutput, reason: &str) -> Option<IpamOutput> {
             answer.granted.runs.clear();
             Some(IpamOutput::Send { to, message: Message::SpaceAnswer(answer) })
         }
+        IpamOutput::Founded { network, .. } => Some(IpamOutput::Founded { network, result: Err(reason) }),
         IpamOutput::Allocated { .. } | IpamOutput::Notice { .. } | IpamOutput::CannotLeave => Some(output),
         IpamOutput::Send { .. }
         | IpamOutput::Push(_)

@@ -20,27 +20,31 @@ impl Ipam {
     /// Gives at most half of the free units, and never so much that the asker has more than this host.
     /// The same request gets the same units again.
     pub(super) fn handle_space_request(&mut self, from: PeerId, request: SpaceRequest) {
-        let SpaceRequest { id, network: network_id, .. } = request;
+        let SpaceRequest { id, network: network_id, subnet, .. } = request;
         let alone = self.minority().is_some();
         let taken = self.taken.entry(network_id).or_default();
         let Some(network) = self.state.networks.get_mut(&network_id) else { return };
+        let Some(at) = network.place(subnet) else { return };
         if from == self.own || self.state.cluster.is_none() || alone {
             return;
         }
-        let (_, left) = network.local.fill(&network.view(self.own, taken));
-        let repeated = network.grants.get(&from).filter(|grant| grant.id == id);
+        let left = network.view(at, self.own, taken).map_or(0, |view| network.local.fill(&view).1);
+        let space = &network.spaces[at];
+        let repeated = space.grants.get(&from).filter(|grant| grant.id == id);
         let runs = match repeated {
-            Some(grant) => facts(network.units.runs(), &grant.units),
+            Some(grant) => facts(space.units.runs(), &grant.units),
             None => {
-                let runs = grant_units(network, self.own, taken, from, &request);
+                let runs = grant_units(network, at, self.own, taken, from, &request);
                 if !runs.is_empty() {
                     self.dirty = true;
-                    self.outputs.push_back(IpamOutput::Push(network.table(network_id, runs.clone())));
+                    self.stirred.insert(network_id);
+                    let news = network.spaces[at].table(network_id, runs.clone());
+                    self.outputs.push_back(IpamOutput::Push(news));
                 }
                 runs
             }
         };
-        let granted = network.table(network_id, runs);
+        let granted = network.spaces[at].table(network_id, runs);
         self.send(from, Message::SpaceAnswer(SpaceAnswer { id, granted, free: left }));
     }
 
@@ -60,21 +64,23 @@ impl Ipam {
     }
 
     fn allocate_for(&mut self, from: PeerId, request: &ClaimRequest) -> Result<IpAddr, ClaimRefusal> {
-        let ClaimRequest { id, network, addr, port, holder } = request;
-        let taken = self.taken.entry(*network).or_default();
-        let network = self.state.networks.get_mut(network).ok_or(ClaimRefusal::NotOwner)?;
+        let ClaimRequest { id, network: network_id, subnet, addr, port, holder } = request;
+        let taken = self.taken.entry(*network_id).or_default();
+        let network = self.state.networks.get_mut(network_id).ok_or(ClaimRefusal::NotOwner)?;
         let own = self.own;
-        let (local, view) = network.parts(own, taken);
-        let given = local.of(from, *port);
+        let at = network.place(*subnet).ok_or(ClaimRefusal::NotOwner)?;
+        let (local, cursor, view) = network.parts(at, own, taken).ok_or(ClaimRefusal::NotOwner)?;
+        let mut given = local.of(from, *port);
+        given.retain(|addr| view.pool.unit_of(*addr).is_some());
         let addr = match addr {
             None if !given.is_empty() => given[0],
-            None => local.next_free(&view).ok_or(ClaimRefusal::Full)?,
+            None => local.next_free(&view, cursor).ok_or(ClaimRefusal::Full)?,
             Some(addr) if given.contains(addr) => *addr,
             Some(addr) => {
                 let unit = view.pool.unit_of(*addr).and_then(|unit| view.units.get(unit));
                 unit.filter(|run| run.owner == own).ok_or(ClaimRefusal::NotOwner)?;
                 let reserved = view.pool.reserved(*addr).map(|what| format!("the {what} itself"));
-                let holder = local.in_use(&view, *addr, from, *port).map(str::to_owned);
+                let holder = local.in_use(Some(view.taken), *addr, from, *port).map(str::to_owned);
                 if let Some(holder) = reserved.or(holder) {
                     return Err(ClaimRefusal::InUse { holder });
                 }
@@ -83,13 +89,14 @@ impl Ipam {
         };
         local.hold(addr, Holding { peer: from, port: *port, holder: holder.clone(), claim: *id });
         self.dirty = true;
+        self.claimed = true;
+        self.stirred.insert(*network_id);
         Ok(addr)
     }
 
     fn fact_about(&self, id: engine::types::NetworkId, addr: IpAddr) -> Option<crate::proto::UnitTable> {
         let network = self.state.networks.get(&id)?;
-        let run = network.units.get(network.pool().unit_of(addr)?)?;
-        Some(network.table(id, vec![*run]))
+        Some(network.space_of(addr)?.table(id, vec![*network.run_of(addr)?]))
     }
 
     /// Frees what a claim got; confirmed also if it was free.
@@ -103,46 +110,57 @@ impl Ipam {
     /// Now and then repeats the answers to claims whose endpoints no record shows. A host that does not know
     /// of its claim any more answers with a release: nothing stays allocated because a message was lost.
     pub(super) fn audit_claims(&mut self, now: Instant) {
+        // The first time only starts the clock: most endpoints show up within it.
+        match self.audit_at {
+            None if self.claimed => self.audit_at = Some(now + AUDIT),
+            Some(at) if at <= now => {
+                let unshown = self.unshown_claims();
+                self.claimed = !unshown.is_empty();
+                self.audit_at = self.claimed.then(|| now + AUDIT);
+                for (peer, answer) in
+                    unshown.into_iter().filter(|(peer, _)| !self.is_down(*peer)).collect::<Vec<_>>()
+                {
+                    self.send(peer, Message::ClaimAnswer(answer));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is allocated here for ports of other hosts that no record shows.
+    fn unshown_claims(&self) -> Vec<(PeerId, ClaimAnswer)> {
         let mut answers = Vec::new();
-        for (&network, pool) in &self.state.networks {
+        for (&network, known) in &self.state.networks {
             let taken = self.taken.get(&network);
             let shown = |addr: &IpAddr, holding: &Holding| {
                 taken.is_some_and(|taken| taken.of((holding.peer, holding.port)).contains(addr))
             };
-            let claims = pool.local.all().filter(|(addr, h)| h.peer != self.own && !shown(addr, h));
+            let claims = known.local.all().filter(|(addr, h)| h.peer != self.own && !shown(addr, h));
             answers.extend(claims.map(|(&addr, h)| {
                 (h.peer, ClaimAnswer { id: h.claim, network, port: h.port, result: Ok(addr) })
             }));
         }
-        if answers.is_empty() {
-            self.audit_at = None;
-        } else if self.audit_at.is_none_or(|at| at <= now) {
-            // The first time only starts the clock: most endpoints show up within it.
-            let due = self.audit_at.replace(now + AUDIT).is_some();
-            answers.retain(|(peer, _)| due && !self.is_down(*peer));
-            for (peer, answer) in answers {
-                self.send(peer, Message::ClaimAnswer(answer));
-            }
-        }
+        answers
     }
 }
 
 /// Moves units from the end of the free ones, so that what is left lies together.
 fn grant_units(
     network: &mut Network,
+    at: usize,
     own: PeerId,
     taken: &Taken,
     to: PeerId,
     request: &SpaceRequest,
 ) -> Vec<Run> {
-    let spare = network.local.free_units(&network.view(own, taken));
+    let spare = network.view(at, own, taken).map_or_else(Vec::new, |view| network.local.free_units(&view));
     let rich = spare.len().saturating_sub(usize::from(request.free)) / 2;
     let units = ranges(&spare[spare.len() - rich.min(usize::from(request.wanted))..]);
-    let runs = network.units.grant(&units, to);
+    let Some(space) = network.spaces.get_mut(at) else { return Vec::new() };
+    let runs = space.units.grant(&units, to);
     if !runs.is_empty() {
-        network.grants.insert(to, Grant { id: request.id, units });
-        let (local, view) = network.parts(own, taken);
-        local.forget_lost(&view);
+        space.grants.insert(to, Grant { id: request.id, units });
+        network.forget_lost(at, own, taken);
     }
     runs
 }

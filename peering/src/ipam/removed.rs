@@ -32,10 +32,11 @@ impl Ipam {
 
     /// An endpoint record died with its host: the container may live on, so its addresses are given out last.
     pub fn bury_endpoint(&mut self, now: Instant, peer: PeerId, port: PortId) -> Vec<(PeerId, PortId)> {
-        let shown: Vec<(NetworkId, IpAddr)> = self
-            .taken
-            .iter()
-            .flat_map(|(network, taken)| taken.of((peer, port)).iter().map(|addr| (*network, *addr)))
+        let network = self.shows_on.get(&(peer, port)).copied();
+        let taken = network.and_then(|network| Some((network, self.taken.get(&network)?)));
+        let shown: Vec<(NetworkId, IpAddr)> = taken
+            .into_iter()
+            .flat_map(|(network, taken)| taken.of((peer, port)).iter().map(move |addr| (network, *addr)))
             .collect();
         let touched = self.remove_endpoint(now, peer, port);
         for (network, addr) in shown {
@@ -55,34 +56,46 @@ impl Ipam {
             }
             self.forget_claims_at(peer);
         }
-        self.take_over();
+        self.take_over(None);
     }
 
-    /// Takes the units of removed hosts that fall to this one.
-    pub(super) fn take_over(&mut self) {
+    /// Takes the units of removed hosts that fall to this one, in one network or in all.
+    pub(super) fn take_over(&mut self, only: Option<NetworkId>) {
         let mine = self.removed.iter().filter(|(_, taker)| **taker == self.own);
         for peer in mine.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            self.hand_over_units(peer, self.own);
+            self.hand_over(peer, self.own, only);
         }
     }
 
     /// All units of a host go to another one, each one epoch up.
     pub(super) fn hand_over_units(&mut self, from: PeerId, to: PeerId) {
-        for (id, network) in &mut self.state.networks {
-            let units: Vec<(u16, u16)> = network.units.of(from).collect();
-            let news = network.units.grant(&units, to);
-            if news.is_empty() {
-                continue;
+        self.hand_over(from, to, None);
+    }
+
+    fn hand_over(&mut self, from: PeerId, to: PeerId, only: Option<NetworkId>) {
+        let networks: Vec<NetworkId> = match only {
+            Some(network) => vec![network],
+            None => self.state.networks.keys().copied().collect(),
+        };
+        for id in networks {
+            let Some(network) = self.state.networks.get_mut(&id) else { continue };
+            for at in 0..network.spaces.len() {
+                let space = &mut network.spaces[at];
+                let units: Vec<(u16, u16)> = space.units.of(from).collect();
+                let news = space.units.grant(&units, to);
+                if news.is_empty() {
+                    continue;
+                }
+                space.grants.remove(&from);
+                self.outputs.push_back(IpamOutput::Push(space.table(id, news)));
+                if from == self.own {
+                    let taken = self.taken.entry(id).or_default();
+                    network.forget_lost(at, self.own, taken);
+                }
+                network.look_again();
+                self.dirty = true;
+                self.stirred.insert(id);
             }
-            self.dirty = true;
-            network.grants.remove(&from);
-            let taken = self.taken.entry(*id).or_default();
-            let (local, view) = network.parts(self.own, taken);
-            if from == self.own {
-                local.forget_lost(&view);
-            }
-            local.look_again();
-            self.outputs.push_back(IpamOutput::Push(network.table(*id, news)));
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use engine::types::{IpPrefix, NetworkId, PeerId, PortId};
 
 use super::local::Holding;
+use super::space::PoolId;
 use super::state::{Foreign, Stage};
 use super::{Ipam, IpamOutput};
 use crate::mesh::{AllocError, AllocRequest, RequestId};
@@ -24,18 +25,28 @@ pub(super) struct Pending {
     pub(super) replaces: Option<IpAddr>,
     /// Addresses of this host's units that this request got, to be given back if it fails.
     got: Vec<IpAddr>,
+    /// How many subnets of each family were found full: IPv4, IPv6.
+    full: [usize; 2],
     /// What an owner said, if it refused.
     refused: Option<AllocError>,
 }
 
 impl Pending {
     fn asked(request: RequestId, what: AllocRequest) -> Self {
-        Pending { request: Some(request), what, replaces: None, got: Vec::new(), refused: None }
+        Pending { request: Some(request), what, replaces: None, got: Vec::new(), full: [0; 2], refused: None }
     }
 
     /// A search for another address of a port instead of a lost one.
     pub(super) fn replacement(lost: IpAddr, what: AllocRequest) -> Self {
-        Pending { request: None, what, replaces: Some(lost), got: Vec::new(), refused: None }
+        Pending { request: None, what, replaces: Some(lost), got: Vec::new(), full: [0; 2], refused: None }
+    }
+
+    /// True when any address of this family will do, and one is wanted.
+    fn wants_any(&self, ipv6: bool) -> bool {
+        match self.replaces {
+            Some(lost) => lost.is_ipv6() == ipv6,
+            None => !self.what.wanted.iter().any(|addr| addr.is_ipv6() == ipv6),
+        }
     }
 }
 
@@ -47,14 +58,11 @@ impl Ipam {
     /// and wants none in particular gets those again.
     pub fn allocate(&mut self, now: Instant, request: RequestId, mut what: AllocRequest) {
         self.unwritten.forget(what.port);
-        let known = self.state.networks.contains_key(&what.network);
-        if !known || self.pending.len() >= MAX_PENDING {
+        if !self.is_open(what.network) || self.pending.len() >= MAX_PENDING {
             let error = AllocError::UnknownNetwork { network: what.network };
             return self.outputs.push_back(IpamOutput::Allocated { request, result: Err(error) });
         }
-        if what.wanted.is_empty()
-            && let Some(asking) = self.asking.get_mut(&what.network)
-        {
+        for (_, asking) in self.asking.iter_mut().filter(|((network, _), _)| *network == what.network) {
             asking.begin_again(now);
         }
         let end = (0..=MAX_NAME).rev().find(|&at| what.holder.is_char_boundary(at)).unwrap_or(0);
@@ -79,8 +87,11 @@ impl Ipam {
     }
 
     pub(super) fn give_up(&mut self, port: PortId) {
-        for network in self.state.networks.values_mut() {
-            self.dirty |= network.local.release(self.own, port);
+        for (id, network) in &mut self.state.networks {
+            if network.local.release(self.own, port) {
+                self.dirty = true;
+                self.stirred.insert(*id);
+            }
         }
         self.release_foreign(|foreign| foreign.port == port);
         self.unwritten.add(port);
@@ -106,7 +117,7 @@ impl Ipam {
             }
             match self.owner_of(network, addr) {
                 Some(owner) if owner != self.own => {
-                    self.claim(now, owner, network, Some(addr), port, holder);
+                    self.claim_of(now, owner, network, addr, port, holder);
                 }
                 _ => self.hold(network, addr, port, holder),
             }
@@ -132,25 +143,61 @@ impl Ipam {
             return Some(Err(AllocError::Stopping));
         }
         self.state.cluster?;
-        if pending.what.wanted.is_empty() { self.serve_any(pending) } else { self.serve_wanted(now, pending) }
+        if !self.is_open(pending.what.network) {
+            return Some(Err(AllocError::UnknownNetwork { network: pending.what.network }));
+        }
+        let mut got = Vec::new();
+        let mut waits = false;
+        for part in 0..3 {
+            let part = match part {
+                0 => self.serve_wanted(now, pending),
+                family => self.serve_any(pending, family == 2),
+            };
+            match part {
+                Some(Ok(addrs)) => got.extend(addrs),
+                Some(Err(error)) => return Some(Err(error)),
+                None => waits = true,
+            }
+        }
+        // What was asked for stands in the place of what would have been given.
+        got.sort_by_key(|addr: &IpAddr| addr.is_ipv6());
+        if waits { None } else { Some(Ok(got)) }
     }
 
-    /// One free address: what the port has, else out of the own units. More is a matter of space.
-    fn serve_any(&mut self, pending: &mut Pending) -> Outcome {
-        let AllocRequest { port, network, holder, .. } = &pending.what;
-        let have = self.addresses_of(*network, *port);
-        let have = if pending.replaces.is_some() { self.unshown(*network, *port, have) } else { have };
+    /// One free address of a family, if the network has it: what the port has, else out of the own units. More is a matter
+    /// of space.
+    fn serve_any(&mut self, pending: &mut Pending, ipv6: bool) -> Outcome {
+        let AllocRequest { port, network, ref holder, .. } = pending.what;
+        let known = self.state.networks.get(&network)?;
+        if !pending.wants_any(ipv6) || !known.has_family(ipv6) {
+            return Some(Ok(Vec::new()));
+        }
+        let mut have = self.addresses_of(network, port);
+        have.retain(|addr| addr.is_ipv6() == ipv6);
+        let have = if pending.replaces.is_some() { self.unshown(network, port, have) } else { have };
         if !have.is_empty() {
             return Some(Ok(have));
         }
         if let Some(error) = self.minority() {
             return Some(Err(error));
         }
-        let taken = self.taken.entry(*network).or_default();
-        let (local, view) = self.state.networks.get_mut(network)?.parts(self.own, taken);
-        let addr = local.next_free(&view)?;
-        self.hold(*network, addr, *port, holder);
+        let addr = self.next_free(network, ipv6)?;
+        self.hold(network, addr, port, holder);
+        pending.got.push(addr);
         Some(Ok(vec![addr]))
+    }
+
+    /// A free address of the first subnet of a family that has one here.
+    fn next_free(&mut self, network: NetworkId, ipv6: bool) -> Option<IpAddr> {
+        let taken = self.taken.entry(network).or_default();
+        let network = self.state.networks.get_mut(&network)?;
+        for at in network.of_family(ipv6).collect::<Vec<_>>() {
+            let (local, cursor, view) = network.parts(at, self.own, taken)?;
+            if let Some(addr) = local.next_free(&view, cursor) {
+                return Some(addr);
+            }
+        }
+        None
     }
 
     fn serve_wanted(&mut self, now: Instant, pending: &mut Pending) -> Outcome {
@@ -178,7 +225,7 @@ impl Ipam {
             }
             waiting = true;
             if self.foreign_of(network, port, Some(addr)).is_none() {
-                self.claim(now, owner, network, Some(addr), port, &holder);
+                self.claim_of(now, owner, network, addr, port, &holder);
             }
         }
         if waiting { None } else { Some(Ok(wanted)) }
@@ -189,30 +236,30 @@ impl Ipam {
         let Some(network) = self.state.networks.get(&id) else {
             return Err(AllocError::UnknownNetwork { network: id });
         };
-        let pool = network.pool();
-        if pool.unit_of(addr).is_none() {
-            let (network, range) = (network.name.clone(), network.range.to_string());
+        let Some(space) = network.space_of(addr) else {
+            let subnets = network.spaces.iter().map(|space| space.pool.subnet().to_string());
+            let (network, range) = (network.name.clone(), subnets.collect::<Vec<_>>().join(", "));
             return Err(AllocError::OutsideRange { addr, network, range });
-        }
-        if let Some(what) = pool.reserved(addr) {
+        };
+        if let Some(what) = space.pool.reserved(addr) {
             return Err(AllocError::Reserved { addr, what });
         }
-        let empty = Default::default();
-        let view = network.view(self.own, self.taken.get(&id).unwrap_or(&empty));
-        match network.local.in_use(&view, addr, self.own, port) {
+        match network.local.in_use(self.taken.get(&id), addr, self.own, port) {
             Some(holder) => Err(AllocError::InUse { addr, holder: holder.to_owned() }),
             None => Ok(()),
         }
     }
 
     fn finish(&mut self, now: Instant, pending: &Pending, result: Result<Vec<IpAddr>, AllocError>) {
-        let network = pending.what.network;
-        let len = self.state.networks.get(&network).map_or(0, |network| network.range.prefix_len());
         if result.is_err() {
             self.give_back(pending);
         }
-        let prefixes = |addrs: Vec<IpAddr>| addrs.into_iter().map(|addr| IpPrefix { addr, len }).collect();
-        let result = result.map(prefixes);
+        let network = self.state.networks.get(&pending.what.network);
+        let prefix = |addr: IpAddr| {
+            let space = network.and_then(|network| network.space_of(addr));
+            IpPrefix { addr, len: space.map_or(0, |space| space.pool.subnet().prefix_len()) }
+        };
+        let result = result.map(|addrs| addrs.into_iter().map(prefix).collect());
         if let Some(request) = pending.request {
             self.outputs.push_back(IpamOutput::Allocated { request, result });
         } else if let Some(lost) = pending.replaces {
@@ -244,6 +291,13 @@ impl Ipam {
         }
     }
 
+    /// Ends every request on a network.
+    pub(super) fn refuse_on(&mut self, network: NetworkId, error: &AllocError) {
+        for pending in self.pending.iter_mut().filter(|pending| pending.what.network == network) {
+            pending.refused = Some(error.clone());
+        }
+    }
+
     /// Ends every request that somebody waits for.
     pub fn refuse_all(&mut self, now: Instant, error: &AllocError) {
         for pending in self.pending.iter_mut().filter(|pending| pending.request.is_some()) {
@@ -252,22 +306,51 @@ impl Ipam {
         self.progress(now);
     }
 
-    /// Requests of one network that want any address, and have none.
-    pub(super) fn hungry(&self, network: NetworkId) -> Vec<(PortId, String)> {
-        let hungry = self.pending.iter().map(|pending| &pending.what);
-        let hungry = hungry.filter(|what| what.network == network && what.wanted.is_empty());
-        hungry.map(|what| (what.port, what.holder.clone())).collect()
+    /// Requests that want any address of a subnet, and have none of its family.
+    pub(super) fn hungry(&self, (network, subnet): PoolId) -> Vec<(PortId, String)> {
+        let Some(known) = self.state.networks.get(&network) else { return Vec::new() };
+        let ipv6 = subnet.addr().is_ipv6();
+        let Some(place) = known.of_family(ipv6).position(|at| known.place(subnet) == Some(at)) else {
+            return Vec::new();
+        };
+        let full = |pending: &Pending| pending.full[usize::from(ipv6)];
+        let hungry = self.pending.iter().filter(|pending| {
+            pending.what.network == network && pending.wants_any(ipv6) && full(pending) == place
+        });
+        let lacks = |pending: &&Pending| {
+            let mut have = self.addresses_of(network, pending.what.port);
+            have.retain(|addr| addr.is_ipv6() == ipv6);
+            pending.replaces.is_some() || have.is_empty()
+        };
+        hungry.filter(lacks).map(|pending| (pending.what.port, pending.what.holder.clone())).collect()
+    }
+
+    /// A subnet is full: a request goes on to the next one of the family, or it ends.
+    pub(super) fn pass_on(&mut self, (network, subnet): PoolId, port: PortId, error: &AllocError) {
+        let ipv6 = subnet.addr().is_ipv6();
+        let known = self.state.networks.get(&network);
+        let places = known.map_or(0, |network| network.of_family(ipv6).count());
+        let concerned =
+            |p: &&mut Pending| p.what.network == network && p.what.port == port && p.wants_any(ipv6);
+        for pending in self.pending.iter_mut().filter(concerned) {
+            let full = &mut pending.full[usize::from(ipv6)];
+            *full += 1;
+            if *full >= places {
+                pending.refused = Some(error.clone());
+            }
+        }
+        self.stirred.insert(network);
     }
 
     fn hold(&mut self, network: NetworkId, addr: IpAddr, port: PortId, holder: &str) {
+        self.stirred.insert(network);
         let Some(network) = self.state.networks.get_mut(&network) else { return };
         network.local.hold(addr, Holding { peer: self.own, port, holder: holder.to_owned(), claim: 0 });
         self.dirty = true;
     }
 
     pub(super) fn owner_of(&self, network: NetworkId, addr: IpAddr) -> Option<PeerId> {
-        let network = self.state.networks.get(&network)?;
-        network.units.get(network.pool().unit_of(addr)?).map(|run| run.owner)
+        self.state.networks.get(&network)?.run_of(addr).map(|run| run.owner)
     }
 
     /// True when the port has the address, here or at its owner.

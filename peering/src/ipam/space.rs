@@ -4,15 +4,17 @@
 //! the round ends; then, if a request waits, donors that still have single addresses are asked for one, and
 //! if none has, the request is refused. Without a request the next round waits ever longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use engine::types::{NetworkId, PeerId, PortId};
+use ipnet::IpNet;
 use rand::Rng;
 
 use super::Ipam;
-use super::state::Stage;
-use crate::mesh::AllocError;
+use super::state::{Network, Stage, State};
+use super::taken::Taken;
+use crate::mesh::{AllocError, MESH_NETWORK, PeerState};
 use crate::proto::{Message, SpaceAnswer, SpaceRequest};
 
 /// How long an answer is awaited before the request is sent again.
@@ -23,7 +25,10 @@ const TRIES: u8 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The search for space in one network.
+/// A subnet of a network.
+pub(super) type PoolId = (NetworkId, IpNet);
+
+/// The search for space in one subnet.
 pub(super) struct Asking {
     request: Option<Request>,
     /// Who refused in this round, and how many single addresses it has; none: it did not answer.
@@ -74,47 +79,64 @@ impl Asking {
 }
 
 impl Ipam {
-    /// Asks for space where it is short.
+    /// Asks for space where it is short: looks where something changed, where somebody waits, and where it is time.
     pub(super) fn ask_for_space(&mut self, now: Instant) {
         if self.state.cluster.is_none() {
             return;
         }
-        let known = self.state.networks.iter().filter(|(_, network)| !network.units.is_empty());
-        for network in known.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.ask_in(now, network);
+        let mut look = std::mem::take(&mut self.stirred);
+        look.extend(self.pending.iter().map(|pending| pending.what.network));
+        let due = self.asking.iter().filter(|(_, asking)| asking.next_timeout() <= now);
+        look.extend(due.map(|((network, _), _)| *network));
+        for network in look.into_iter().filter(|network| self.is_open(*network)).collect::<BTreeSet<_>>() {
+            let Some(known) = self.state.networks.get(&network) else { continue };
+            let founded = known.spaces.iter().filter(|space| !space.units.is_empty());
+            for subnet in founded.map(|space| space.pool.subnet()).collect::<Vec<_>>() {
+                self.ask_in(now, (network, subnet));
+            }
         }
     }
 
-    fn ask_in(&mut self, now: Instant, network: NetworkId) {
-        self.drop_dead_claims(network);
-        let hungry = self.hungry(network);
-        let urgent = hungry.iter().any(|(port, _)| self.foreign_of(network, *port, None).is_none());
-        if !urgent && !self.is_low(network) {
-            self.asking.remove(&network);
+    fn ask_in(&mut self, now: Instant, pool: PoolId) {
+        self.drop_dead_claims(pool);
+        let hungry = self.hungry(pool);
+        let urgent = hungry.iter().any(|(port, _)| self.foreign_of(pool.0, *port, None).is_none());
+        let short = urgent || (self.is_used(pool.0) && self.is_low(pool));
+        if !short {
+            self.asking.remove(&pool);
             return;
         }
-        let mut asking = self.asking.remove(&network).unwrap_or_else(|| Asking::new(now));
-        self.repeat_or_give_up(now, network, &mut asking);
+        let mut asking = self.asking.remove(&pool).unwrap_or_else(|| Asking::new(now));
+        self.repeat_or_give_up(now, pool, &mut asking);
         if asking.request.is_none() && asking.next_round <= now {
-            match self.choose_donor(network, &asking) {
-                Some(donor) => self.request_space(now, network, donor, &mut asking),
-                None if urgent => self.serve_hungry(now, network, &hungry, &mut asking),
+            match self.choose_donor(pool, &asking) {
+                Some(donor) => self.request_space(now, pool, donor, &mut asking),
+                None if urgent => self.serve_hungry(now, pool, &hungry, &mut asking),
                 None => asking.pause(now, false),
             }
         }
-        self.asking.insert(network, asking);
+        self.asking.insert(pool, asking);
+    }
+
+    /// True for a network in which somebody here has or wants an address; every host has some space of `mesh`.
+    pub(super) fn is_used(&self, network: NetworkId) -> bool {
+        let shows = |taken: &Taken| taken.of_peer(self.own).next().is_some();
+        network == MESH_NETWORK
+            || self.wanted.contains_key(&network)
+            || self.pending.iter().any(|pending| pending.what.network == network)
+            || self.taken.get(&network).is_some_and(shows)
     }
 
     /// True when the own units are nearly used up: a quarter is left, or less.
-    fn is_low(&mut self, id: NetworkId) -> bool {
-        let taken = self.taken.entry(id).or_default();
-        let Some(network) = self.state.networks.get(&id) else { return false };
-        let view = network.view(self.own, taken);
+    fn is_low(&mut self, pool: PoolId) -> bool {
+        let taken = self.taken.entry(pool.0).or_default();
+        let Some((network, at)) = known(&self.state, pool) else { return false };
+        let Some(view) = network.view(at, self.own, taken) else { return false };
         let (_, free) = network.local.fill(&view);
         free.saturating_mul(4) <= view.owned()
     }
 
-    fn repeat_or_give_up(&mut self, now: Instant, network: NetworkId, asking: &mut Asking) {
+    fn repeat_or_give_up(&mut self, now: Instant, pool: PoolId, asking: &mut Asking) {
         let Some(request) = asking.request.as_mut() else { return };
         let down = self.is_down(request.to);
         if !down && now < request.sent + ANSWER {
@@ -128,14 +150,14 @@ impl Ipam {
         request.tries += 1;
         request.sent = now;
         let (to, id) = (request.to, request.id);
-        self.send_request(network, to, id);
+        self.send_request(pool, to, id);
     }
 
     /// An owner at random, likelier the more it owns.
-    fn choose_donor(&mut self, id: NetworkId, asking: &Asking) -> Option<PeerId> {
-        let network = self.state.networks.get(&id)?;
+    fn choose_donor(&mut self, pool: PoolId, asking: &Asking) -> Option<PeerId> {
+        let (network, at) = known(&self.state, pool)?;
         let mut owners: BTreeMap<PeerId, u64> = BTreeMap::new();
-        for run in network.units.runs() {
+        for run in network.spaces.get(at)?.units.runs() {
             *owners.entry(run.owner).or_default() += u64::from(run.last - run.first) + 1;
         }
         owners.retain(|peer, _| {
@@ -153,43 +175,37 @@ impl Ipam {
             .map(|(peer, _)| peer)
     }
 
-    fn request_space(&mut self, now: Instant, network: NetworkId, to: PeerId, asking: &mut Asking) {
+    fn request_space(&mut self, now: Instant, pool: PoolId, to: PeerId, asking: &mut Asking) {
         let id = self.number();
         asking.request = Some(Request { id, to, sent: now, tries: 1 });
-        self.send_request(network, to, id);
+        self.send_request(pool, to, id);
     }
 
     /// Asks for a share that leaves as much for every host that is known, and again as much in reserve.
-    fn send_request(&mut self, id: NetworkId, to: PeerId, number: u64) {
-        let taken = self.taken.entry(id).or_default();
-        let Some(network) = self.state.networks.get(&id) else { return };
-        let units = network.pool().units();
+    fn send_request(&mut self, pool: PoolId, to: PeerId, number: u64) {
+        let taken = self.taken.entry(pool.0).or_default();
+        let Some((network, at)) = known(&self.state, pool) else { return };
+        let Some(view) = network.view(at, self.own, taken) else { return };
         let hosts = u16::try_from(self.nicknames.len().max(2)).unwrap_or(u16::MAX);
-        let wanted = (units / hosts / 2).max(1);
-        let free = network.local.free_units(&network.view(self.own, taken)).len();
-        let free = u16::try_from(free).unwrap_or(u16::MAX);
-        self.send(to, Message::SpaceRequest(SpaceRequest { id: number, network: id, wanted, free }));
+        let wanted = (view.pool.units() / hosts / 2).max(1);
+        let free = u16::try_from(network.local.free_units(&view).len()).unwrap_or(u16::MAX);
+        let (network, subnet) = pool;
+        self.send(to, Message::SpaceRequest(SpaceRequest { id: number, network, subnet, wanted, free }));
     }
 
     /// No donor has units left: single addresses, or the end of the waiting requests.
-    fn serve_hungry(
-        &mut self,
-        now: Instant,
-        network: NetworkId,
-        hungry: &[(PortId, String)],
-        asking: &mut Asking,
-    ) {
+    fn serve_hungry(&mut self, now: Instant, pool: PoolId, hungry: &[(PortId, String)], asking: &mut Asking) {
         for (port, holder) in hungry {
-            if self.foreign_of(network, *port, None).is_some() {
+            if self.foreign_of(pool.0, *port, None).is_some() {
                 continue;
             }
             let spare = asking.refused.iter_mut().filter_map(|(peer, free)| Some((*peer, free.as_mut()?)));
             if let Some((donor, free)) = spare.filter(|(_, free)| **free > 0).max_by_key(|(_, free)| **free) {
                 *free -= 1;
-                self.claim(now, donor, network, None, *port, holder);
-            } else if self.can_tell_exhaustion(network, asking) {
-                let error = self.exhausted(network);
-                self.refuse(network, *port, &error);
+                self.claim(now, donor, pool, None, *port, holder);
+            } else if self.can_tell_exhaustion(pool, asking) {
+                let error = self.exhausted(pool);
+                self.pass_on(pool, *port, &error);
             }
         }
         self.serve_pending(now);
@@ -201,34 +217,43 @@ impl Ipam {
     }
 
     /// While an owner that is not down keeps silent, or a host that owns nothing reached nobody, requests wait.
-    fn can_tell_exhaustion(&self, network: NetworkId, asking: &Asking) -> bool {
+    fn can_tell_exhaustion(&self, pool: PoolId, asking: &Asking) -> bool {
         let mut asked = asking.refused.iter().filter(|(peer, _)| !self.is_down(**peer)).peekable();
-        let owns = self.state.networks.get(&network).is_some_and(|n| n.units.of(self.own).next().is_some());
+        let space = known(&self.state, pool).and_then(|(network, at)| network.spaces.get(at));
+        let owns = space.is_some_and(|space| space.units.of(self.own).next().is_some());
         (owns || asked.peek().is_some()) && asked.all(|(_, free)| free.is_some())
     }
 
     /// A donor that went down before it gave the single address it was asked for.
-    fn drop_dead_claims(&mut self, network: NetworkId) {
+    fn drop_dead_claims(&mut self, (network, subnet): PoolId) {
         let states = std::mem::take(&mut self.states);
         self.release_foreign(|foreign| {
-            foreign.network == network
+            (foreign.network, foreign.subnet) == (network, subnet)
                 && foreign.addr.is_none()
                 && foreign.stage == Stage::Asked
-                && states.get(&foreign.owner) == Some(&crate::mesh::PeerState::Down)
+                && states.get(&foreign.owner) == Some(&PeerState::Down)
         });
         self.states = states;
     }
 
     /// A donor that was asked for a single address had none.
-    pub(super) fn donor_is_full(&mut self, network: NetworkId, donor: PeerId) {
-        if let Some(asking) = self.asking.get_mut(&network) {
+    pub(super) fn donor_is_full(&mut self, pool: PoolId, donor: PeerId) {
+        if let Some(asking) = self.asking.get_mut(&pool) {
             asking.refused.insert(donor, Some(0));
         }
     }
 
+    /// Hosts came or went: what was asked of them is looked at again.
+    pub(super) fn look_at_donors(&mut self) {
+        self.stirred.extend(self.asking.keys().map(|(network, _)| *network));
+        let asked = self.state.foreign.values().filter(|foreign| foreign.stage == Stage::Asked);
+        self.stirred.extend(asked.map(|foreign| foreign.network));
+    }
+
     pub(super) fn handle_space_answer(&mut self, now: Instant, from: PeerId, answer: &SpaceAnswer) {
         self.handle_units(&answer.granted);
-        let Some(asking) = self.asking.get_mut(&answer.granted.network) else { return };
+        let pool = (answer.granted.network, answer.granted.range);
+        let Some(asking) = self.asking.get_mut(&pool) else { return };
         if asking.request.as_ref().is_none_or(|request| (request.id, request.to) != (answer.id, from)) {
             return;
         }
@@ -239,23 +264,32 @@ impl Ipam {
             asking.pause = FIRST_PAUSE;
             asking.next_round = now;
         }
+        self.stirred.insert(pool.0);
     }
 
-    fn exhausted(&self, id: NetworkId) -> AllocError {
-        let Some(network) = self.state.networks.get(&id) else {
-            return AllocError::UnknownNetwork { network: id };
+    fn exhausted(&self, pool: PoolId) -> AllocError {
+        let space =
+            known(&self.state, pool).and_then(|(network, at)| Some((network, network.spaces.get(at)?)));
+        let Some((network, space)) = space else {
+            return AllocError::UnknownNetwork { network: pool.0 };
         };
-        let owners = self.owners(id, network);
+        let owners = self.owners(pool.0, network, space);
         let holders = owners.iter().map(|owner| {
-            let down = if owner.state == crate::mesh::PeerState::Down { ", down" } else { "" };
+            let down = if owner.state == PeerState::Down { ", down" } else { "" };
             format!("{} ({} of {}{down})", owner.nickname, owner.used, owner.size)
         });
         AllocError::Exhausted {
             network: network.name.clone(),
-            range: network.range.to_string(),
+            range: space.pool.range().to_string(),
             used: owners.iter().map(|owner| owner.used).sum(),
-            size: network.pool().size(),
+            size: space.pool.size(),
             holders: holders.collect::<Vec<_>>().join(", "),
         }
     }
+}
+
+/// The network of a subnet, and its place there.
+fn known(state: &State, (network, subnet): PoolId) -> Option<(&Network, usize)> {
+    let network = state.networks.get(&network)?;
+    Some((network, network.place(subnet)?))
 }

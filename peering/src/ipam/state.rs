@@ -8,13 +8,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::IpamError;
-use super::local::{Local, View};
+use super::local::{Cursor, Local, View};
 use super::pool::Pool;
 use super::taken::Taken;
 use super::units::Units;
+use crate::mesh::MESH_NETWORK;
 use crate::plain;
 use crate::proto::{Run, UnitTable};
-use crate::records::ClusterId;
+use crate::records::{ClusterId, SubnetRecord};
 
 const STATE_VERSION: u8 = 1;
 /// Most clusters given up that are remembered.
@@ -42,13 +43,23 @@ pub(super) struct State {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Network {
     pub(super) name: String,
-    #[serde(with = "plain")]
-    pub(super) range: IpNet,
-    pub(super) units: Units,
     pub(super) local: Local,
+    /// One for each subnet, in the order of the network's record.
+    #[serde(with = "plain")]
+    pub(super) spaces: Vec<Space>,
+}
+
+/// The units of one subnet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Space {
+    #[serde(with = "plain")]
+    pub(super) pool: Pool,
+    pub(super) units: Units,
     /// The last grant to each host, so that a repeated request gets the same answer.
     #[serde(with = "plain")]
     pub(super) grants: BTreeMap<PeerId, Grant>,
+    #[serde(skip)]
+    cursor: Cursor,
 }
 
 /// What a request for space was answered with: its number and the units.
@@ -63,6 +74,9 @@ pub(super) struct Grant {
 pub(super) struct Foreign {
     #[serde(with = "plain")]
     pub(super) network: NetworkId,
+    /// The subnet.
+    #[serde(with = "plain")]
+    pub(super) subnet: IpNet,
     /// None: whatever the asked host gives.
     pub(super) addr: Option<IpAddr>,
     #[serde(with = "plain")]
@@ -85,7 +99,7 @@ pub(super) enum Stage {
     Releasing,
 }
 
-plain::plain_itself! { Network, Grant, Foreign }
+plain::plain_itself! { Network, Space, Grant, Foreign }
 
 impl State {
     pub(super) fn encode(&self) -> Result<Vec<u8>, IpamError> {
@@ -93,13 +107,13 @@ impl State {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, IpamError> {
-        let state: State = match bytes.split_first() {
+        let mut state: State = match bytes.split_first() {
             Some((&STATE_VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| IpamError::Malformed)?,
             Some((&version, _)) => return Err(IpamError::Version(version)),
             None => return Err(IpamError::Malformed),
         };
-        let sound = |network: &Network| Pool::new(network.range).is_ok();
-        if state.networks.values().all(sound) { Ok(state) } else { Err(IpamError::Malformed) }
+        state.networks.values_mut().for_each(|network| network.local.index());
+        Ok(state)
     }
 
     /// Remembers a cluster that was given up, the oldest forgotten first.
@@ -117,36 +131,123 @@ impl State {
 
     /// Everybody who owns units, in any network.
     pub(super) fn owners(&self) -> BTreeSet<PeerId> {
-        self.networks.values().flat_map(|network| network.units.runs()).map(|run| run.owner).collect()
+        let spaces = self.networks.values().flat_map(|network| &network.spaces);
+        spaces.flat_map(|space| space.units.runs()).map(|run| run.owner).collect()
+    }
+
+    /// The network `mesh`, then those of `others`, in the order of ids.
+    pub(super) fn known<'a>(
+        &'a self,
+        others: &'a BTreeSet<NetworkId>,
+    ) -> impl Iterator<Item = (NetworkId, &'a Network)> {
+        let others = others.iter().copied().filter(|network| *network != MESH_NETWORK);
+        let ids = std::iter::once(MESH_NETWORK).chain(others);
+        ids.filter_map(|id| Some((id, self.networks.get(&id)?)))
     }
 }
 
 impl Network {
     /// A network of which no unit is known.
-    pub(super) fn new(name: String, range: IpNet) -> Result<Self, IpamError> {
-        let range = Pool::new(range)?.range();
-        let (units, local) = (Units::default(), Local::default());
-        Ok(Network { name, range, units, local, grants: BTreeMap::new() })
+    pub(super) fn new(name: String, subnets: &[SubnetRecord]) -> Result<Self, IpamError> {
+        let spaces = subnets.iter().map(Space::new).collect::<Result<_, _>>()?;
+        Ok(Network { name, local: Local::default(), spaces })
     }
 
-    /// The geometry of the range, which was checked when the network was made.
-    pub(super) fn pool(&self) -> Pool {
-        Pool::of_checked(self.range)
+    /// True while no unit of any subnet is known.
+    pub(super) fn is_unfounded(&self) -> bool {
+        self.spaces.iter().all(|space| space.units.is_empty())
     }
 
-    /// The allocations, and what they look at.
-    pub(super) fn parts<'a>(&'a mut self, own: PeerId, taken: &'a Taken) -> (&'a mut Local, View<'a>) {
-        let pool = self.pool();
-        (&mut self.local, View { own, pool, units: &self.units, taken })
+    /// The place of a subnet.
+    pub(super) fn place(&self, subnet: IpNet) -> Option<usize> {
+        self.spaces.iter().position(|space| space.pool.subnet() == subnet)
     }
 
-    /// The view alone.
-    pub(super) fn view<'a>(&'a self, own: PeerId, taken: &'a Taken) -> View<'a> {
-        View { own, pool: self.pool(), units: &self.units, taken }
+    /// The place of the subnet of an address, and its unit there.
+    pub(super) fn unit_of(&self, addr: IpAddr) -> Option<(usize, u16)> {
+        let mut spaces = self.spaces.iter().enumerate();
+        spaces.find_map(|(at, space)| Some((at, space.pool.unit_of(addr)?)))
+    }
+
+    /// The subnet of an address.
+    pub(super) fn space_of(&self, addr: IpAddr) -> Option<&Space> {
+        self.spaces.iter().find(|space| space.pool.unit_of(addr).is_some())
+    }
+
+    /// The fact about the unit of an address.
+    pub(super) fn run_of(&self, addr: IpAddr) -> Option<&Run> {
+        let (at, unit) = self.unit_of(addr)?;
+        self.spaces.get(at)?.units.get(unit)
+    }
+
+    /// True when it has a subnet of this family.
+    pub(super) fn has_family(&self, ipv6: bool) -> bool {
+        self.spaces.iter().any(|space| space.pool.is_ipv6() == ipv6)
+    }
+
+    /// The places of the subnets of a family, in order.
+    pub(super) fn of_family(&self, ipv6: bool) -> impl Iterator<Item = usize> {
+        let spaces = self.spaces.iter().enumerate();
+        spaces.filter(move |(_, space)| space.pool.is_ipv6() == ipv6).map(|(at, _)| at)
+    }
+
+    /// The allocations, and what they look at in one subnet.
+    pub(super) fn parts<'a>(
+        &'a mut self,
+        at: usize,
+        own: PeerId,
+        taken: &'a Taken,
+    ) -> Option<(&'a mut Local, &'a mut Cursor, View<'a>)> {
+        let Space { pool, units, cursor, .. } = self.spaces.get_mut(at)?;
+        Some((&mut self.local, cursor, View { own, pool, units, taken }))
+    }
+
+    /// The view of a subnet alone.
+    pub(super) fn view<'a>(&'a self, at: usize, own: PeerId, taken: &'a Taken) -> Option<View<'a>> {
+        let Space { pool, units, .. } = self.spaces.get(at)?;
+        Some(View { own, pool, units, taken })
+    }
+
+    /// Forgets the order of freed addresses in units that another host has now.
+    pub(super) fn forget_lost(&mut self, at: usize, own: PeerId, taken: &Taken) {
+        if let Some((local, cursor, view)) = self.parts(at, own, taken) {
+            local.forget_lost(&view);
+            *cursor = None;
+        }
+    }
+
+    /// Units or endpoint records changed: what was known to be used may be fresh.
+    pub(super) fn look_again(&mut self) {
+        self.spaces.iter_mut().for_each(|space| space.cursor = None);
+    }
+
+    /// Uses these subnets and no others; what is known of one that stays is kept.
+    pub(super) fn set_subnets(&mut self, subnets: &[SubnetRecord]) -> Result<bool, IpamError> {
+        let mut fresh = Network::new(String::new(), subnets)?.spaces;
+        let same = |space: &Space, known: &Space| space.pool == known.pool;
+        if fresh.len() == self.spaces.len() && fresh.iter().zip(&self.spaces).all(|(a, b)| same(a, b)) {
+            return Ok(false);
+        }
+        for space in &mut fresh {
+            if let Some(known) = self.spaces.iter().find(|known| known.pool.subnet() == space.pool.subnet()) {
+                space.units = known.units.clone();
+                space.grants = known.grants.clone();
+            }
+        }
+        self.spaces = fresh;
+        Ok(true)
+    }
+}
+
+impl Space {
+    /// A subnet of which no unit is known.
+    pub(super) fn new(subnet: &SubnetRecord) -> Result<Self, IpamError> {
+        let pool = Pool::of(subnet)?;
+        Ok(Space { pool, units: Units::default(), grants: BTreeMap::new(), cursor: None })
     }
 
     /// Facts as a table.
     pub(super) fn table(&self, network: NetworkId, runs: Vec<Run>) -> UnitTable {
-        UnitTable { network, range: self.range, runs }
+        UnitTable { network, range: self.pool.subnet(), runs }
     }
 }

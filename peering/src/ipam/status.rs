@@ -7,55 +7,63 @@ use std::time::Instant;
 use engine::types::{NetworkId, PeerId};
 
 use super::Ipam;
-use super::state::Network;
+use super::space::PoolId;
+use super::state::{Network, Space};
 use super::taken::Taken;
 use crate::mesh::{IpamState, IpamStatus, OwnerStatus, PeerState};
 use crate::records::MAX_TARGETS;
 
 impl Ipam {
-    /// What `status` shows of each network, in the order of their names.
+    /// What `status` shows of each subnet, in the order of the names of the networks.
     pub fn status(&self, now: Instant) -> Vec<IpamStatus> {
-        let networks = self.state.networks.iter();
-        let mut status: Vec<IpamStatus> =
-            networks.map(|(&id, network)| self.network_status(now, id, network)).collect();
+        let networks = self.state.known(&self.open);
+        let spaces = networks.flat_map(|(id, network)| {
+            (0..network.spaces.len()).filter_map(move |at| self.space_status(now, id, network, at))
+        });
+        let mut status: Vec<IpamStatus> = spaces.collect();
         status.sort_by(|a, b| a.network.cmp(&b.network));
         status
     }
 
-    fn network_status(&self, now: Instant, id: NetworkId, network: &Network) -> IpamStatus {
+    fn space_status(&self, now: Instant, id: NetworkId, network: &Network, at: usize) -> Option<IpamStatus> {
         let empty = Taken::default();
-        let view = network.view(self.own, self.taken.get(&id).unwrap_or(&empty));
+        let view = network.view(at, self.own, self.taken.get(&id).unwrap_or(&empty))?;
+        let space = network.spaces.get(at)?;
+        let pool = (id, space.pool.subnet());
         let (used, free) = network.local.fill(&view);
-        let waiting_for = self.waiting_for(now, id);
-        let needed = self.wanted.contains_key(&id) || !self.hungry(id).is_empty();
+        let waiting_for = self.waiting_for(now, pool);
+        let needed = self.creating || self.wanted.contains_key(&id) || !self.hungry(pool).is_empty();
         let state = match (self.state.cluster.is_some(), free) {
             (false, _) if needed || self.founding.needed(now, false) => IpamState::Waiting,
             (false, _) => IpamState::Unfounded,
             (true, 1..) => IpamState::Ready,
-            (true, 0) if waiting_for.is_empty() && !network.units.is_empty() => IpamState::Full,
+            (true, 0) if waiting_for.is_empty() && !space.units.is_empty() && self.is_used(id) => {
+                IpamState::Full
+            }
+            // Somebody else has it all, and gives some when it is wanted here.
+            (true, 0) if !space.units.is_empty() && !self.is_used(id) => IpamState::Ready,
             (true, 0) => IpamState::Waiting,
         };
-        IpamStatus {
+        Some(IpamStatus {
             network: network.name.clone(),
-            range: network.range.to_string(),
+            range: space.pool.range().to_string(),
             state,
             waiting_for,
             owned: view.owned(),
             used,
             free,
-            owners: self.owners(id, network),
-        }
+            owners: self.owners(id, network, space),
+        })
     }
 
-    fn waiting_for(&self, now: Instant, network: NetworkId) -> Vec<String> {
+    fn waiting_for(&self, now: Instant, pool: PoolId) -> Vec<String> {
         if self.state.cluster.is_none() {
-            let needed =
-                !self.pending.is_empty() || !self.wanted.is_empty() || self.founding.needed(now, false);
+            let needed = self.needs_address() || self.founding.needed(now, false);
             return if needed { self.founding_waits_for(now) } else { Vec::new() };
         }
-        let donors = self.asking.get(&network).into_iter().flat_map(super::Asking::silent);
+        let donors = self.asking.get(&pool).into_iter().flat_map(super::Asking::silent);
         let claims = self.state.foreign.values();
-        let asked = claims.filter(|f| f.network == network && f.stage == super::state::Stage::Asked);
+        let asked = claims.filter(|f| (f.network, f.subnet) == pool && f.stage == super::state::Stage::Asked);
         let names: BTreeSet<String> =
             asked.map(|foreign| foreign.owner).chain(donors).map(|peer| self.name_of(peer)).collect();
         names.into_iter().collect()
@@ -68,18 +76,18 @@ impl Ipam {
         all.into_iter().take(MAX_TARGETS).collect()
     }
 
-    /// Who owns the units of a network, in the order of their ids.
-    pub(super) fn owners(&self, id: NetworkId, network: &Network) -> Vec<OwnerStatus> {
-        let pool = network.pool();
+    /// Who owns the units of a subnet, in the order of their ids.
+    pub(super) fn owners(&self, id: NetworkId, network: &Network, space: &Space) -> Vec<OwnerStatus> {
+        let pool = &space.pool;
         let mut shares: BTreeMap<PeerId, (u64, u64)> = BTreeMap::new();
-        for run in network.units.runs() {
+        for run in space.units.runs() {
             let size = &mut shares.entry(run.owner).or_default().0;
             *size = size.saturating_add(pool.usable(run.first, run.last));
         }
         let taken = self.taken.get(&id).into_iter().flat_map(Taken::addrs);
         let used: BTreeSet<IpAddr> = taken.chain(network.local.all().map(|(addr, _)| *addr)).collect();
         for addr in used {
-            let run = pool.unit_of(addr).and_then(|unit| network.units.get(unit));
+            let run = pool.unit_of(addr).and_then(|unit| space.units.get(unit));
             if let Some(share) = run.and_then(|run| shares.get_mut(&run.owner)) {
                 share.1 += 1;
             }

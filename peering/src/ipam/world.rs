@@ -38,6 +38,7 @@ impl Ipam {
         if before == Some(state) {
             return;
         }
+        self.look_at_donors();
         if state != PeerState::Down {
             self.absence.seen(peer);
             self.asking.values_mut().for_each(|asking| asking.forget_refusal(now, peer));
@@ -45,21 +46,26 @@ impl Ipam {
         self.progress(now);
     }
 
-    /// An endpoint record of any host, own ones too: its addresses are taken, whoever owns their units. Returns
+    /// An endpoint record of any host on a network, own ones too: its addresses are taken, whoever owns their units. Returns
     /// the other endpoints with which it shares an address, or shared one before: who is the winner may have changed.
     pub fn set_endpoint(
         &mut self,
         now: Instant,
         peer: PeerId,
+        network: NetworkId,
         endpoint: &EndpointRecord,
     ) -> Vec<(PeerId, PortId)> {
-        let EndpointRecord { port, network, ref name, given, .. } = *endpoint;
+        let EndpointRecord { port, ref name, given, .. } = *endpoint;
         let mut touched = self.forget_endpoint(peer, port);
         let addrs: Vec<IpAddr> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
         let holder = Holder { name: name.clone(), given };
         self.taken.entry(network).or_default().set((peer, port), &addrs, &holder);
+        self.shows_on.insert((peer, port), network);
+        self.stirred.insert(network);
         touched.extend(self.sharers(network, (peer, port), &addrs));
-        self.contested |= peer == self.own || !touched.is_empty();
+        if peer == self.own || !touched.is_empty() {
+            self.contested.insert(network);
+        }
         self.find_disputes(now);
         touched
     }
@@ -73,23 +79,20 @@ impl Ipam {
                 self.dirty |= network.local.release(peer, port);
             }
         }
-        self.contested |= peer == self.own || !touched.is_empty();
         self.progress(now);
         touched
     }
 
     fn forget_endpoint(&mut self, peer: PeerId, port: PortId) -> Vec<(PeerId, PortId)> {
-        let mut touched = Vec::new();
-        let networks: Vec<NetworkId> = self.taken.keys().copied().collect();
-        for network in networks {
-            let addrs = self.taken.entry(network).or_default().remove((peer, port));
-            if addrs.is_empty() {
-                continue;
-            }
-            touched.extend(self.sharers(network, (peer, port), &addrs));
-            if let Some(network) = self.state.networks.get_mut(&network) {
-                network.local.look_again();
-            }
+        let Some(network) = self.shows_on.remove(&(peer, port)) else { return Vec::new() };
+        let addrs = self.taken.entry(network).or_default().remove((peer, port));
+        let touched = self.sharers(network, (peer, port), &addrs);
+        if let Some(known) = self.state.networks.get_mut(&network) {
+            known.look_again();
+        }
+        self.stirred.insert(network);
+        if peer == self.own || !touched.is_empty() {
+            self.contested.insert(network);
         }
         touched
     }

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use engine::types::{Claim, IpPrefix, MacAddr, NetworkId, PeerId, PortId, Vni};
-use ipnet::Ipv4Net;
 
 use super::config::Target;
 use crate::records::ServiceRecord;
@@ -17,7 +16,7 @@ pub struct ConnId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DialId(pub u64);
 
-/// A request for addresses, numbered by the caller.
+/// A request for addresses or for a network, numbered by the caller.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
 
@@ -72,6 +71,13 @@ pub enum Output {
         request: RequestId,
         /// The addresses, with the prefix length of the network.
         result: Result<Vec<IpPrefix>, super::AllocError>,
+    },
+    /// The answer to `create_network`.
+    Created {
+        /// The request.
+        request: RequestId,
+        /// The network, or why there is none.
+        result: Result<Box<super::NetworkView>, super::NetworkError>,
     },
     /// The answer to `reset`.
     Left {
@@ -147,20 +153,24 @@ pub enum MeshEvent {
     /// Other hosts know an endpoint of this one that it does not remember, or remembers otherwise. What is not put again
     /// is given up.
     EndpointRecalled(Endpoint),
-    /// A network exists or its settings changed.
-    NetworkChanged {
+    /// A network exists, or something about it changed: its number and whether this host uses it too. Endpoints and
+    /// external endpoints are told of networks only that this host uses; what was told of the others before is taken
+    /// back first.
+    NetworkChanged(Box<super::NetworkView>),
+    /// This network is the same as another one, which is told of before or after: the ports of this host that were on it
+    /// are on that one. [`MeshEvent::NetworkGone`] follows.
+    NetworkMerged {
+        /// What it was.
+        network: NetworkId,
+        /// What it is.
+        into: NetworkId,
+    },
+    /// A network was removed, or has another number from now on: then [`MeshEvent::NetworkChanged`] follows at once.
+    NetworkGone {
         /// The network.
         network: NetworkId,
-        /// Its name.
-        name: String,
-        /// Its number on the wire.
+        /// The number it had.
         vni: Vni,
-        /// Its largest packet in bytes.
-        mtu: u16,
-        /// Its range of addresses.
-        range: Option<Ipv4Net>,
-        /// Its frames are sealed between hosts.
-        encrypted: bool,
     },
     /// An external VXLAN endpoint was declared.
     VtepUp {
@@ -198,7 +208,7 @@ pub struct HostView {
     pub candidates: Vec<SocketAddr>,
     /// The one among them that it does not advertise but was seen at.
     pub unadvertised: Option<SocketAddr>,
-    /// The networks it takes part in.
+    /// The networks that it and this host know under the same number.
     pub networks: Vec<(NetworkId, Vni)>,
     /// Its X25519 public key for sessions.
     pub noise_key: [u8; 32],

@@ -49,17 +49,20 @@ impl Mesh {
             let result = Err(AllocError::Clone { other: other.to_owned() });
             self.outbox.push(Output::Allocated { request, result });
         } else if self.begin(now) {
-            self.ipam.allocate(now, request, what);
+            let network = self.networks.canonical(what.network);
+            self.ipam.allocate(now, request, AllocRequest { network, ..what });
             self.settle();
         } else {
             self.outbox.push(Output::Allocated { request, result: Err(AllocError::Stopping) });
         }
     }
 
-    /// The caller of [`Self::allocate`] does not wait any more; what was allocated is free again.
+    /// The caller of [`Self::allocate`] or [`Self::create_network`] does not wait any more; what was got is free again.
     pub fn cancel(&mut self, now: Instant, request: RequestId) {
         if self.begin(now) {
-            self.ipam.cancel(now, request);
+            if !self.cancel_creation(request) {
+                self.ipam.cancel(now, request);
+            }
             self.settle();
         }
     }
@@ -75,6 +78,7 @@ impl Mesh {
     /// For the next five seconds this host counts as needing an address (`status --wait ipam`).
     pub fn want(&mut self, now: Instant, network: NetworkId) {
         if self.begin(now) {
+            let network = self.networks.canonical(network);
             self.ipam.want(now, network);
             self.settle();
         }
@@ -98,17 +102,23 @@ impl Mesh {
     pub fn put_endpoint(&mut self, now: Instant, endpoint: Endpoint) -> Claim {
         let claim = Claim { version: self.claim_version(&endpoint), peer: self.me };
         if self.begin(now) {
-            let addrs: Vec<_> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
-            let (port, network) = (endpoint.port, endpoint.network);
-            self.ipam.adopt(now, port, network, &addrs, &endpoint.name);
-            self.ipam.keep_only(now, port, network, &addrs);
-            let given = self.given(&endpoint, &addrs);
-            let record = EndpointRecord::new(endpoint, claim.version, given);
-            let record = self.store.put_endpoint(&self.config.identity, &record);
-            self.wrote(record.as_slice());
+            let network = self.networks.canonical(endpoint.network);
+            self.write_endpoint(Endpoint { network, ..endpoint });
             self.settle();
         }
         claim
+    }
+
+    pub(super) fn write_endpoint(&mut self, endpoint: Endpoint) {
+        let claim = self.claim_version(&endpoint);
+        let addrs: Vec<_> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
+        let (port, network) = (endpoint.port, endpoint.network);
+        self.ipam.adopt(self.now, port, network, &addrs, &endpoint.name);
+        self.ipam.keep_only(self.now, port, network, &addrs);
+        let given = self.given(&endpoint, &addrs);
+        let record = EndpointRecord::new(endpoint, claim, given);
+        let record = self.store.put_endpoint(&self.config.identity, &record);
+        self.wrote(record.as_slice());
     }
 
     /// Tells every host that an endpoint of this one is gone, and frees its addresses.
@@ -125,6 +135,7 @@ impl Mesh {
     /// # Errors
     /// When there is no such network, or its frames are sealed.
     pub fn add_vtep(&mut self, now: Instant, network: NetworkId, addr: SocketAddr) -> Result<(), VtepError> {
+        let network = self.networks.canonical(network);
         if !self.begin(now) || self.vni(network).is_none() {
             return Err(VtepError::UnknownNetwork);
         }
@@ -153,6 +164,7 @@ impl Mesh {
         if !self.begin(now) {
             return;
         }
+        self.refuse_creations();
         self.membership.leave(now);
         self.drain_farewell();
         self.topology.close_all("stopped");
@@ -182,9 +194,8 @@ impl Mesh {
     /// How an endpoint came by its addresses: as it was when it got them.
     fn given(&self, endpoint: &Endpoint, addrs: &[IpAddr]) -> Given {
         let now = self.ipam.given(endpoint.network, addrs, endpoint.explicit);
-        let known = self.store.endpoints().find(|(peer, e)| *peer == self.me && e.port == endpoint.port);
-        match known {
-            Some((_, e)) if e.addresses == endpoint.addresses && e.given.cluster.is_some() => e.given,
+        match self.store.endpoint(self.me, endpoint.port) {
+            Some(e) if e.addresses == endpoint.addresses && e.given.cluster.is_some() => e.given,
             Some(_) | None => now,
         }
     }

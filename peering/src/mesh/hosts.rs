@@ -7,13 +7,12 @@ use std::time::Duration;
 use engine::types::{Claim, NetworkId, PeerId, PortId, Vni};
 use ipnet::IpNet;
 
-use super::view::NetworkView;
 use super::{
-    DEFAULT_DATA_PORT, DEFAULT_RECLAIM_AFTER, EndpointView, HostView, MESH_NETWORK, Mesh, PeerState,
+    DEFAULT_DATA_PORT, DEFAULT_RECLAIM_AFTER, Endpoint, EndpointView, HostView, MESH_NETWORK, Mesh, PeerState,
 };
 use crate::gossip::{Class, Record, Slot, kind};
 use crate::membership::MemberEvent;
-use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, TargetRecord};
+use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, SubnetRecord, TargetRecord};
 use crate::sealing::{Agreement, Trust};
 
 /// A host that others tell of is met within this, or is down. The death of a member is known as soon.
@@ -33,8 +32,11 @@ impl Mesh {
             (kind::VTEP, _) => self.apply_vtep(record.key(), !record.deleted()),
             (kind::REMOVAL, _) => self.apply_removal(record),
             (kind::ROTATION, Body::Rotation(rotation)) => self.apply_rotation(rotation, signer),
-            (kind::NETWORK, Body::Network(network)) if !record.deleted() => {
-                self.apply_network(signer, network)
+            (kind::NETWORK, body) => {
+                if let (Body::Network(network), false) = (body, record.deleted()) {
+                    self.compare_network(signer, network);
+                }
+                self.note_network(record.key());
             }
             _ => {}
         }
@@ -50,17 +52,25 @@ impl Mesh {
             self.topology.set_peer(self.now, peer, addrs);
         }
         self.ipam.set_host(self.now, peer, host);
+        self.networks.set_listed(peer, Some(host));
         self.show_host(peer);
     }
 
-    fn apply_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
-        let others = self.ipam.set_endpoint(self.now, peer, endpoint);
+    pub(super) fn apply_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
+        if peer == self.me {
+            self.networks.add_port(endpoint.network, endpoint.port);
+        }
+        let network = self.networks.canonical(endpoint.network);
+        let others = self.ipam.set_endpoint(self.now, peer, network, endpoint);
         self.show_endpoint(peer, endpoint);
         self.show_again(&others);
     }
 
     pub(super) fn apply_no_endpoint(&mut self, peer: PeerId, key: &[u8]) {
         if let Ok(port) = key.try_into().map(PortId) {
+            if peer == self.me {
+                self.networks.remove_port(port);
+            }
             let others = self.ipam.remove_endpoint(self.now, peer, port);
             self.hide_endpoint(peer, port);
             self.show_again(&others);
@@ -89,34 +99,35 @@ impl Mesh {
 
     fn apply_vtep(&mut self, key: &[u8], declared: bool) {
         let Some((network, addr)) = vtep_of_key(key) else { return };
-        if let Some(vni) = self.vni(network) {
+        if let Some(vni) = self.vni(network).filter(|_| self.networks.is_told(network)) {
             self.view.set_vtep(vni, addr, declared);
             self.shut_vteps_out(network);
         }
     }
 
-    fn apply_network(&mut self, signer: PeerId, network: &NetworkRecord) {
-        if let Err(error) = self.ipam.add_network(network.network, &network.name, network.range) {
-            return self.note("network_unusable", format!("network {}: {error}", network.name));
-        }
+    /// What is told people when the settings of a network are others than before, or than this host's.
+    fn compare_network(&mut self, signer: PeerId, network: &NetworkRecord) {
         if network.network == MESH_NETWORK {
             let changed = self.ipam.set_reclaim_after(self.now, network.reclaim_after);
             self.compare_reclaim_after(network, changed && signer != self.me);
+            self.compare_settings(signer, network);
         }
-        self.compare_settings(signer, network);
         self.compare_mtu(network);
         self.compare_encryption(network);
-        self.show_network(network);
     }
 
     /// A host that was started with other settings than its cluster's is told that they do not count.
     fn compare_settings(&mut self, signer: PeerId, network: &NetworkRecord) {
-        let known = self.view.network(network.network).and_then(|view| view.range).map(IpNet::V4);
+        let first = |subnets: &[SubnetRecord]| subnets.first().map(|subnet| subnet.subnet);
+        let known = self.view.network(network.network).and_then(|view| first(&view.subnets));
         let own = IpNet::V4(self.config.range.trunc());
-        let ours = network.network == MESH_NETWORK && self.config.range_given && signer != self.me;
-        if ours && network.range != own && known != Some(network.range) {
-            let text = format!("the cluster uses the range {}; {own} is not used", network.range);
-            self.note("range_ignored", text);
+        let ours = self.config.range_given && signer != self.me;
+        if let Some(range) = first(&network.subnets)
+            && ours
+            && range != own
+            && known != Some(range)
+        {
+            self.note("range_ignored", format!("the cluster uses the range {range}; {own} is not used"));
         }
     }
 
@@ -130,7 +141,7 @@ impl Mesh {
 
     /// The MTU changes only when the settings of another cluster count from now on.
     fn compare_mtu(&mut self, network: &NetworkRecord) {
-        let known = self.view.network(network.network).filter(|view| view.range.is_some());
+        let known = self.view.network(network.network).filter(|view| view.founded);
         let before = known.map(|view| view.mtu).filter(|mtu| *mtu != network.mtu);
         if let Some(before) = before {
             let text = format!(
@@ -143,8 +154,8 @@ impl Mesh {
 
     /// A host that does not seal has no part in a network that is sealed.
     fn compare_encryption(&mut self, network: &NetworkRecord) {
-        let known = self.view.network(network.network).filter(|view| view.range.is_some());
-        let news = known.is_none_or(|view| !view.encrypted);
+        let known = self.view.network(network.network).filter(|view| view.founded);
+        let news = known.is_none_or(|view| !view.encrypted) && self.is_used(network.network);
         if news && network.encrypted && !self.config.sealing.seals() {
             let text = format!(
                 "the network {} is to be sealed, and this host does not seal: launch it with the others' --encryption",
@@ -184,7 +195,7 @@ impl Mesh {
     }
 
     /// External endpoints know nothing of seals: those of a sealed network get nothing, and people are told.
-    fn shut_vteps_out(&mut self, network: NetworkId) {
+    pub(super) fn shut_vteps_out(&mut self, network: NetworkId) {
         let sealed = self.is_sealed(network);
         let vteps = self.store.vteps().filter(|vtep| vtep.network == network);
         let vteps: Vec<SocketAddr> = vteps.map(|vtep| vtep.addr).filter(|_| sealed).collect();
@@ -199,27 +210,6 @@ impl Mesh {
     /// Whether this host seals the frames of a network.
     pub(super) fn is_sealed(&self, network: NetworkId) -> bool {
         self.config.sealing.seals() || self.view.network(network).is_some_and(|view| view.encrypted)
-    }
-
-    pub(super) fn show_network(&mut self, network: &NetworkRecord) {
-        let range = match network.range {
-            IpNet::V4(range) => Some(range),
-            IpNet::V6(_) => None,
-        };
-        let NetworkRecord { vni, mtu, encrypted, .. } = *network;
-        let name = network.name.clone();
-        self.view.show_network(network.network, NetworkView { name, vni, mtu, range, encrypted });
-        let id = network.network;
-        let endpoints = self.store.endpoints().filter(|(_, endpoint)| endpoint.network == id);
-        let endpoints: Vec<_> = endpoints.map(|(peer, endpoint)| (peer, endpoint.clone())).collect();
-        for (peer, endpoint) in endpoints {
-            self.show_endpoint(peer, &endpoint);
-        }
-        self.show_names_on(id);
-        for vtep in self.store.vteps().filter(|vtep| vtep.network == id) {
-            self.view.set_vtep(vni, vtep.addr, true);
-        }
-        self.shut_vteps_out(id);
     }
 
     /// Shows a host, with its endpoints, if it is up and has introduced itself.
@@ -240,10 +230,11 @@ impl Mesh {
         }
     }
 
-    fn show_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
+    pub(super) fn show_endpoint(&mut self, peer: PeerId, endpoint: &EndpointRecord) {
         let suspended = peer != self.me && !self.view.shows_host(peer);
+        let used = self.networks.is_told(self.networks.canonical(endpoint.network));
         match self.endpoint_view(peer, endpoint) {
-            Some(view) if endpoint.running && !suspended => {
+            Some(view) if endpoint.running && !suspended && used => {
                 let view = self.without_lost_addresses(view);
                 self.view.show_name(self.name_of_endpoint(&view));
                 self.view.show_endpoint(view);
@@ -266,9 +257,10 @@ impl Mesh {
     }
 
     pub(super) fn endpoint_view(&self, peer: PeerId, endpoint: &EndpointRecord) -> Option<EndpointView> {
-        let vni = self.vni(endpoint.network)?;
+        let network = self.networks.canonical(endpoint.network);
+        let vni = self.vni(network)?;
         let claim = Claim { version: endpoint.claim_version, peer };
-        Some(EndpointView { peer, endpoint: endpoint.endpoint(), vni, claim })
+        Some(EndpointView { peer, endpoint: Endpoint { network, ..endpoint.endpoint() }, vni, claim })
     }
 
     /// The number of a network on the wire.
@@ -286,7 +278,7 @@ impl Mesh {
             nickname: host.nickname.clone(),
             candidates,
             unadvertised: seen.filter(|seen| !host.data_addrs.contains(seen)),
-            networks: host.networks.clone(),
+            networks: self.common(host),
             noise_key: host.noise_key,
             suites: host.suites.clone(),
             agreement: self.config.sealing.with(host),
@@ -396,12 +388,12 @@ impl Mesh {
             .map(|(target, peer)| TargetRecord { name: target.to_string(), peer })
             .take(crate::records::MAX_TARGETS)
             .collect();
-        let told = (targets, self.secrets.durable());
+        let told = (targets, self.secrets.durable(), self.uses());
         if self.told.as_ref() == Some(&told) {
             return;
         }
         self.told = Some(told.clone());
-        let (targets, secrets) = told;
+        let (targets, secrets, networks) = told;
         self.ipam.set_targets(self.now, targets.clone());
         let host = HostRecord {
             noise_key: *self.config.identity.noise_public_key(),
@@ -412,11 +404,12 @@ impl Mesh {
             suites: self.config.sealing.suites.clone(),
             encryption: self.config.sealing.encryption,
             trusted: self.config.sealing.trusted.clone(),
-            networks: vec![(MESH_NETWORK, Vni::MESH)],
+            networks,
             targets,
             secrets,
         };
         self.ipam.set_host(self.now, self.me, &host);
+        self.networks.set_listed(self.me, Some(&host));
         let record = self.store.put_host(&self.config.identity, &host);
         self.wrote(record.as_slice());
     }

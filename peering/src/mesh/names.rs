@@ -14,7 +14,9 @@ impl Mesh {
     /// There is no such network, or something else of this host has the name there; see [`NameError`].
     pub fn put_name(&mut self, now: Instant, name: NameRecord) -> Result<(), NameError> {
         self.begin_naming(now)?;
-        if self.vni(name.network).is_none() {
+        let network = self.networks.canonical(name.network);
+        let name = NameRecord { network, ..name };
+        if self.vni(network).is_none() {
             return Err(NameError::UnknownNetwork);
         }
         if !name.within_limits() {
@@ -35,7 +37,7 @@ impl Mesh {
     /// Nothing is written any more; see [`NameError`].
     pub fn remove_name(&mut self, now: Instant, network: NetworkId, name: &str) -> Result<bool, NameError> {
         self.begin_naming(now)?;
-        let key = NameRecord::key_of(network, name);
+        let key = NameRecord::key_of(self.networks.canonical(network), name);
         let record = self.store.delete_name(&self.config.identity, key);
         self.wrote(record.as_slice());
         self.settle();
@@ -69,8 +71,9 @@ impl Mesh {
     /// Shows names that people gave, unless their host is down.
     pub(super) fn show_name(&mut self, peer: PeerId, name: &NameRecord) {
         let suspended = peer != self.me && !self.view.shows_host(peer);
+        let used = self.networks.is_told(self.networks.canonical(name.network));
         match self.name_view(peer, name) {
-            Some(view) if !suspended => self.view.show_name(view),
+            Some(view) if !suspended && used => self.view.show_name(view),
             Some(_) | None => self.view.hide_name(peer, name.key()),
         }
     }
@@ -81,7 +84,7 @@ impl Mesh {
         }
     }
 
-    /// A network has come, or has another number.
+    /// This host begins to use a network, or that has another number.
     pub(super) fn show_names_on(&mut self, network: NetworkId) {
         let names = self.store.names().filter(|(_, name)| name.network == network);
         let names: Vec<_> = names.map(|(peer, name)| (peer, name.clone())).collect();
@@ -111,11 +114,12 @@ impl Mesh {
     }
 
     fn name_view(&self, peer: PeerId, name: &NameRecord) -> Option<NameView> {
+        let network = self.networks.canonical(name.network);
         Some(NameView {
             peer,
             id: name.key(),
-            network: name.network,
-            vni: self.vni(name.network)?,
+            network,
+            vni: self.vni(network)?,
             names: vec![name.name.to_ascii_lowercase()],
             addresses: name.addresses.clone(),
             services: name.services.clone(),

@@ -135,6 +135,10 @@ fn says(output: &Output) -> bool {
 fn weight(output: &Output) -> usize {
     match output {
         Output::Transmit { bytes, .. } | Output::Datagram { bytes, .. } => bytes.len(),
-        Output::Dial { .. } | Output::Close { .. } | Output::Allocated { .. } | Output::Left { .. } => 0,
+        Output::Dial { .. }
+        | Output::Close { .. }
+        | Output::Allocated { .. }
+        | Output::Created { .. }
+        | Output::Left { .. } => 0,
     }
 }

@@ -190,7 +190,11 @@ impl Mesh {
                 kind::ENDPOINT if self.store.removed(peer) => self.bury_endpoint(peer, record.key()),
                 kind::ENDPOINT => self.apply_no_endpoint(peer, record.key()),
                 kind::NAME => self.apply_no_name(peer, record.key()),
-                kind::HOST => self.view.hide_host(peer),
+                kind::HOST => {
+                    self.networks.set_listed(peer, None);
+                    self.view.hide_host(peer);
+                }
+                kind::NETWORK => self.note_network(record.key()),
                 _ => {}
             }
             if record.kind() == kind::HOST && self.store.removed(peer) {

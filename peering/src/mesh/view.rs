@@ -6,20 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use engine::types::{NetworkId, PeerId, PortId, Vni};
-use ipnet::Ipv4Net;
 
-use super::{EndpointView, HostView, MeshEvent, NameView};
+use super::{EndpointView, HostView, MeshEvent, NameView, NetworkView};
 use crate::sealing::{Agreement, Trust};
-
-/// A network as the daemon knows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct NetworkView {
-    pub(super) name: String,
-    pub(super) vni: Vni,
-    pub(super) mtu: u16,
-    pub(super) range: Option<Ipv4Net>,
-    pub(super) encrypted: bool,
-}
 
 /// What was told, and what is still to be told.
 #[derive(Default)]
@@ -152,13 +141,43 @@ impl View {
         self.names.range((peer, [0; 8])..=(peer, [0xff; 8])).map(|((_, id), _)| *id).collect()
     }
 
-    /// A network is as it is said here.
-    pub(super) fn show_network(&mut self, network: NetworkId, view: NetworkView) {
-        if self.networks.get(&network) != Some(&view) {
-            self.networks.insert(network, view.clone());
-            let NetworkView { name, vni, mtu, range, encrypted } = view;
-            self.events.push_back(MeshEvent::NetworkChanged { network, name, vni, mtu, range, encrypted });
+    /// No name and no endpoint of a network is of interest any more.
+    pub(super) fn hide_endpoints_on(&mut self, vni: Vni) {
+        let names = self.names.iter().filter(|(_, name)| name.vni == vni);
+        for (peer, id) in names.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.hide_name(peer, id);
         }
+        let on_it = self.endpoints.iter().filter(|(_, endpoint)| endpoint.vni == vni);
+        for (peer, port) in on_it.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.hide_endpoint(peer, port);
+        }
+    }
+
+    /// A network is as it is said here.
+    pub(super) fn show_network(&mut self, view: NetworkView) {
+        let before = self.networks.get(&view.id);
+        if before != Some(&view) {
+            if let Some(vni) = before.map(|before| before.vni).filter(|vni| *vni != view.vni) {
+                self.events.push_back(MeshEvent::NetworkGone { network: view.id, vni });
+            }
+            self.networks.insert(view.id, view.clone());
+            self.events.push_back(MeshEvent::NetworkChanged(Box::new(view)));
+        }
+    }
+
+    /// A network is gone, or turned out to be the same as another one.
+    pub(super) fn hide_network(&mut self, network: NetworkId, into: Option<NetworkId>) {
+        if let Some(view) = self.networks.remove(&network) {
+            if let Some(into) = into {
+                self.events.push_back(MeshEvent::NetworkMerged { network, into });
+            }
+            self.events.push_back(MeshEvent::NetworkGone { network, vni: view.vni });
+        }
+    }
+
+    /// All networks, in the order of ids.
+    pub(super) fn networks(&self) -> impl Iterator<Item = &NetworkView> {
+        self.networks.values()
     }
 
     /// What is known of a network.

@@ -111,12 +111,12 @@ pub struct Run {
     pub owner: PeerId,
 }
 
-/// Facts about units of one network, in order and without overlap; all of them, or those that changed.
+/// Facts about units of one subnet of a network, in order and without overlap; all of them, or those that changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnitTable {
     /// The network.
     pub network: NetworkId,
-    /// The range that the units cut.
+    /// The subnet that the units cut.
     pub range: IpNet,
     /// The facts.
     pub runs: Vec<Run>,
@@ -169,6 +169,9 @@ pub struct SpaceRequest {
     /// The network.
     #[serde(with = "plain")]
     pub network: NetworkId,
+    /// The subnet of it.
+    #[serde(with = "plain")]
+    pub subnet: IpNet,
     /// Units wanted.
     pub wanted: u16,
     /// Wholly free units that the asker owns: the donor stays at least as rich.
@@ -201,6 +204,9 @@ pub struct ClaimRequest {
     /// The network.
     #[serde(with = "plain")]
     pub network: NetworkId,
+    /// The subnet of it.
+    #[serde(with = "plain")]
+    pub subnet: IpNet,
     /// This address; none: any.
     pub addr: Option<IpAddr>,
     /// The asker's port that will have it.

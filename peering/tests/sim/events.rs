@@ -160,6 +160,10 @@ impl World {
                 self.wires.close(number, conn);
             }
             Output::Dial { dial, target } => self.dial(number, dial, target),
+            Output::Created { request, result } => {
+                self.note(&format!("answer {request:?} on {number}: {result:?}"));
+                self.hosts[number].made.insert(request, result);
+            }
             // Whoever asks again is answered with the one who asked first.
             Output::Left { result } => {
                 if self.hosts[number].left != Some(Ok(())) {

@@ -9,7 +9,7 @@ use peering::identity::Identity;
 use peering::keyring::Keyring;
 use peering::mesh::{
     AllocError, AllocRequest, ConnId, Endpoint, LeaveError, MESH_NETWORK, Mesh, MeshConfig, MeshEvent,
-    Output, RequestId,
+    NetworkError, NetworkView, Output, RequestId,
 };
 use peering::proto::Run;
 use peering::sealing::Sealing;
@@ -91,6 +91,8 @@ pub struct Host {
     saving: Option<(Instant, Vec<u8>, Option<Keyring>)>,
     conns: u64,
     pub answers: BTreeMap<RequestId, Answer>,
+    /// The networks that were asked for.
+    pub made: BTreeMap<RequestId, Result<Box<NetworkView>, NetworkError>>,
     /// The answer to the last `reset`.
     pub left: Option<Result<(), LeaveError>>,
     /// It was told to leave in this life.
@@ -124,6 +126,7 @@ impl Host {
             saving: None,
             conns: 0,
             answers: BTreeMap::new(),
+            made: BTreeMap::new(),
             left: None,
             leaves: false,
             events: Vec::new(),

@@ -23,7 +23,7 @@ fn three(range: &'static str) -> (World, Vec<IpAddr>) {
 }
 
 fn units_of(world: &World, at: usize, of: usize) -> u32 {
-    let units = &world.hosts[at].ipam.state.networks[&NETWORK].units;
+    let units = &world.hosts[at].ipam.state.networks[&NETWORK].spaces[0].units;
     units.of(id(of)).map(|(first, last)| u32::from(last - first) + 1).sum()
 }
 
@@ -73,16 +73,16 @@ fn units_that_a_removed_host_was_granted_elsewhere_are_taken_when_they_come_to_l
     let (mut world, _) = three("10.32.0.0/12");
     world.partition(&[0], &[1, 2], true);
     // Unseen by host 0, host 2 gets another unit of host 1.
-    let granted = world.hosts[1].ipam.state.networks[&NETWORK].units.of(id(1)).next().unwrap();
+    let granted = world.hosts[1].ipam.state.networks[&NETWORK].spaces[0].units.of(id(1)).next().unwrap();
     let network = world.hosts[1].ipam.state.networks.get_mut(&NETWORK).unwrap();
-    let news = network.units.grant(&[(granted.1, granted.1)], id(2));
-    let table = network.table(NETWORK, news);
+    let news = network.spaces[0].units.grant(&[(granted.1, granted.1)], id(2));
+    let table = network.spaces[0].table(NETWORK, news);
     world.remove(0, 2, 0);
     assert_eq!(units_of(&world, 0, 2), 0);
     let now = world.now;
     world.hosts[0].ipam.handle_message(now, id(1), Message::Units(table));
     world.drain(0);
-    let run = *world.hosts[0].ipam.state.networks[&NETWORK].units.get(granted.1).unwrap();
+    let run = *world.hosts[0].ipam.state.networks[&NETWORK].spaces[0].units.get(granted.1).unwrap();
     assert_eq!(run.owner, id(0), "taken at once, above the grant");
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::world::{NETWORK, World, id, port};
+use super::world::{NETWORK, World, id, port, subnets};
 use crate::ipam::Ipam;
 use crate::mesh::{AllocError, IpamState};
 use crate::proto::{Message, SpaceRequest};
@@ -125,7 +125,13 @@ fn an_owner_that_is_down_is_named() {
 fn a_donor_keeps_half_and_answers_a_repetition_alike() {
     let mut world = World::new(1, "10.9.0.0/24", 1);
     world.address(0, port(1), &[]);
-    let request = SpaceRequest { id: 7, network: NETWORK, wanted: 4000, free: 0 };
+    let request = SpaceRequest {
+        id: 7,
+        network: NETWORK,
+        subnet: "10.9.0.0/24".parse().unwrap(),
+        wanted: 4000,
+        free: 0,
+    };
     let mut answers = Vec::new();
     for _ in 0..2 {
         let now = world.now;
@@ -156,7 +162,8 @@ fn a_full_disk_refuses_and_forgets() {
     let request = world.allocate(0, port(2), &[]);
     assert_eq!(world.answer(0, request).unwrap_err().code(), "store_failed");
     let now = world.now;
-    let space = SpaceRequest { id: 7, network: NETWORK, wanted: 9, free: 0 };
+    let space =
+        SpaceRequest { id: 7, network: NETWORK, subnet: "10.32.0.0/12".parse().unwrap(), wanted: 9, free: 0 };
     world.hosts[0].ipam.handle_message(now, id(1), Message::SpaceRequest(space));
     world.drain(0);
     assert_eq!((world.hosts[0].ipam.save().unwrap(), world.hosts[0].ipam.units_hash()), before);
@@ -187,7 +194,7 @@ fn a_lost_memory_adopts_the_addresses_of_its_ports() {
     let theirs = world.address(1, port(5), &[]);
     world.release(1, port(5));
     world.hosts[0].ipam = Ipam::new(id(0), [8; 32]);
-    world.hosts[0].ipam.add_network(NETWORK, "mesh", "10.32.0.0/12".parse().unwrap()).unwrap();
+    world.hosts[0].ipam.add_network(NETWORK, "mesh", &subnets("10.32.0.0/12")).unwrap();
     let now = world.now;
     for table in world.hosts[1].ipam.unit_tables() {
         world.hosts[0].ipam.handle_message(now, id(1), Message::Units(table));

@@ -11,9 +11,14 @@ use rand::{RngExt, SeedableRng};
 use crate::ipam::{Ipam, IpamOutput, Meeting};
 use crate::mesh::{AllocError, AllocRequest, PeerState, RequestId};
 use crate::proto::Message;
-use crate::records::{Encryption, EndpointRecord, Given, HostRecord, TargetRecord};
+use crate::records::{Encryption, EndpointRecord, Given, HostRecord, SubnetRecord, TargetRecord};
 
-pub(super) const NETWORK: NetworkId = NetworkId([9; 32]);
+/// A network of one subnet.
+pub(super) fn subnets(range: &str) -> Vec<SubnetRecord> {
+    vec![SubnetRecord::whole(range.parse().unwrap())]
+}
+
+pub(super) const NETWORK: NetworkId = crate::mesh::MESH_NETWORK;
 /// One step of the world.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -93,7 +98,7 @@ impl World {
                 founded: Vec::new(),
                 found_flag: false,
             };
-            host.ipam.add_network(NETWORK, "mesh", range.parse().unwrap()).unwrap();
+            host.ipam.add_network(NETWORK, "mesh", &subnets(range)).unwrap();
             world.hosts.push(host);
         }
         world
@@ -216,7 +221,7 @@ impl World {
     pub(super) fn show(&mut self, n: usize, of: usize, port: PortId, addrs: &[IpAddr], name: &str) {
         let endpoint = endpoint_record(port, addrs, name);
         let now = self.now;
-        self.hosts[n].ipam.set_endpoint(now, id(of), &endpoint);
+        self.hosts[n].ipam.set_endpoint(now, id(of), NETWORK, &endpoint);
         self.drain(n);
     }
 
@@ -237,7 +242,7 @@ impl World {
         let seed = self.rng.random();
         let host = &mut self.hosts[n];
         host.ipam = Ipam::restore(host.id, seed, &host.disk).unwrap();
-        host.ipam.add_network(NETWORK, "mesh", self.range.parse().unwrap()).unwrap();
+        host.ipam.add_network(NETWORK, "mesh", &subnets(self.range)).unwrap();
         host.ipam.set_found(host.found_flag);
         let records = host.records.clone();
         self.tell_targets(n);
@@ -386,6 +391,7 @@ impl World {
                 | IpamOutput::Reclaim(_)
                 | IpamOutput::Leaves(_)
                 | IpamOutput::CannotLeave
+                | IpamOutput::Founded { .. }
                 | IpamOutput::Readdress { .. } => {}
             }
         }
