@@ -51,6 +51,7 @@ pub const ALL: &[Case] = &[
     Case { name: "checksum: 64 B", make: || checksum(64) },
     Case { name: "checksum: 1410 B", make: || checksum(1410) },
     Case { name: "checksum: 65000 B", make: || checksum(65_000) },
+    Case { name: "fence: judge a UDP frame", make: judge },
     Case { name: "switch: classify 64 frames of a flow", make: classify },
     Case { name: "offload: cut 45 TCP segments", make: cut_large },
     Case { name: "offload: pass 64 small frames", make: cut_small },
@@ -151,6 +152,15 @@ fn checksum(len: usize) -> Result<Work> {
     let bytes = vec![0x5a_u8; len];
     Ok(Box::new(move || {
         black_box(Sum::default().bytes(black_box(&bytes)).checksum());
+    }))
+}
+
+fn judge() -> Result<Work> {
+    let world = world()?;
+    let frame = udp_frame(&world.stations, 64);
+    ensure!(world.tables.judge(world.port, &frame).is_ok(), "the frame is held");
+    Ok(Box::new(move || {
+        black_box(world.tables.judge(world.port, black_box(&frame)).is_ok());
     }))
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::Update;
+use engine::fence::Fence;
 use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut};
 use engine::offload::join::{Coalesce, Joiner, parts};
@@ -56,7 +57,8 @@ impl World {
         });
         let mut indexes = Vec::new();
         for number in 0..ports {
-            indexes.push(registry.add_port(port_id(number), Vni::MESH));
+            let fence = Fence::new(mac(0, number), &[overlay(0, number).into()]);
+            indexes.push(registry.add_port(port_id(number), Vni::MESH, Some(fence)));
             registry.apply(pin(0, number, Location::Port(port_id(number))));
         }
         for number in 0..peers {

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use bench::alloc::{self, Counting};
 use engine::counters::DropReason;
 use engine::fdb::MAX_LEARNED;
+use engine::fence::Fence;
 use engine::io::device::{self, PortSpec};
-use engine::io::engine::{Engine, EngineConfig};
+use engine::io::engine::{Engine, EngineConfig, PortSettings};
 use engine::io::netns::Netns;
 use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut};
@@ -79,7 +80,7 @@ impl Loop {
             gateways: vec![],
         });
         registry.apply(Update::AddVtep { vni: NET, addr: vtep() });
-        let from = Port::Tap(registry.add_port(PortId([1; 8]), NET));
+        let from = Port::Tap(registry.add_port(PortId([1; 8]), NET, None));
         Loop {
             switch: Switch::new(registry.tables()),
             from,
@@ -102,7 +103,7 @@ impl Loop {
         }
         self.switch.classify(self.now, self.from, NET, &self.batch, &mut self.classes);
         let slots = self.classes.unicast().flat_map(|(_, _, group)| group.iter().map(|routed| routed.slot));
-        let floods = self.classes.floods().iter().map(|&(slot, _)| slot);
+        let floods = self.classes.floods().iter().map(|flooded| flooded.slot);
         self.outbox.clear();
         for slot in floods.chain(slots) {
             let slot = &self.batch.frames()[usize::from(slot)];
@@ -254,7 +255,10 @@ impl Running {
             sealed,
             gateways: vec![],
         }]);
-        engine.add_device(device.unwrap(), NET, None).unwrap();
+        let fence = Fence::new(spec.mac, &[spec.addresses[0].addr]);
+        engine
+            .add_device(device.unwrap(), PortSettings { vni: NET, rate: None, fence: Some(fence) })
+            .unwrap();
         Running { engine, events, container, address }
     }
 

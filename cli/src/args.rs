@@ -281,6 +281,9 @@ pub(crate) struct AttachArgs {
     /// Most it may send, and most it is given, in bits per second as `100mbit` [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) rate: Option<Rate>,
+    /// Let it send from any address, tagged frames and what routers and servers say
+    #[arg(long)]
+    pub(crate) no_spoof_check: bool,
     /// How long to wait for an address, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,

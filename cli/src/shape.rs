@@ -102,6 +102,9 @@ pub(crate) struct AttachRequest {
     /// As `100mbit`.
     #[serde(default)]
     pub(crate) rate: Option<String>,
+    /// It may send in any name.
+    #[serde(default)]
+    pub(crate) no_spoof_check: bool,
     /// How long to wait for an address.
     pub(crate) timeout_s: f64,
 }
@@ -477,6 +480,9 @@ pub(crate) struct Port {
     /// Of an exposed host: what passes between the network and elsewhere; absent where nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) passing: Option<Passing>,
+    /// Its container may send in any name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_spoof_check: bool,
     /// From the container, since the daemon started.
     pub(crate) frames_in: u64,
     pub(crate) bytes_in: u64,

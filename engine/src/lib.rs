@@ -13,7 +13,9 @@
 pub mod capture;
 pub mod counters;
 pub mod fdb;
+pub mod fence;
 pub mod gateway;
+pub mod groups;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod network;

@@ -1,14 +1,15 @@
 //! One network of this host, as the workers see it: who is on it and where floods go.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::fdb::{Learned, Pins};
+use crate::groups::Groups;
 use crate::switch::Port;
 use crate::tables::{PortIndex, RemoteIndex};
 use crate::types::{IpPrefix, MacAddr, Vni};
 
-/// One network, immutable but for the stations it learns.
+/// One network, immutable but for the stations and memberships it learns.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub(crate) vni: Vni,
@@ -17,6 +18,7 @@ pub struct Network {
     pub(crate) gateways: Box<[IpPrefix]>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) learned: Arc<Learned>,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) ports: Box<[PortIndex]>,
     pub(crate) remotes: Box<[RemoteIndex]>,
 }
@@ -47,6 +49,14 @@ impl Network {
         self.gateways.iter().any(|gateway| gateway.addr == addr)
     }
 
+    /// Its first IPv4 address of the gateway.
+    pub fn gateway_v4(&self) -> Option<Ipv4Addr> {
+        self.gateways.iter().find_map(|gateway| match gateway.addr {
+            IpAddr::V4(addr) => Some(addr),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// The station that has `addr`: the gateway, or an endpoint that was told of.
     pub fn holder(&self, addr: IpAddr) -> Option<MacAddr> {
         if self.is_gateway(addr) { Some(MacAddr::gateway(self.vni)) } else { self.pins.mac_of(addr) }
@@ -60,6 +70,11 @@ impl Network {
     /// What was seen in traffic.
     pub fn learned(&self) -> &Learned {
         &self.learned
+    }
+
+    /// Who has joined which multicast group.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// The local ports on it.

@@ -1,15 +1,18 @@
 //! The switch: where does a frame go?
 //!
-//! It learns where sources are, looks destinations up, and answers ARP for the gateway and for endpoints it was told of. It
+//! It learns where sources are, looks destinations up, and answers questions for the gateway and for endpoints it was told of. It
 //! holds no frame and writes nothing: verdicts go out, the worker acts on them.
 //!
 //! - A frame for a known station goes there alone; one for a group or for an unknown station is *flooded*: to every
 //!   other local port and, when it came from a local port, one copy to each remote of the network.
 //! - *Split horizon*: what came from a remote goes to local ports only. Hosts reach each other directly.
 //! - Pinned entries beat learned ones. A learned entry whose port is gone counts as unknown.
+//! - A frame for many goes no further than somebody may want it ([`Reach`]).
+//! - A container sends in its own name only ([`crate::fence`]).
 //! - Floods of one port are limited, so that one broken container does not fill every host's wire.
 
-mod neighbours;
+pub mod neighbours;
+mod reach;
 mod storm;
 #[cfg(test)]
 mod tests;
@@ -23,8 +26,9 @@ use crate::offload::source_port::{SOURCE_PORTS, SourcePort, SourcePorts};
 use crate::packet::{Batch, MAX_FRAMES};
 use crate::tables::{PortIndex, RemoteIndex, Tables};
 use crate::types::{MacAddr, Vni};
-use crate::wire::arp;
 use crate::wire::ether::{self, Ether};
+use neighbours::Reply;
+pub use reach::Reach;
 use storm::Storm;
 
 /// A place where frames enter or leave the switch.
@@ -41,16 +45,13 @@ pub enum Port {
 pub enum Verdict {
     /// Send it out there.
     Unicast(Port),
-    /// Send it to all of [`Switch::flood`].
-    Flood,
+    /// Send it to all of [`Switch::flood`] that are in reach.
+    Flood(Reach),
     /// Write [`Switch::reply`] back to where the frame came from; the frame itself goes nowhere.
     Hairpin,
     /// Count it.
     Drop(DropReason),
 }
-
-/// A complete ARP answer as an Ethernet frame.
-pub type Reply = [u8; arp::FRAME_LEN];
 
 /// One worker's view of all networks of this host.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl Switch {
             tables,
             storm: Storm::default(),
             source_ports: SourcePorts::new(SOURCE_PORTS),
-            reply: [0; arp::FRAME_LEN],
+            reply: Reply::default(),
         }
     }
 
@@ -91,7 +92,7 @@ impl Switch {
 
     /// Decides where a frame goes that came from `from` on the network `vni`. Learns the source.
     ///
-    /// `frame` needs to hold the start of the frame only: the Ethernet header, and all of an ARP packet.
+    /// `frame` needs to hold the start of the frame only: its headers, and all of a packet that speaks of neighbours or groups.
     pub fn forward(&mut self, now: Instant, from: Port, vni: Vni, frame: &[u8]) -> Verdict {
         let now_s = self.tables.seconds(now);
         self.decide(now, now_s, from, vni, frame).unwrap_or_else(Verdict::Drop)
@@ -109,6 +110,10 @@ impl Switch {
         let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
         let (source, destination) = (ether.source(), ether.destination());
         check_source(source, vni)?;
+        match from {
+            Port::Tap(port) => self.tables.judge(port, frame)?,
+            Port::Remote(_) => check_foreign(network, &ether)?,
+        }
         network.learn(source, from, now_s);
         if is_reserved(destination) {
             return Err(DropReason::ReservedGroup);
@@ -122,7 +127,12 @@ impl Switch {
         if let Some(port) = known {
             return permit(from, port).map(Verdict::Unicast);
         }
-        if self.storm.admits(now, from) { Ok(Verdict::Flood) } else { Err(DropReason::StormLimit) }
+        // What it counts for on a wire, near enough: for one that is not cut it is one.
+        let segments = frame.len().saturating_sub(ether::LEN) / usize::from(network.mtu()).max(1) + 1;
+        if !self.storm.admits(now, from, segments as u32) {
+            return Err(DropReason::StormLimit);
+        }
+        self.reach(network, from, &ether, now_s).map(Verdict::Flood)
     }
 
     /// Where `mac` is; none when nobody knows.
@@ -148,6 +158,7 @@ impl Switch {
         &self,
         from: Port,
         vni: Vni,
+        reach: Reach,
     ) -> (impl Iterator<Item = PortIndex> + '_, impl Iterator<Item = RemoteIndex> + '_) {
         let network = self.tables.network(vni);
         let ports = network.map_or(&[][..], Network::ports);
@@ -155,7 +166,13 @@ impl Switch {
             Port::Tap(_) => network.map_or(&[][..], Network::remotes),
             Port::Remote(_) => &[],
         };
-        (ports.iter().copied().filter(move |&port| Port::Tap(port) != from), remotes.iter().copied())
+        let to_port = move |&port: &PortIndex| {
+            Port::Tap(port) != from && network.is_some_and(|network| self.reaches_port(network, reach, port))
+        };
+        let to_remote = move |&remote: &RemoteIndex| {
+            network.is_some_and(|network| self.reaches_remote(network, reach, remote))
+        };
+        (ports.iter().copied().filter(to_port), remotes.iter().copied().filter(to_remote))
     }
 
     /// Decides for a whole batch that came from `from`, and sorts the frames by what is to be done with them.
@@ -165,7 +182,10 @@ impl Switch {
         for (slot, frame) in batch.frames().iter().enumerate() {
             let frame = frame.frame(batch.arena());
             let verdict = match previous {
-                Some((header, verdict @ Verdict::Unicast(_))) if is_repeated(header, frame) => verdict,
+                Some((header, verdict @ Verdict::Unicast(_))) if is_repeated(header, frame) => {
+                    // The same stations; in whose name its packet is, each frame says anew.
+                    self.judge(from, frame).map_or_else(Verdict::Drop, |()| verdict)
+                }
                 _ => self.forward(now, from, vni, frame),
             };
             previous = Some((frame, verdict));
@@ -175,13 +195,20 @@ impl Switch {
         classes.sort();
     }
 
+    fn judge(&self, from: Port, frame: &[u8]) -> Result<(), DropReason> {
+        match from {
+            Port::Tap(port) => self.tables.judge(port, frame),
+            Port::Remote(_) => Ok(()),
+        }
+    }
+
     /// From which port the datagrams of a frame leave, if it goes to other hosts.
     fn source_port(&self, verdict: Verdict, frame: &[u8]) -> SourcePort {
         match verdict {
             Verdict::Unicast(Port::Remote(to)) if self.tables.remote(to).is_none_or(|to| !to.spread) => {
                 SourcePort::DATA
             }
-            Verdict::Unicast(Port::Remote(_)) | Verdict::Flood => self.source_ports.choose(frame),
+            Verdict::Unicast(Port::Remote(_)) | Verdict::Flood(_) => self.source_ports.choose(frame),
             Verdict::Unicast(Port::Tap(_)) | Verdict::Hairpin | Verdict::Drop(_) => SourcePort::DATA,
         }
     }
@@ -209,6 +236,14 @@ fn check_source(source: MacAddr, vni: Vni) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// A frame from elsewhere speaks neither for a container of this host nor for the gateway.
+fn check_foreign(network: &Network, ether: &Ether<'_>) -> Result<(), DropReason> {
+    if let Some(Some(Port::Tap(_))) = network.pins().get(ether.source()) {
+        return Err(DropReason::LocalSource);
+    }
+    if reach::claims_gateway(network, ether) { Err(DropReason::GatewaySource) } else { Ok(()) }
+}
+
 /// The sixteen addresses that end at the first bridge: spanning tree, pause, LLDP (IEEE 802.1Q section 8.6.3).
 fn is_reserved(destination: MacAddr) -> bool {
     matches!(destination.0, [0x01, 0x80, 0xc2, 0, 0, 0x00..=0x0f])
@@ -227,7 +262,7 @@ fn permit(from: Port, to: Port) -> Result<Port, DropReason> {
 #[derive(Debug)]
 pub struct Classes {
     unicast: Vec<Routed>,
-    floods: Vec<(u16, SourcePort)>,
+    floods: Vec<Flooded>,
     replies: Vec<Reply>,
     drops: Vec<(u16, DropReason)>,
 }
@@ -238,6 +273,17 @@ pub struct Routed {
     /// Where it goes.
     pub to: Port,
     /// From which port its datagrams leave.
+    pub source: SourcePort,
+    /// Its place in the batch.
+    pub slot: u16,
+}
+
+/// A frame and how far it is flooded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flooded {
+    /// How far.
+    pub reach: Reach,
+    /// From which port its datagrams leave where the remote allows it.
     pub source: SourcePort,
     /// Its place in the batch.
     pub slot: u16,
@@ -266,8 +312,8 @@ impl Classes {
         groups.filter_map(|group| group.first().map(|first| (first.to, first.source, group)))
     }
 
-    /// Frames for [`Switch::flood`], and from which port their datagrams leave where the remote allows it.
-    pub fn floods(&self) -> &[(u16, SourcePort)] {
+    /// Frames for [`Switch::flood`].
+    pub fn floods(&self) -> &[Flooded] {
         &self.floods
     }
 
@@ -291,7 +337,7 @@ impl Classes {
     fn put(&mut self, slot: u16, verdict: Verdict, source: SourcePort, reply: &Reply) {
         match verdict {
             Verdict::Unicast(to) => self.unicast.push(Routed { to, source, slot }),
-            Verdict::Flood => self.floods.push((slot, source)),
+            Verdict::Flood(reach) => self.floods.push(Flooded { reach, source, slot }),
             Verdict::Hairpin => self.replies.push(*reply),
             Verdict::Drop(reason) => self.drops.push((slot, reason)),
         }

@@ -18,6 +18,7 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 
 use crate::counters::DropReason;
+use crate::fence::Fence;
 use crate::network::Network;
 use crate::offload::tunnel::Through;
 use crate::session::epoch::Epoch;
@@ -66,12 +67,14 @@ pub struct Remote {
 }
 
 /// A port of this host.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LocalPort {
     /// Its id.
     pub id: PortId,
     /// The network it is on.
     pub vni: Vni,
+    /// What its container may send; none: anything.
+    pub fence: Option<Arc<Fence>>,
 }
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -178,6 +181,19 @@ impl Tables {
     /// What `port` is, if it is open.
     pub fn port(&self, port: PortIndex) -> Option<&LocalPort> {
         self.ports.get(port.get()).and_then(Option::as_ref)
+    }
+
+    /// Whether the container behind a port may send `frame`.
+    ///
+    /// # Errors
+    /// What the fence of the port finds wrong with it; [`DropReason::PortGone`] for a port that is not open.
+    #[inline]
+    pub fn judge(&self, port: PortIndex, frame: &[u8]) -> Result<(), DropReason> {
+        match self.port(port) {
+            Some(LocalPort { fence: Some(fence), .. }) => fence.judge(frame),
+            Some(LocalPort { fence: None, .. }) => Ok(()),
+            None => Err(DropReason::PortGone),
+        }
     }
 
     /// Whether frames can be sent to `port` on the network `vni` now.

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use devices_support::{eventually, namespace, prefix, wired_pair};
 use engine::counters::DropReason;
+use engine::fence::Fence;
 use engine::io::device::{self, PortSpec};
-use engine::io::engine::{Engine, EngineConfig};
+use engine::io::engine::{Engine, EngineConfig, PortSettings};
 use engine::io::netns::Netns;
 use engine::io::socket;
 use engine::session::keeper::Identity;
@@ -84,7 +85,8 @@ fn start_as(netns: &Netns, number: u8, (life, secret): (u64, u8), sealed: bool) 
         seed: [number + life as u8; 32],
     });
     engine.apply([Update::SetNetwork { vni: NET, name: String::new(), mtu: MTU, sealed, gateways: vec![] }]);
-    engine.add_device(device, NET, None).unwrap();
+    let fence = Fence::new(spec.mac, &[spec.addresses[0].addr]);
+    engine.add_device(device, PortSettings { vni: NET, rate: None, fence: Some(fence) }).unwrap();
     Host { engine, events, told: RefCell::default(), container }
 }
 

@@ -132,7 +132,7 @@ fn a_container_that_moved_is_found_on_its_new_host() {
     world.write(0, a.port, vni(), &[hello(a, b.mac)]);
     assert_eq!(arrivals(&mut world), [(1, b.port)]);
     let moved = PortId([22; 8]);
-    world.hosts[2].registry.add_port(moved, vni());
+    world.hosts[2].registry.add_port(moved, vni(), None);
     for (index, host) in world.hosts.iter_mut().enumerate() {
         let location = if index == 2 { Location::Port(moved) } else { Location::Peer(peer_id(2)) };
         let claim = Claim { version: 2, peer: peer_id(2) };
@@ -159,6 +159,86 @@ fn a_peer_without_a_path_is_dropped_by_name() {
     // The other direction has one.
     world.write(1, b.port, vni(), &[hello(b, a.mac)]);
     assert_eq!(arrivals(&mut world), [(0, a.port)]);
+}
+
+/// Behind a fence; its addresses end like its MAC address.
+fn fenced(world: &mut World, number: u8, host: usize) -> Station {
+    let mac = MacAddr([2, 0, 0, 0, 0, number]);
+    let station = Station { host, port: PortId([number; 8]), mac, vni: vni() };
+    world.attach_fenced(host, vni(), station.port, mac);
+    station
+}
+
+/// A UDP datagram that says it is from the station `source`, sent by another one.
+fn datagram(from: MacAddr, source: u8, to: (MacAddr, [u8; 4]), ports: (u16, u16)) -> (VnetHeader, Vec<u8>) {
+    let builder = etherparse::PacketBuilder::ethernet2(from.0, to.0.0).ipv4([10, 32, 0, source], to.1, 64);
+    let mut frame = Vec::new();
+    builder.udp(ports.0, ports.1).write(&mut frame, &[7; 40]).unwrap();
+    (VnetHeader::default(), frame)
+}
+
+#[test]
+fn behind_a_fence_a_container_speaks_for_itself() {
+    let mut world = World::new(2, &[vni()]);
+    let (a, b) = (fenced(&mut world, 1, 0), fenced(&mut world, 2, 1));
+    let near = fenced(&mut world, 3, 0);
+    let to = |station: Station| (station.mac, [10, 32, 0, station.mac.0[5]]);
+    let spec = Spec { payload: payload(40_000, 3), ..Spec::default() };
+    let (vnet, mut large) = spec.super_frame(1300);
+    large[..6].copy_from_slice(&b.mac.0);
+    large[6..12].copy_from_slice(&a.mac.0);
+    world.write(
+        0,
+        a.port,
+        vni(),
+        &[
+            datagram(a.mac, 1, to(b), (1000, 53)),
+            datagram(a.mac, 2, to(b), (1000, 53)),
+            datagram(near.mac, 3, to(b), (1000, 53)),
+            datagram(a.mac, 1, to(near), (67, 68)),
+            // Of a super-frame all segments are from one address, here not from that of the port.
+            (vnet, large),
+            datagram(a.mac, 1, to(near), (1000, 53)),
+        ],
+    );
+    assert_eq!(arrivals(&mut world), [(0, near.port), (1, b.port)]);
+    let held = [(DropReason::SpoofedMac, 1), (DropReason::SpoofedIp, 2), (DropReason::DhcpAnswer, 1)];
+    assert_eq!(world.drops, BTreeMap::from(held));
+}
+
+#[test]
+fn a_group_crosses_to_the_hosts_of_its_members() {
+    let mut world = World::new(4, &[vni()]);
+    let stations: Vec<_> = (1..=8).map(|n| fenced(&mut world, n, usize::from(n - 1) % 4)).collect();
+    let (group, group_mac) = ([239, 1, 2, 3], MacAddr([1, 0, 0x5e, 1, 2, 3]));
+    let igmp = |from: Station, kind: u8| {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 10, 32, 0, from.mac.0[5]];
+        packet.extend([group, [kind, 0, 0, 0], group].concat());
+        let header = engine::wire::ether::header(group_mac, from.mac, engine::wire::ether::IPV4);
+        (VnetHeader::default(), [&header[..], &packet].concat())
+    };
+    let stream = |world: &mut World| {
+        let from = stations[0];
+        world.write(0, from.port, vni(), &[datagram(from.mac, 1, (group_mac, group), (1000, 5000))]);
+        let hosts: BTreeSet<_> = world.wire.iter().map(|burst| burst.to).collect();
+        (arrivals(world), hosts)
+    };
+    assert_eq!(stream(&mut world), (vec![], BTreeSet::new()));
+    for member in [stations[4], stations[6]] {
+        world.write(member.host, member.port, vni(), &[igmp(member, 0x16)]);
+        assert!(arrivals(&mut world).is_empty(), "reports are for switches");
+    }
+    let members = vec![(0, stations[4].port), (2, stations[6].port)];
+    assert_eq!(stream(&mut world), (members, BTreeSet::from([addr(2)])));
+    // Renewed here, not there.
+    world.advance(Duration::from_secs(200));
+    world.write(0, stations[4].port, vni(), &[igmp(stations[4], 0x16)]);
+    arrivals(&mut world);
+    world.advance(Duration::from_secs(100));
+    assert_eq!(stream(&mut world), (vec![(0, stations[4].port)], BTreeSet::new()));
+    world.write(0, stations[4].port, vni(), &[igmp(stations[4], 0x17)]);
+    arrivals(&mut world);
+    assert_eq!(stream(&mut world), (vec![], BTreeSet::new()));
 }
 
 /// A small generator, so that a failing seed can be run again.

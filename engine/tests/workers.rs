@@ -58,7 +58,7 @@ fn eight_workers_keep_every_flow_in_order_while_tables_change() {
         registry.apply(pin(number, number));
     }
     let ports: Vec<PortIndex> =
-        (0..WORKERS).map(|worker| registry.add_port(PortId([worker as u8; 8]), NET)).collect();
+        (0..WORKERS).map(|worker| registry.add_port(PortId([worker as u8; 8]), NET, None)).collect();
     let shared = Shared {
         tables: ArcSwap::new(registry.tables()),
         done: AtomicBool::new(false),
@@ -133,7 +133,7 @@ fn work(shared: &Shared, number: u16, port: PortIndex, start: Instant) -> Counte
             leave(&mut flows[of_slot[usize::from(slot)]], frame, source);
         };
         // A flow whose station nobody knows at the moment is flooded as a whole: the batch has one set of tables.
-        classes.floods().iter().for_each(|&(slot, source)| check(slot, source));
+        classes.floods().iter().for_each(|flooded| check(flooded.slot, flooded.source));
         for (_, source, group) in classes.unicast() {
             group.iter().for_each(|routed| check(routed.slot, source));
             counted.routed += group.len() as u64;
@@ -184,7 +184,7 @@ fn change(shared: &Shared, registry: &mut Registry, start: Instant) {
         registry.apply(pin(station, host));
         let port = PortId([100; 8]);
         if round.is_multiple_of(2) {
-            registry.add_port(port, NET);
+            registry.add_port(port, NET, None);
         } else {
             registry.remove_port(port);
         }

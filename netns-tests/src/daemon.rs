@@ -111,6 +111,12 @@ impl Host {
         Attached::new(container.clone(), &self.run_json(&args)?)
     }
 
+    /// Attaches a container anew, so that it may send in any name.
+    pub fn lift_spoof_check(&self, of: &Attached) -> Result<Attached> {
+        self.detach(of)?;
+        self.attach_with(of, &["--no-spoof-check"])
+    }
+
     /// Takes a container's port away.
     pub fn detach(&self, container: &Container) -> Result<()> {
         self.run(&["detach", &container.reference()]).map(drop)

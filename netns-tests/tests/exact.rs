@@ -141,6 +141,9 @@ fn frames(file: &[u8]) -> Vec<&[u8]> {
 }
 
 fn arrives_as_sent(net: &Topology, (web, db): &(Attached, Attached)) -> Result<()> {
+    // Tagged frames and foreign types are among them.
+    let web = &net.host(0).lift_spoof_check(web)?;
+    web.ping(db)?;
     let writer = Writer { from: end(web)?, to: end(db)? };
     let sent = writer.all()?;
     let capture = Capture::start(db.namespace(), &db.ifname, "", net.directory())?;

@@ -15,6 +15,7 @@ pub(super) async fn run(client: &Client, format: Format, args: AttachArgs) -> Re
         mac: args.mac.map(|mac| mac.to_string()),
         ifname: args.ifname,
         rate: args.rate.map(|rate| rate.to_string()),
+        no_spoof_check: args.no_spoof_check,
         timeout_s: args.timeout.as_secs_f64(),
     };
     let progress = Progress::start(format!("attaching {}", request.container));

@@ -140,6 +140,7 @@ async fn reserve(
             Subject::Container => Forwarding::None,
             Subject::Host(forwarding) => forwarding,
         },
+        no_spoof_check: request.no_spoof_check,
         running: true,
     };
     daemon.keep(intent.clone()).await?;
@@ -294,6 +295,7 @@ fn compare(request: &AttachRequest, subject: Subject, intent: &Intent) -> Result
         () if differs(&request.name, &intent.name) => "--name",
         () if differs(&request.mac, &intent.mac.to_string()) => "--mac",
         () if differs(&request.ifname, intent.ifname.as_deref().unwrap_or_default()) => "--ifname",
+        () if request.no_spoof_check && !intent.no_spoof_check => "--no-spoof-check",
         () if request.rate.is_some() && rate_of(request)? != intent.rate => "--rate",
         () => match subject {
             Subject::Host(Forwarding::Routed) if intent.forwarding != Forwarding::Routed => "--route",
@@ -385,6 +387,7 @@ mod tests {
             mac: None,
             ifname: None,
             rate: None,
+            no_spoof_check: false,
             timeout_s: 30.0,
         }
     }
@@ -403,8 +406,10 @@ mod tests {
             AttachRequest { mac: Some("02:00:00:00:00:09".into()), ..request() },
             AttachRequest { ifname: Some("eth1".into()), ..request() },
             AttachRequest { rate: Some("1mbit".into()), ..request() },
+            AttachRequest { no_spoof_check: true, ..request() },
         ];
-        for (request, option) in different.iter().zip(["--ip", "--name", "--mac", "--ifname", "--rate"]) {
+        let options = ["--ip", "--name", "--mac", "--ifname", "--rate", "--no-spoof-check"];
+        for (request, option) in different.iter().zip(options) {
             let failure = compare(request, container, &web).unwrap_err();
             assert_eq!(failure.code, code::ALREADY_ATTACHED);
             assert!(failure.message.contains(option), "{failure}");

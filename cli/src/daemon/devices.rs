@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use engine::fence::Fence;
 use engine::io::device::{self, Device, DeviceError, Found, PortSpec};
+use engine::io::engine::PortSettings;
 use engine::io::netns::Netns;
+use engine::io::nftables::Forwarding;
 use peering::mesh::Endpoint;
 
 use super::Daemon;
@@ -29,7 +32,12 @@ impl Daemon {
 
     /// Gives a device to the engine: frames flow afterwards.
     pub(super) fn open_device(&self, device: Device, intent: &Intent) -> Result<(), Failure> {
-        let added = self.engine.add_device(device, intent.vni, intent.rate);
+        let addrs: Vec<_> = intent.addresses.iter().map(|prefix| prefix.addr).collect();
+        // What an exposed host passes on is from others.
+        let checked = !intent.no_spoof_check && intent.forwarding == Forwarding::None;
+        let fence = checked.then(|| Fence::new(intent.mac, &addrs));
+        let settings = PortSettings { vni: intent.vni, rate: intent.rate, fence };
+        let added = self.engine.add_device(device, settings);
         added.map_err(|e| Failure::new(code::DEVICE_FAILED, format!("the port cannot be served: {e}")))?;
         self.opened().insert(intent.port);
         Ok(())

@@ -29,7 +29,17 @@ pub(super) async fn expose(daemon: Arc<Daemon>, request: ExposeRequest, caller: 
     };
     let ExposeRequest { network, ip, name, ifname, passing: _, timeout_s } = request;
     let container = containers::HOST.to_owned();
-    let request = AttachRequest { container, network, ip, name, mac: None, ifname, rate: None, timeout_s };
+    let request = AttachRequest {
+        container,
+        network,
+        ip,
+        name,
+        mac: None,
+        ifname,
+        rate: None,
+        no_spoof_check: false,
+        timeout_s,
+    };
     attach::attach(daemon, request, Subject::Host(forwarding), caller).await;
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct Intent {
     pub(crate) rate: Option<Rate>,
     /// What this host does with packets of others that come by this port or would go there, if it is the host's own.
     pub(crate) forwarding: Forwarding,
+    /// It may send in any name, not only in its own.
+    pub(crate) no_spoof_check: bool,
     /// Whether the container runs, as far as is known.
     pub(crate) running: bool,
 }
@@ -200,6 +202,8 @@ struct StoredIntent {
     rate: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forwarding: Option<StoredForwarding>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_spoof_check: bool,
     running: bool,
 }
 
@@ -246,6 +250,7 @@ impl From<&Intent> for StoredIntent {
                 Forwarding::Routed => Some(StoredForwarding::Routed),
                 Forwarding::Masqueraded => Some(StoredForwarding::Masqueraded),
             },
+            no_spoof_check: i.no_spoof_check,
             running: i.running,
         }
     }
@@ -274,6 +279,7 @@ impl StoredIntent {
                 Some(StoredForwarding::Routed) => Forwarding::Routed,
                 Some(StoredForwarding::Masqueraded) => Forwarding::Masqueraded,
             },
+            no_spoof_check: self.no_spoof_check,
             running: self.running,
         })
     }
@@ -309,6 +315,7 @@ pub(crate) mod tests {
             ifname: Some("mesh0".to_owned()),
             rate: None,
             forwarding: Forwarding::None,
+            no_spoof_check: false,
             running: true,
         }
     }
@@ -321,6 +328,7 @@ pub(crate) mod tests {
         let mut other = intent(2);
         other.source = Source::Process { pid: 7, start: 9 };
         other.rate = Rate::new(100_000_000);
+        other.no_spoof_check = true;
         other.explicit = true;
         other.former = vec![IpPrefix { addr: "10.32.0.9".parse().unwrap(), len: 12 }];
         let mut third = intent(3);

@@ -195,6 +195,7 @@ impl Daemon {
             ifname: Some(record.ifname).filter(|name| !name.is_empty()),
             rate: None,
             forwarding: Forwarding::None,
+            no_spoof_check: false,
             running: record.running,
         };
         self.keep(intent).await?;

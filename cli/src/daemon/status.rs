@@ -250,6 +250,7 @@ fn port(intent: &Intent, open: Option<&PortSnapshot>) -> Port {
         state: state(intent.running),
         rate_bits_per_second: intent.rate.map(Rate::bits_per_second),
         passing: expose::passing(intent.forwarding),
+        no_spoof_check: intent.no_spoof_check,
         frames_in: sent.frames,
         bytes_in: sent.bytes,
         batches_in: sent.batches,

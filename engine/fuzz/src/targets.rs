@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::fence::Fence;
 use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut as cut_frame};
 use engine::offload::join::{Coalesce, Joined, Joiner, parts};
@@ -16,9 +17,12 @@ use engine::tables::RemoteIndex;
 use engine::types::{MacAddr, PeerKeys, PortId, Vni};
 use engine::wire::arp::Arp;
 use engine::wire::checksum::Sum;
-use engine::wire::ether::Ether;
+use engine::wire::ether::{self, Ether};
+use engine::wire::group::Message;
+use engine::wire::icmpv6::{self, Icmpv6};
 use engine::wire::ipv4::Ipv4;
 use engine::wire::ipv6::Ipv6;
+use engine::wire::ndp::{self, Solicitation};
 use engine::wire::probe::Probe;
 use engine::wire::sealed;
 use engine::wire::tcp::Tcp;
@@ -64,6 +68,40 @@ pub fn wire(data: &[u8]) {
         assert!(data.len() >= sealed::OVERHEAD && header.receiver != 0 && header.lane < sealed::LANES);
     }
     let _ = Udp::parse(data);
+    neighbours_and_groups(data);
+    fenced(data);
+}
+
+/// What speaks of neighbours and of multicast groups.
+fn neighbours_and_groups(data: &[u8]) {
+    let bounded = |message: Option<Message<'_>>| {
+        if let Some(Message::Report(changes)) = message {
+            assert!(changes.count() <= data.len());
+        }
+    };
+    bounded(Message::igmp(data));
+    let Some(message) = Icmpv6::parse(data) else { return };
+    bounded(Message::mld(&message));
+    if let Some(macs) = ndp::macs(message.kind, message.body) {
+        assert!(macs.count() <= data.len());
+    }
+    if let Some(question) = Solicitation::read(&message) {
+        let answer = question.answer(MacAddr::BROADCAST, MacAddr::default());
+        let told = Icmpv6::parse(&answer[ether::LEN..]).expect("what is built can be read");
+        assert_eq!((told.kind, ndp::target(told.body)), (icmpv6::ADVERTISEMENT, Some(question.target)));
+    }
+}
+
+/// What passes a fence is in the name of its station.
+fn fenced(data: &[u8]) {
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let passes = Fence::new(mac, &crate::world::addrs(mac)).judge(data).is_ok();
+    if let (true, Some([_, _, _, _, _, _, source @ .., high, low])) =
+        (passes, data.first_chunk::<{ ether::LEN }>())
+    {
+        assert_eq!(*source, mac.0);
+        assert!([ether::IPV4, ether::IPV6, ether::ARP].contains(&u16::from_be_bytes([*high, *low])));
+    }
 }
 
 /// A datagram of type 1, 2 or 3 for a host that waits for an answer of its peer: as it is, and with the MAC1 that anybody

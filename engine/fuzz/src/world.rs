@@ -1,12 +1,13 @@
 //! Hosts that exchange frames without a kernel: what a worker does, with queues in place of devices and sockets.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::Update;
 use engine::counters::DropReason;
+use engine::fence::Fence;
 use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut, cut_for_sealing};
 use engine::offload::join::{Coalesce, Joiner, Part, Sums, parts};
@@ -68,6 +69,12 @@ pub struct Host {
     pub keeper: Option<Keeper>,
 }
 
+/// The addresses of a station: `10.32.0.N` and `fd00::N`, by the last byte of its MAC address.
+pub fn addrs(mac: MacAddr) -> Vec<IpAddr> {
+    let last = mac.0[5];
+    vec![[10, 32, 0, last].into(), [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last].into()]
+}
+
 /// The id of host `index`.
 pub fn peer_id(index: usize) -> PeerId {
     PeerId([index as u8 + 1; 16])
@@ -104,12 +111,26 @@ impl World {
 
     /// Opens a port on `host`; with a MAC address, every host is told where that address is.
     pub fn attach(&mut self, host: usize, vni: Vni, port: PortId, pinned: Option<MacAddr>) {
-        self.hosts[host].registry.add_port(port, vni);
+        self.open(host, vni, port, None);
+        self.pin(host, vni, port, pinned);
+    }
+
+    /// The same with a container that may send in its own name only.
+    pub fn attach_fenced(&mut self, host: usize, vni: Vni, port: PortId, mac: MacAddr) {
+        self.open(host, vni, port, Some(Fence::new(mac, &addrs(mac))));
+        self.pin(host, vni, port, Some(mac));
+    }
+
+    fn open(&mut self, host: usize, vni: Vni, port: PortId, fence: Option<Fence>) {
+        self.hosts[host].registry.add_port(port, vni, fence);
+    }
+
+    fn pin(&mut self, host: usize, vni: Vni, port: PortId, pinned: Option<MacAddr>) {
         for (index, other) in self.hosts.iter_mut().enumerate() {
             let location = if index == host { Location::Port(port) } else { Location::Peer(peer_id(host)) };
             let claim = Claim { version: 1, peer: peer_id(host) };
             if let Some(mac) = pinned {
-                let addrs = vec![[10, 32, 0, mac.0[5]].into()];
+                let addrs = addrs(mac);
                 other.registry.apply(Update::Pin { vni, mac, claim, location, addrs });
             }
         }
@@ -355,10 +376,14 @@ impl Host {
             .unicast()
             .map(|(to, _, group)| (to, group.iter().map(|routed| routed.slot).collect()))
             .collect();
-        let (ports, remotes) = self.switch.flood(from, vni);
-        for to in ports.map(Port::Tap).chain(remotes.map(Port::Remote)) {
-            jobs.push((to, self.classes.floods().iter().map(|&(slot, _)| slot).collect()));
+        let mut floods: BTreeMap<Port, Vec<u16>> = BTreeMap::new();
+        for flooded in self.classes.floods() {
+            let (ports, remotes) = self.switch.flood(from, vni, flooded.reach);
+            for to in ports.map(Port::Tap).chain(remotes.map(Port::Remote)) {
+                floods.entry(to).or_default().push(flooded.slot);
+            }
         }
+        jobs.extend(floods);
         for (to, slots) in jobs {
             self.outbox.clear();
             let is_sealed = seals(to);
@@ -409,8 +434,8 @@ impl Host {
             let from = Port::Remote(joined.from);
             match self.switch.forward(now, from, joined.vni, self.joiner.start(joined, arena)) {
                 Verdict::Unicast(to) => self.put(host, to, joined.vnet, &frame, delivered),
-                Verdict::Flood => {
-                    let (ports, mut remotes) = self.switch.flood(from, joined.vni);
+                Verdict::Flood(reach) => {
+                    let (ports, mut remotes) = self.switch.flood(from, joined.vni, reach);
                     assert!(remotes.next().is_none(), "split horizon");
                     ports.for_each(|to| self.put(host, Port::Tap(to), joined.vnet, &frame, delivered));
                 }

@@ -103,6 +103,38 @@ drop_reasons! {
     HandshakeLimit = "handshake_limit",
     /// A flood on a network where nobody else is.
     NoReceiver = "no_receiver",
+    /// From a container, with another source address than the MAC address of its port.
+    SpoofedMac = "spoofed_mac",
+    /// From a container, with a source address that its port was not given.
+    SpoofedIp = "spoofed_ip",
+    /// From a container, ARP or neighbour discovery that speaks for another station.
+    SpoofedNeighbour = "spoofed_neighbour",
+    /// From a container, with an 802.1Q tag.
+    TaggedFrame = "tagged_frame",
+    /// From a container, neither IPv4, IPv6 nor ARP.
+    Ethertype = "ethertype",
+    /// From a container, IP whose headers cannot be followed up to the transport.
+    HiddenHeader = "hidden_header",
+    /// From a container, what a DHCP server answers.
+    DhcpAnswer = "dhcp_answer",
+    /// From a container, what a router says of itself.
+    RouterAdvertisement = "router_advertisement",
+    /// From a container, what a router says of better ways.
+    Redirect = "redirect",
+    /// From a container, the question who wants which multicast groups.
+    GroupQuery = "group_query",
+    /// From another host, with the source address of a container of this one.
+    LocalSource = "local_source",
+    /// A report of multicast groups that is for this switch alone: taken note of.
+    GroupReport = "group_report",
+    /// A report of more multicast groups than are kept.
+    GroupLimit = "group_limit",
+    /// For a multicast group that nobody has joined.
+    NoMember = "no_member",
+    /// The question for a router, on a network that has none.
+    RouterSolicitation = "router_solicitation",
+    /// An announcement of what every host of the network has been told already.
+    ToldAlready = "told_already",
 }
 
 impl DropReason {

@@ -29,6 +29,7 @@ use super::tunnel::{Tunnel, Underlay};
 use super::watch::Watcher;
 use super::worker::{Command, NewPort, PortGone, Shared, Sides, Worker};
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
+use crate::fence::Fence;
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
 use crate::rate::{Limit, Rate};
@@ -88,6 +89,17 @@ pub struct Engine {
     inner: Arc<Inner>,
     watcher: Watcher,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// How a port is served.
+#[derive(Clone, Debug)]
+pub struct PortSettings {
+    /// The network it is on.
+    pub vni: Vni,
+    /// The most it may send, and be given.
+    pub rate: Option<Rate>,
+    /// What its container may send, until something is pinned to it; none: anything.
+    pub fence: Option<Fence>,
 }
 
 /// The counters of the data plane at one moment.
@@ -212,11 +224,14 @@ impl Engine {
         }
     }
 
-    /// Serves a device, up to `rate` in each direction if one is given. Frames flow when this returns.
-    pub fn add_device(&self, device: Device, vni: Vni, rate: Option<Rate>) -> Result<(), PortError> {
+    /// Serves a device. Frames flow when this returns.
+    pub fn add_device(&self, device: Device, settings: PortSettings) -> Result<(), PortError> {
+        let PortSettings { vni, rate, fence } = settings;
         let queues = share_out(device.queues, self.workers()).map_err(PortError::Queues)?;
         let mut control = self.inner.lock();
-        let index = control.registry.add_port(device.port, vni);
+        let index = control.registry.add_port(device.port, vni, fence);
+        // First: a worker takes nothing from a port that its tables do not have.
+        self.inner.tables.store(control.registry.tables());
         let limit = rate.map(|rate| Arc::new(Limit::new(rate, Instant::now())));
         let counters: Vec<_> = queues.iter().map(|_| Arc::new(PortCounters::new())).collect();
         for ((worker, (queue, reads)), counters) in self.inner.workers.iter().zip(queues).zip(&counters) {
@@ -226,9 +241,10 @@ impl Engine {
         }
         let pinned = device.pins_namespace.then_some(device.netns);
         let (ifname, offloads) = (device.ifname, device.offloads);
-        let port = OpenPort { index, vni, ifname, offloads, counters, pinned };
+        let port = OpenPort { index, vni, ifname, offloads, counters, pinned, is_new: true };
         control.ports.insert(device.port, port);
         self.inner.publish(&mut control);
+        self.inner.ask(vni, vec![index]);
         drop(control);
         // A descriptor opened inside keeps its namespace alive: its last other holder is waited for.
         pinned.into_iter().for_each(|netns| self.watcher.add(netns));

@@ -64,6 +64,8 @@ pub(super) enum Command {
     RemovePort(PortIndex),
     /// Tell the ports of its network where an address is now.
     Announce(Moved),
+    /// Ask the containers behind these ports which multicast groups they want.
+    Ask(Vni, Vec<PortIndex>),
     /// Copy what passes for a reader.
     AddLens(Lens),
     /// Its reader is gone.
@@ -246,6 +248,7 @@ impl Worker {
                 Command::AddPort(port) => self.add_port(port),
                 Command::RemovePort(index) => self.close(index),
                 Command::Announce(moved) => self.output.announce(self.switch.tables(), moved),
+                Command::Ask(vni, ports) => self.output.ask(self.switch.tables(), vni, &ports),
                 Command::AddLens(lens) => self.output.lenses.add(lens),
                 Command::RemoveLens(number) => self.output.lenses.remove(number),
                 Command::FlushLenses => self.output.lenses.flush(),
@@ -405,9 +408,9 @@ impl Worker {
                 Verdict::Unicast(Port::Tap(to)) => {
                     self.output.deliver_joined(to, &self.joiner, joined, arena)
                 }
-                Verdict::Flood => {
+                Verdict::Flood(reach) => {
                     let mut destinations = 0;
-                    for to in self.switch.flood(from, joined.vni).0 {
+                    for to in self.switch.flood(from, joined.vni, reach).0 {
                         self.output.deliver_joined(to, &self.joiner, joined, arena);
                         destinations += 1;
                     }

@@ -13,7 +13,7 @@ pub(super) const FLOODS_PER_SECOND: u32 = 10_000;
 /// Floods that may come at once.
 pub(super) const BURST: u32 = 2_000;
 
-/// The time that one flood costs.
+/// The time that one flooded segment costs.
 const COST: Duration = Duration::from_nanos(1_000_000_000 / FLOODS_PER_SECOND as u64);
 
 /// How many ports' buckets are kept; beyond it full buckets are thrown away.
@@ -28,13 +28,13 @@ pub(super) struct Storm {
 }
 
 impl Storm {
-    /// Takes a token of `from`'s bucket; false when it is empty.
-    pub(super) fn admits(&mut self, now: Instant, from: Port) -> bool {
+    /// Takes a token of `from`'s bucket for each of the segments of a frame; false when there are too few.
+    pub(super) fn admits(&mut self, now: Instant, from: Port, segments: u32) -> bool {
         if self.full_at.len() >= MAX_BUCKETS {
             self.full_at.retain(|_, full_at| *full_at > now);
         }
         let full_at = self.full_at.entry(from).or_insert(now);
-        let next = (*full_at).max(now) + COST;
+        let next = (*full_at).max(now) + COST * segments;
         let admitted = next.saturating_duration_since(now) <= COST * BURST;
         if admitted {
             *full_at = next;
@@ -54,11 +54,11 @@ mod tests {
         let start = Instant::now();
         let (one, two) = (Port::Tap(PortIndex(1)), Port::Tap(PortIndex(2)));
         let mut storm = Storm::default();
-        let passed = (0..3 * BURST).filter(|_| storm.admits(start, one)).count();
+        let passed = (0..3 * BURST).filter(|_| storm.admits(start, one, 1)).count();
         assert_eq!(passed, BURST as usize);
-        assert!(storm.admits(start, two));
+        assert!(storm.admits(start, two, 45) && !storm.admits(start, two, BURST - 44));
         let later = start + Duration::from_millis(10);
-        let passed = (0..BURST).filter(|_| storm.admits(later, one)).count();
+        let passed = (0..BURST).filter(|_| storm.admits(later, one, 1)).count();
         assert_eq!(passed, FLOODS_PER_SECOND as usize / 100);
     }
 }

@@ -1,5 +1,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+mod groups;
+mod neighbours;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +10,7 @@ use super::*;
 use crate::seam::Update;
 use crate::tables::Registry;
 use crate::types::{Claim, IpPrefix, Location, PeerId, PortId};
-use crate::wire::virtio;
+use crate::wire::{arp, virtio};
 
 const NET: Vni = Vni::MESH;
 const PEER: PeerId = PeerId([9; 16]);
@@ -60,8 +63,8 @@ impl Bed {
         });
         registry.apply(Update::AddVtep { vni: NET, addr: addr(2) });
         registry.set_path(PEER, Some(addr(1)));
-        let one = Port::Tap(registry.add_port(PortId([1; 8]), NET));
-        let two = Port::Tap(registry.add_port(PortId([2; 8]), NET));
+        let one = Port::Tap(registry.add_port(PortId([1; 8]), NET, None));
+        let two = Port::Tap(registry.add_port(PortId([2; 8]), NET, None));
         let tables = registry.tables();
         let peer = Port::Remote(tables.source(addr(1).ip(), NET).unwrap());
         let vtep = Port::Remote(tables.source(addr(2).ip(), NET).unwrap());
@@ -79,7 +82,11 @@ impl Bed {
     }
 
     fn flood(&self, from: Port) -> Vec<Port> {
-        let (ports, remotes) = self.switch.flood(from, NET);
+        self.flood_within(from, Reach::All)
+    }
+
+    fn flood_within(&self, from: Port, reach: Reach) -> Vec<Port> {
+        let (ports, remotes) = self.switch.flood(from, NET, reach);
         ports.map(Port::Tap).chain(remotes.map(Port::Remote)).collect()
     }
 }
@@ -87,7 +94,7 @@ impl Bed {
 #[test]
 fn a_station_is_learned_and_moves() {
     let mut bed = Bed::new();
-    assert_eq!(bed.forward(bed.one, &frame(mac(2), mac(1))), Verdict::Flood);
+    assert_eq!(bed.forward(bed.one, &frame(mac(2), mac(1))), Verdict::Flood(Reach::All));
     assert_eq!(bed.forward(bed.vtep, &frame(mac(1), mac(2))), Verdict::Unicast(bed.one));
     assert_eq!(bed.forward(bed.one, &frame(mac(2), mac(1))), Verdict::Unicast(bed.vtep));
     assert_eq!(bed.forward(bed.two, &frame(mac(2), mac(1))), Verdict::Unicast(bed.vtep));
@@ -101,19 +108,19 @@ fn a_learned_station_is_forgotten_after_five_minutes_or_with_its_port() {
     bed.now += Duration::from_secs(300);
     assert_eq!(bed.forward(bed.two, &frame(mac(1), mac(2))), Verdict::Unicast(bed.one));
     bed.now += Duration::from_secs(1);
-    assert_eq!(bed.forward(bed.two, &frame(mac(1), mac(2))), Verdict::Flood);
+    assert_eq!(bed.forward(bed.two, &frame(mac(1), mac(2))), Verdict::Flood(Reach::All));
     bed.forward(bed.one, &frame(MacAddr::BROADCAST, mac(1)));
     bed.registry.remove_port(PortId([1; 8]));
-    assert_eq!(bed.forward(bed.two, &frame(mac(1), mac(2))), Verdict::Flood);
+    assert_eq!(bed.forward(bed.two, &frame(mac(1), mac(2))), Verdict::Flood(Reach::All));
 }
 
 #[test]
 fn floods_keep_to_the_split_horizon() {
     let mut bed = Bed::new();
-    assert_eq!(bed.forward(bed.one, &frame(MacAddr::BROADCAST, mac(1))), Verdict::Flood);
+    assert_eq!(bed.forward(bed.one, &frame(MacAddr::BROADCAST, mac(1))), Verdict::Flood(Reach::All));
     assert_eq!(bed.flood(bed.one), [bed.two, bed.peer, bed.vtep]);
     assert_eq!(bed.flood(bed.peer), [bed.one, bed.two]);
-    assert!(bed.switch.flood(bed.one, Vni::new(5).unwrap()).0.next().is_none());
+    assert!(bed.switch.flood(bed.one, Vni::new(5).unwrap(), Reach::All).0.next().is_none());
     // One remote's station, asked for by another: that host reaches it directly.
     bed.forward(bed.peer, &frame(MacAddr::BROADCAST, mac(3)));
     assert_eq!(bed.forward(bed.vtep, &frame(mac(3), mac(4))), Verdict::Drop(DropReason::SplitHorizon));
@@ -159,10 +166,10 @@ fn floods_of_one_port_are_limited() {
     let mut bed = Bed::new();
     let limited = Verdict::Drop(DropReason::StormLimit);
     while bed.forward(bed.one, &frame(MacAddr::BROADCAST, mac(1))) != limited {}
-    assert_eq!(bed.forward(bed.two, &frame(MacAddr::BROADCAST, mac(2))), Verdict::Flood);
+    assert_eq!(bed.forward(bed.two, &frame(MacAddr::BROADCAST, mac(2))), Verdict::Flood(Reach::All));
     assert_eq!(bed.forward(bed.one, &frame(mac(2), mac(1))), Verdict::Unicast(bed.two));
     bed.now += Duration::from_secs(1);
-    assert_eq!(bed.forward(bed.one, &frame(MacAddr::BROADCAST, mac(1))), Verdict::Flood);
+    assert_eq!(bed.forward(bed.one, &frame(MacAddr::BROADCAST, mac(1))), Verdict::Flood(Reach::All));
 }
 
 fn arp_request(asker: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
@@ -187,17 +194,15 @@ fn arp_is_answered_for_told_endpoints_but_not_for_the_askers_own_address() {
     let answer = arp::Arp::parse(&reply[ether::LEN..]).unwrap();
     assert_eq!((answer.sender_mac, answer.sender_ip.octets()), (mac(5), [10, 32, 0, 5]));
     // From a remote: the endpoint answers for itself.
-    assert_eq!(bed.forward(bed.vtep, &question), Verdict::Flood);
-    // Announcement, own address asked for and probed, unknown address.
-    for (sender, target) in [
-        ([10, 32, 0, 7], [10, 32, 0, 7]),
-        ([10, 32, 0, 9], [10, 32, 0, 7]),
-        ([0; 4], [10, 32, 0, 7]),
-        ([10, 32, 0, 7], [10, 32, 0, 6]),
-    ] {
+    let question = arp_request(9, [10, 32, 0, 9], [10, 32, 0, 5]);
+    assert_eq!(bed.forward(bed.vtep, &question), Verdict::Flood(Reach::All));
+    // Own address asked for and probed, unknown address.
+    for (sender, target) in
+        [([10, 32, 0, 9], [10, 32, 0, 7]), ([0; 4], [10, 32, 0, 7]), ([10, 32, 0, 7], [10, 32, 0, 6])]
+    {
         assert_eq!(
             bed.forward(bed.one, &arp_request(1, sender, target)),
-            Verdict::Flood,
+            Verdict::Flood(Reach::All),
             "{sender:?} {target:?}"
         );
     }
@@ -264,7 +269,7 @@ fn a_batch_is_sorted_by_what_is_to_be_done() {
         .map(|(to, _, group)| (to, group.iter().map(|routed| routed.slot).collect::<Vec<_>>()))
         .collect();
     assert_eq!(unicast, [(bed.two, vec![1]), (bed.peer, vec![0, 4])]);
-    assert_eq!(classes.floods().iter().map(|&(slot, _)| slot).collect::<Vec<_>>(), [2]);
+    assert_eq!(classes.floods().iter().map(|flooded| flooded.slot).collect::<Vec<_>>(), [2]);
     assert_eq!(classes.drops(), [(5, DropReason::GroupSource)]);
     assert_eq!(classes.replies().len(), 1);
 }

@@ -1,10 +1,10 @@
 //! Addresses that are at another MAC address than before.
 //!
-//! A switch answers ARP for the endpoints it was told of, so the new holder of an address asks for others without
+//! A switch answers for the endpoints it was told of, so the new holder of an address asks for others without
 //! being heard by them, and they would go on sending to the former one until they doubt it, after half a minute.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use foldhash::fast::RandomState;
 
@@ -19,8 +19,8 @@ const REMEMBERED: usize = 4096;
 pub struct Moved {
     /// The network.
     pub vni: Vni,
-    /// The address. Of IPv4 alone: questions for others go to their holders, who see who asks.
-    pub addr: Ipv4Addr,
+    /// The address.
+    pub addr: IpAddr,
     /// Where it is now.
     pub mac: MacAddr,
 }
@@ -28,7 +28,7 @@ pub struct Moved {
 /// Where each address of a network was last, also of endpoints that are gone.
 #[derive(Default, Debug)]
 pub(super) struct Whereabouts {
-    last: HashMap<Ipv4Addr, MacAddr, RandomState>,
+    last: HashMap<IpAddr, MacAddr, RandomState>,
 }
 
 impl Whereabouts {
@@ -37,7 +37,6 @@ impl Whereabouts {
         let (first, mut known) = (moved.len(), 0);
         pins.each_addr(|addr, mac| {
             known += 1;
-            let IpAddr::V4(addr) = addr else { return };
             if self.last.insert(addr, mac).is_some_and(|before| before != mac) {
                 moved.push(Moved { vni, addr, mac });
             }
@@ -47,7 +46,7 @@ impl Whereabouts {
             moved.sort_unstable_by_key(|moved| moved.addr);
         }
         if self.last.len() > known + REMEMBERED {
-            self.last.retain(|&addr, _| pins.mac_of(addr.into()).is_some());
+            self.last.retain(|&addr, _| pins.mac_of(addr).is_some());
         }
     }
 }

@@ -9,6 +9,8 @@ use super::moved::{Moved, Whereabouts};
 use super::slots::Slots;
 use super::{Clear, LocalPort, Opener, PortIndex, Remote, RemoteIndex, SessionTable, Sources, Tables};
 use crate::fdb::{Claims, Learned, Pins};
+use crate::fence::Fence;
+use crate::groups::Groups;
 use crate::network::Network;
 use crate::offload::tunnel::Through;
 use crate::seam::Update;
@@ -25,7 +27,9 @@ pub struct Registry {
     networks: BTreeMap<Vni, NetworkState>,
     peers: BTreeMap<PeerId, PeerState>,
     ports: Slots<PortId>,
-    port_networks: BTreeMap<PortId, Vni>,
+    opened: BTreeMap<PortId, Opened>,
+    /// What pins say of the ports of this host.
+    stations: BTreeMap<PortId, Station>,
     remotes: Slots<RemoteKey>,
     /// By the addresses of remotes.
     ways: BTreeMap<IpAddr, Through>,
@@ -37,6 +41,8 @@ pub struct Registry {
     seals: BTreeMap<PeerId, Arc<Epoch>>,
     /// Not yet asked for by [`Registry::take_moved`].
     moved: Vec<Moved>,
+    /// Not yet asked for by [`Registry::take_widened`].
+    widened: BTreeSet<Vni>,
     current: Arc<Tables>,
     dirty: Dirty,
 }
@@ -60,11 +66,30 @@ struct NetworkState {
     claims: Claims,
     vteps: BTreeSet<SocketAddr>,
     learned: Arc<Learned>,
+    groups: Arc<Groups>,
     /// None when claims or ports changed since.
     pins: Option<Arc<Pins>>,
     whereabouts: Whereabouts,
     /// None when anything changed since.
     built: Option<Arc<Network>>,
+    /// Where floods went as it was built last.
+    before: BTreeSet<RemoteIndex>,
+}
+
+/// A port as it was opened.
+#[derive(PartialEq, Eq, Debug)]
+struct Opened {
+    vni: Vni,
+    /// What its interface was made with; none when its container may send anything.
+    fence: Option<Arc<Fence>>,
+}
+
+/// What a pin says of a port.
+#[derive(PartialEq, Eq, Debug)]
+struct Station {
+    vni: Vni,
+    peer: PeerId,
+    fence: Arc<Fence>,
 }
 
 #[derive(PartialEq, Eq, Default, Debug)]
@@ -101,13 +126,15 @@ impl Registry {
             networks: BTreeMap::new(),
             peers: BTreeMap::new(),
             ports: Slots::new(),
-            port_networks: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            stations: BTreeMap::new(),
             remotes: Slots::new(),
             ways: BTreeMap::new(),
             sources: BTreeMap::new(),
             opens: BTreeMap::new(),
             seals: BTreeMap::new(),
             moved: Vec::new(),
+            widened: BTreeSet::new(),
             current,
             dirty: Dirty::default(),
         }
@@ -127,12 +154,22 @@ impl Registry {
             Update::AddVtep { vni, addr } => self.add_vtep(vni, canonical(addr)),
             Update::RemoveVtep { vni, addr } => self.remove_vtep(vni, canonical(addr)),
             Update::Pin { vni, mac, claim, location, addrs } => {
+                if let Location::Port(port) = location {
+                    let fence = Arc::new(Fence::new(mac, &addrs));
+                    let station = Station { vni, peer: claim.peer, fence };
+                    self.dirty.ports |= self.stations.get(&port) != Some(&station);
+                    self.stations.insert(port, station);
+                }
                 let network = self.networks.entry(vni).or_default();
                 if network.claims.insert(mac, claim, location, addrs) {
                     self.pins_changed(vni);
                 }
             }
             Update::Unpin { vni, mac, peer } => {
+                let ends = |s: &Station| (s.vni, s.fence.mac(), s.peer) == (vni, mac, peer);
+                let before = self.stations.len();
+                self.stations.retain(|_, station| !ends(station));
+                self.dirty.ports |= self.stations.len() != before;
                 if self.networks.get_mut(&vni).is_some_and(|network| network.claims.remove(mac, peer)) {
                     self.pins_changed(vni);
                 }
@@ -160,7 +197,8 @@ impl Registry {
     fn remove_network(&mut self, vni: Vni) {
         let Some(network) = self.networks.remove(&vni) else { return };
         network.vteps.iter().for_each(|addr| self.release_vtep(addr));
-        self.dirty = Dirty { networks: true, remotes: true, sources: true, ..self.dirty };
+        self.stations.retain(|_, station| station.vni != vni);
+        self.dirty = Dirty { networks: true, ports: true, remotes: true, sources: true, ..self.dirty };
     }
 
     fn set_peer(
@@ -235,9 +273,13 @@ impl Registry {
     }
 
     /// A port is open on the network `vni`. A port that is known keeps its number, also when it changed networks.
-    pub fn add_port(&mut self, port: PortId, vni: Vni) -> PortIndex {
-        let before = self.port_networks.insert(port, vni);
-        if before != Some(vni) {
+    ///
+    /// Its container may send what `fence` lets through, or what is pinned to the port once anything is; anything when there is
+    /// no fence.
+    pub fn add_port(&mut self, port: PortId, vni: Vni, fence: Option<Fence>) -> PortIndex {
+        let opened = Opened { vni, fence: fence.map(Arc::new) };
+        if self.opened.get(&port) != Some(&opened) {
+            let before = self.opened.insert(port, opened).map(|before| before.vni);
             self.ports_changed(before.into_iter().chain([vni]));
         }
         PortIndex(self.ports.intern(port))
@@ -246,8 +288,8 @@ impl Registry {
     /// A port is closed. Pins to it drop what they get until it is back.
     pub fn remove_port(&mut self, port: PortId) {
         if self.ports.release(&port) {
-            let before = self.port_networks.remove(&port);
-            self.ports_changed(before.into_iter());
+            let before = self.opened.remove(&port);
+            self.ports_changed(before.into_iter().map(|opened| opened.vni));
         }
     }
 
@@ -429,13 +471,34 @@ impl Registry {
         std::mem::take(&mut self.moved)
     }
 
-    /// Ages learned entries, and forgets those behind ports and remotes that are gone. Call it every few
+    /// The networks that other hosts, or VTEPs, have come to since the last call: they know nothing of the groups joined here.
+    pub fn take_widened(&mut self) -> BTreeSet<Vni> {
+        std::mem::take(&mut self.widened)
+    }
+
+    /// The local ports of a network behind which a group was joined.
+    pub fn joined_ports(&self, vni: Vni) -> Vec<PortIndex> {
+        let ports = self.networks.get(&vni).map(|network| network.groups.ports()).unwrap_or_default();
+        let local = |port| match port {
+            Port::Tap(index) => Some(index),
+            Port::Remote(_) => None,
+        };
+        ports.into_iter().filter_map(local).collect()
+    }
+
+    /// The networks of this host.
+    pub fn vnis(&self) -> Vec<Vni> {
+        self.networks.keys().copied().collect()
+    }
+
+    /// Ages learned entries and memberships, and forgets those behind ports and remotes that are gone. Call it every few
     /// seconds: numbers of closed ports are given out again after the second call.
     pub fn sweep(&mut self, now: Instant) {
         let tables = self.tables();
         let now_s = tables.seconds(now);
         for (&vni, network) in &self.networks {
             network.learned.sweep(now_s, |port| tables.reaches(port, vni));
+            network.groups.sweep(now_s, |port| tables.reaches(port, vni));
         }
         self.ports.rest();
         self.remotes.rest();
@@ -449,7 +512,13 @@ impl Registry {
         };
         let networks: super::Map<_, _> = self.networks.iter().filter_map(built).collect();
         for (vni, state) in &mut self.networks {
-            state.built = networks.get(vni).cloned();
+            let built = networks.get(vni).cloned();
+            let known = |remote| state.before.contains(remote);
+            if built.iter().any(|network| !network.remotes.iter().all(known)) {
+                self.widened.insert(*vni);
+            }
+            state.before = built.iter().flat_map(|network| network.remotes.iter().copied()).collect();
+            state.built = built;
         }
         networks
     }
@@ -470,7 +539,7 @@ impl Registry {
     }
 
     fn build_network(&self, vni: Vni, state: &NetworkState, mtu: u16) -> Network {
-        let on_it = self.port_networks.iter().filter(|&(_, held)| *held == vni);
+        let on_it = self.opened.iter().filter(|(_, opened)| opened.vni == vni);
         Network {
             vni,
             mtu,
@@ -478,6 +547,7 @@ impl Registry {
             gateways: state.gateways.clone().into(),
             pins: state.pins.clone().unwrap_or_default(),
             learned: Arc::clone(&state.learned),
+            groups: Arc::clone(&state.groups),
             ports: on_it.filter_map(|(port, _)| self.ports.get(port).map(PortIndex)).collect(),
             remotes: self.flood_remotes(vni, state),
         }
@@ -495,7 +565,12 @@ impl Registry {
     }
 
     fn build_ports(&self) -> Arc<[Option<LocalPort>]> {
-        let port = |id: &PortId| Some(LocalPort { id: *id, vni: *self.port_networks.get(id)? });
+        let port = |id: &PortId| {
+            let Opened { vni, fence } = self.opened.get(id)?;
+            let pinned = self.stations.get(id).filter(|station| station.vni == *vni);
+            let fence = fence.as_ref().map(|made| Arc::clone(pinned.map_or(made, |station| &station.fence)));
+            Some(LocalPort { id: *id, vni: *vni, fence })
+        };
         self.ports.keys().iter().map(|id| id.as_ref().and_then(port)).collect()
     }
 

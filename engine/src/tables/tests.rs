@@ -1,7 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
@@ -161,7 +160,7 @@ fn a_path_that_is_no_candidate_any_more_ends() {
 #[test]
 fn of_two_claims_the_winner_is_used_until_it_goes() {
     let mut registry = registry();
-    let here = registry.add_port(port(1), NET);
+    let here = registry.add_port(port(1), NET, None);
     registry.apply(pin(1, 1, Location::Port(port(1))));
     registry.apply(pin(2, 2, Location::Peer(peer(2))));
     let tables = registry.tables();
@@ -181,10 +180,10 @@ fn a_pin_to_a_port_waits_for_the_port() {
     let mut registry = registry();
     registry.apply(pin(1, 1, Location::Port(port(1))));
     assert_eq!(registry.tables().network(NET).unwrap().pins().get(MAC), Some(None));
-    let index = registry.add_port(port(1), NET);
+    let index = registry.add_port(port(1), NET, None);
     let tables = registry.tables();
     assert_eq!(tables.network(NET).unwrap().pins().get(MAC), Some(Some(Port::Tap(index))));
-    assert_eq!(tables.port(index), Some(&LocalPort { id: port(1), vni: NET }));
+    assert_eq!(tables.port(index), Some(&LocalPort { id: port(1), vni: NET, fence: None }));
     registry.remove_port(port(1));
     let tables = registry.tables();
     assert_eq!(tables.network(NET).unwrap().pins().get(MAC), Some(None));
@@ -230,10 +229,10 @@ fn saying_a_thing_twice_changes_nothing() {
         Update::SetNetwork { vni: NET, name: String::new(), mtu: 1450, sealed: false, gateways: vec![] },
     ];
     updates.iter().cloned().for_each(|update| registry.apply(update));
-    registry.add_port(port(1), NET);
+    registry.add_port(port(1), NET, None);
     let tables = registry.tables();
     updates.into_iter().for_each(|update| registry.apply(update));
-    registry.add_port(port(1), NET);
+    registry.add_port(port(1), NET, None);
     registry.apply(Update::Unpin { vni: NET, mac: MAC, peer: peer(5) });
     registry.apply(Update::RemovePeer { peer: peer(5) });
     assert!(Arc::ptr_eq(&tables, &registry.tables()));
@@ -269,7 +268,7 @@ fn the_way_does_not_matter() {
         let mut registry = registry();
         for update in updates {
             registry.apply(update.clone());
-            registry.add_port(port(1), NET);
+            registry.add_port(port(1), NET, None);
             registry.set_path(peer(1), Some(addr(1)));
             if each {
                 registry.tables();
@@ -309,7 +308,7 @@ fn learned_entries_age_and_go_with_their_port() {
         sealed: false,
         gateways: vec![],
     });
-    let index = registry.add_port(port(1), NET);
+    let index = registry.add_port(port(1), NET, None);
     let tables = registry.tables();
     let network = tables.network(NET).unwrap();
     network.learn(MAC, Port::Tap(index), 0);
@@ -320,9 +319,9 @@ fn learned_entries_age_and_go_with_their_port() {
     registry.remove_port(port(1));
     registry.sweep(start + Duration::from_secs(2));
     assert!(network.learned().is_empty());
-    assert_ne!(registry.add_port(port(2), NET), index, "the number still rests");
+    assert_ne!(registry.add_port(port(2), NET, None), index, "the number still rests");
     registry.sweep(start + Duration::from_secs(3));
-    assert_eq!(registry.add_port(port(3), NET), index);
+    assert_eq!(registry.add_port(port(3), NET, None), index);
 }
 
 /// A sealed network, and a peer at 192.0.2.1 that trusts 192.0.2.0/24 as this host does.
@@ -442,21 +441,71 @@ fn a_vtep_has_no_part_in_a_sealed_network() {
 
 #[test]
 fn an_address_that_has_another_mac_is_told_once() {
-    let (address, other) = (Ipv4Addr::new(10, 32, 0, 1), MacAddr([2, 0, 0, 0, 0, 2]));
-    let at = |mac, version| {
-        let (claim, location) = (Claim { version, peer: peer(1) }, Location::Peer(peer(1)));
-        Update::Pin { vni: NET, mac, claim, location, addrs: vec![address.into()] }
-    };
+    for address in [IpAddr::from([10, 32, 0, 1]), "fd00::1".parse().unwrap()] {
+        let other = MacAddr([2, 0, 0, 0, 0, 2]);
+        let at = |mac, version| {
+            let (claim, location) = (Claim { version, peer: peer(1) }, Location::Peer(peer(1)));
+            Update::Pin { vni: NET, mac, claim, location, addrs: vec![address] }
+        };
+        let mut registry = registry();
+        let mut told = |updates: &[Update]| {
+            updates.iter().for_each(|update| registry.apply(update.clone()));
+            registry.tables();
+            registry.take_moved()
+        };
+        assert_eq!(told(&[at(MAC, 1)]), [], "nobody has asked for it yet");
+        assert_eq!(told(&[at(MAC, 2)]), [], "it is where it was");
+        assert_eq!(told(&[Update::Unpin { vni: NET, mac: MAC, peer: peer(1) }]), []);
+        let moved = [Moved { vni: NET, addr: address, mac: other }];
+        assert_eq!(told(&[at(other, 1)]), moved, "the former holder is remembered");
+        assert_eq!(told(&[at(other, 3)]), []);
+    }
+}
+
+fn fence_of(registry: &mut Registry, index: PortIndex) -> Option<Fence> {
+    registry.tables().port(index).unwrap().fence.as_deref().cloned()
+}
+
+#[test]
+fn a_port_may_send_what_is_pinned_to_it() {
     let mut registry = registry();
-    let mut told = |updates: &[Update]| {
-        updates.iter().for_each(|update| registry.apply(update.clone()));
-        registry.tables();
-        registry.take_moved()
+    let own: IpAddr = [10, 32, 0, 2].into();
+    let made = Fence::new(MAC, &[own]);
+    let index = registry.add_port(port(1), NET, Some(made.clone()));
+    assert_eq!(fence_of(&mut registry, index), Some(made.clone()), "as its interface was made");
+    let pin = |last: u8, location| {
+        let claim = Claim { version: 1, peer: peer(1) };
+        let addrs = vec![[10, 32, 0, last].into()];
+        Update::Pin { vni: NET, mac: MAC, claim, location, addrs }
     };
-    assert_eq!(told(&[at(MAC, 1)]), [], "nobody has asked for it yet");
-    assert_eq!(told(&[at(MAC, 2)]), [], "it is where it was");
-    assert_eq!(told(&[Update::Unpin { vni: NET, mac: MAC, peer: peer(1) }]), []);
-    let moved = [Moved { vni: NET, addr: address, mac: other }];
-    assert_eq!(told(&[at(other, 1)]), moved, "the former holder is remembered");
-    assert_eq!(told(&[at(other, 3)]), []);
+    registry.apply(pin(9, Location::Port(port(1))));
+    let pinned = Fence::new(MAC, &[[10, 32, 0, 9].into()]);
+    assert_eq!(fence_of(&mut registry, index), Some(pinned.clone()), "it has got another address");
+    // Of two hosts with one MAC address the other wins; this one still sends in its own name only.
+    let claim = Claim { version: 9, peer: peer(2) };
+    let location = Location::Peer(peer(2));
+    registry.apply(Update::Pin { vni: NET, mac: MAC, claim, location, addrs: vec![own] });
+    assert_eq!(fence_of(&mut registry, index), Some(pinned));
+    registry.apply(Update::Unpin { vni: NET, mac: MAC, peer: peer(1) });
+    assert_eq!(fence_of(&mut registry, index), Some(made));
+    registry.apply(pin(9, Location::Port(port(1))));
+    registry.add_port(port(1), NET, None);
+    assert_eq!(fence_of(&mut registry, index), None, "a pin puts no fence where there is none");
+    let known = registry.tables();
+    assert_eq!(known.judge(index, &[]), Ok(()));
+    registry.remove_port(port(1));
+    assert_eq!(registry.tables().judge(index, &[]), Err(DropReason::PortGone));
+}
+
+#[test]
+fn a_network_widens_when_somebody_comes_to_it() {
+    let mut registry = registry();
+    registry.tables();
+    registry.take_widened();
+    registry.apply(Update::AddVtep { vni: NET, addr: addr(7) });
+    registry.tables();
+    assert_eq!(registry.take_widened(), BTreeSet::from([NET]));
+    registry.apply(Update::RemoveVtep { vni: NET, addr: addr(7) });
+    registry.tables();
+    assert_eq!(registry.take_widened(), BTreeSet::new());
 }

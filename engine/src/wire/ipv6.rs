@@ -1,5 +1,7 @@
 //! IPv6 headers and the extension headers before the transport (RFC 8200).
 
+use std::net::Ipv6Addr;
+
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -61,6 +63,18 @@ impl<'a> Ipv6<'a> {
     /// What follows the last extension header.
     pub fn protocol(&self) -> u8 {
         self.protocol
+    }
+
+    /// Source and destination.
+    pub fn addresses(&self) -> (Ipv6Addr, Ipv6Addr) {
+        let (source, destination) = self.raw.addresses.split_at(16);
+        let addr = |octets: &[u8]| <[u8; 16]>::try_from(octets).map_or(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from);
+        (addr(source), addr(destination))
+    }
+
+    /// How many routers may still pass it on.
+    pub fn hop_limit(&self) -> u8 {
+        self.raw.hop_limit
     }
 
     /// True for a piece of a larger packet.

@@ -7,8 +7,11 @@
 pub mod arp;
 pub mod checksum;
 pub mod ether;
+pub mod group;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
 pub mod probe;
 pub mod sealed;
 pub mod tcp;

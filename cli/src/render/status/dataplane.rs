@@ -72,8 +72,9 @@ fn ports(ports: &[Port]) -> String {
             Passing::Routed => "routes".to_owned(),
             Passing::Masqueraded => "masquerades".to_owned(),
         });
-        let state =
-            [Some(p.state.clone()), limit, passing].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let unchecked = p.no_spoof_check.then(|| "sends in any name".to_owned());
+        let state = [Some(p.state.clone()), limit, passing, unchecked];
+        let state = state.into_iter().flatten().collect::<Vec<_>>().join(", ");
         table.row([&p.port, &p.container, &p.network, &p.ifname, &state, &queue, &lost]);
         for flow in [sent(p), given(p)] {
             let [way, frames, segments, bytes, batches, mean, supers] = flow.cells();

@@ -77,6 +77,7 @@ pub(crate) fn example() -> Status {
                 state: "running".into(),
                 rate_bits_per_second: None,
                 passing: None,
+                no_spoof_check: false,
                 frames_in: 3,
                 bytes_in: 300,
                 batches_in: 2,

@@ -34,10 +34,12 @@ use crate::session::keeper::{Identity, Keeper};
 use crate::session::signals::Signals;
 use crate::tables::{PortIndex, Registry, RemoteIndex, Tables};
 use crate::types::{PeerId, PeerKeys, PortId, Vni};
-use crate::wire::{probe, sealed};
+use crate::wire::{group, probe, sealed};
 
 /// How often learned addresses are aged.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often containers are asked again which multicast groups they want.
+const ASK: Duration = Duration::from_secs(group::QUERY_INTERVAL_S as u64);
 /// How often workers are asked for which hosts they lack sessions, and which were heard elsewhere. Each costs a wake-up then,
 /// and no more while frames for the one, or keepalives of the other, keep coming.
 const WANTS: Duration = Duration::from_millis(100);
@@ -91,6 +93,8 @@ pub(super) struct Control {
     pub(super) next_wants: Instant,
     /// The same of peers that were heard elsewhere.
     pub(super) next_found: Instant,
+    /// When containers are asked next which multicast groups they want.
+    pub(super) next_ask: Instant,
     pub(super) ports: BTreeMap<PortId, OpenPort>,
     pub(super) captures: BTreeMap<u64, Running>,
     pub(super) events: Sender<Event>,
@@ -117,6 +121,8 @@ pub(super) struct OpenPort {
     pub(super) counters: Vec<Arc<PortCounters>>,
     /// The namespace that the descriptors keep alive, if they were opened inside.
     pub(super) pinned: Option<NetnsId>,
+    /// It was opened since the last sweep: its interface may not have sent yet what it was asked for.
+    pub(super) is_new: bool,
 }
 
 impl WorkerEnd {
@@ -154,6 +160,7 @@ impl Control {
             keys: BTreeMap::new(),
             next_wants: now,
             next_found: now,
+            next_ask: now,
             ports: BTreeMap::new(),
             captures: BTreeMap::new(),
             events,
@@ -397,7 +404,7 @@ impl Inner {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the new tables visible to the workers, and wakes those that wait for a session.
+    /// Makes the new tables visible to the workers, wakes those that wait for a session, and has ports told what is new.
     fn store(&self, registry: &mut Registry) {
         self.tables.store(registry.tables());
         // Either the flag is seen here, or these tables by the worker that has just set it.
@@ -405,14 +412,44 @@ impl Inner {
         for worker in self.workers.iter().filter(|worker| worker.waits.load(Ordering::Relaxed)) {
             let _ = worker.wake.write(1);
         }
+        self.announce(registry);
+        // Whoever comes to a network hears from the reports of others what is joined here.
+        for vni in registry.take_widened() {
+            self.ask(vni, registry.joined_ports(vni));
+        }
     }
 
     /// Makes the new tables visible, and has the control thread send what paths and sessions want sent.
     pub(super) fn publish(&self, control: &mut Control) {
         control.drain(Instant::now());
         self.store(&mut control.registry);
-        self.announce(&mut control.registry);
         self.wake_control();
+    }
+
+    /// Asks the containers behind ports which multicast groups they want.
+    pub(super) fn ask(&self, vni: Vni, ports: Vec<PortIndex>) {
+        if let Some(worker) = self.workers.first()
+            && !ports.is_empty()
+        {
+            worker.tell(Command::Ask(vni, ports));
+        }
+    }
+
+    /// Asks those that were opened since the last time, and now and then all that have joined a group.
+    fn ask_again(&self, control: &mut Control, now: Instant) {
+        let is_due = now >= control.next_ask;
+        if is_due {
+            control.next_ask = now + ASK;
+        }
+        for vni in control.registry.vnis() {
+            let on_it = control.ports.values_mut().filter(|port| port.vni == vni);
+            let new = on_it.filter_map(|port| std::mem::take(&mut port.is_new).then_some(port.index));
+            let mut ports: BTreeSet<PortIndex> = new.collect();
+            if is_due {
+                ports.extend(control.registry.joined_ports(vni));
+            }
+            self.ask(vni, ports.into_iter().collect());
+        }
     }
 
     /// Each worker has all ports, so one of them can tell them all.
@@ -523,6 +560,7 @@ impl Inner {
             doors.iter_mut().for_each(|door| door.rest(now));
             if sweep {
                 control.registry.sweep(now);
+                self.ask_again(&mut control, now);
                 next_sweep = now + SWEEP;
             }
             // A device's features change without a word, so its ways are looked up now and then.

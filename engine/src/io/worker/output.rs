@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,10 +24,11 @@ use crate::packet::{Batch, Slot};
 use crate::rate::{self, Limit};
 use crate::session::epoch::Epoch;
 use crate::session::sealed::Sealed;
-use crate::switch::{Classes, Port, Switch};
+use crate::switch::neighbours::announcement;
+use crate::switch::{Classes, Flooded, Port, Switch};
 use crate::tables::{Moved, PortIndex, Remote, RemoteIndex, Tables};
-use crate::types::Vni;
-use crate::wire::arp;
+use crate::types::{MacAddr, Vni};
+use crate::wire::group;
 use crate::wire::virtio::{self, VnetHeader};
 use crate::wire::vxlan;
 
@@ -107,9 +108,9 @@ impl Output {
         classes: &Classes,
     ) {
         let frames = batch.frames();
-        for &(slot, source) in classes.floods() {
-            let Some(slot) = frames.get(usize::from(slot)) else { continue };
-            self.flood(switch, (from, source), vni, batch, slot);
+        for flooded in classes.floods() {
+            let Some(slot) = frames.get(usize::from(flooded.slot)) else { continue };
+            self.flood(switch, (from, flooded), vni, batch, slot);
         }
         for (to, source, group) in classes.unicast() {
             let slots = group.iter().filter_map(|routed| frames.get(usize::from(routed.slot)));
@@ -162,23 +163,23 @@ impl Output {
         }
     }
 
-    /// Copies a frame to every other port and every host of its network.
+    /// Copies a frame to every other port and every host of its network that is in reach.
     fn flood(
         &mut self,
         switch: &Switch,
-        (from, source): (Port, SourcePort),
+        (from, flooded): (Port, &Flooded),
         vni: Vni,
         batch: &Batch,
         slot: &Slot,
     ) {
-        let (ports, _) = switch.flood(from, vni);
+        let (ports, _) = switch.flood(from, vni, flooded.reach);
         let (mut destinations, segments) = (0, segments(batch, slot));
         for port in ports {
             self.deliver(port, batch, slot);
             destinations += 1;
         }
         if let Some(network) = switch.tables().network(vni) {
-            let flood = (network, (from, source));
+            let flood = (network, (from, flooded));
             destinations += self.flood_remotes(switch, flood, false, batch, slot);
             if network.is_sealed() {
                 destinations += self.flood_remotes(switch, flood, true, batch, slot);
@@ -192,13 +193,13 @@ impl Output {
     fn flood_remotes(
         &mut self,
         switch: &Switch,
-        (network, (from, source)): (&Network, (Port, SourcePort)),
+        (network, (from, flooded)): (&Network, (Port, &Flooded)),
         sealed: bool,
         batch: &Batch,
         slot: &Slot,
     ) -> u64 {
         let tables = switch.tables();
-        let (_, remotes) = switch.flood(from, network.vni());
+        let (_, remotes) = switch.flood(from, network.vni(), flooded.reach);
         let mut remotes = remotes.filter(|&remote| tables.seals(network, remote) == sealed).peekable();
         if remotes.peek().is_none() {
             return 0;
@@ -209,7 +210,7 @@ impl Output {
                 let mut destinations = 0;
                 for remote in remotes {
                     self.counters.recut(segments(batch, slot), datagrams);
-                    self.flush(tables, (remote, source), sealed, batch);
+                    self.flush(tables, (remote, flooded.source), sealed, batch);
                     destinations += 1;
                 }
                 destinations
@@ -393,12 +394,26 @@ impl Output {
     /// Tells the ports of a network where an address is now, except the one where it is.
     pub(super) fn announce(&mut self, tables: &Tables, moved: Moved) {
         let Some(network) = tables.network(moved.vni) else { return };
-        let frame = arp::announcement(moved.addr, moved.mac);
+        let frame = announcement(moved.addr, moved.mac);
         let holder = network.pins().get(moved.mac).flatten();
         let others = network.ports().iter().filter(|&&port| Some(Port::Tap(port)) != holder);
         let told = others.map(|&port| self.answer(port, &frame)).count();
         // Copies of a frame that nobody sent.
         self.counters.flooded(1, told as u64 + 1);
+        self.finish();
+    }
+
+    /// Asks containers which multicast groups they want.
+    pub(super) fn ask(&mut self, tables: &Tables, vni: Vni, ports: &[PortIndex]) {
+        let Some(network) = tables.network(vni) else { return };
+        let (mac, source) = (MacAddr::gateway(vni), network.gateway_v4().unwrap_or(Ipv4Addr::UNSPECIFIED));
+        let (igmp, mld) = (group::igmp_query(mac, source), group::mld_query(mac));
+        for &port in ports {
+            self.answer(port, &igmp);
+            self.answer(port, &mld);
+        }
+        // Copies of a frame that nobody sent.
+        self.counters.flooded(1, 2 * ports.len() as u64 + 1);
         self.finish();
     }
 
