@@ -1,8 +1,8 @@
 //! The secrets that a host takes: one, or two while the cluster goes over from one to another; and those it took before.
 //!
-//! Of a secret that is not taken any more only the key stays under which it was proved: enough to tell a host that still has
-//! it why it is refused. What is kept on disk outlives the daemon; the secret that people give at a launch counts for more
-//! than that when it is none of those kept ([`Keyring::adopt`]).
+//! Of a secret that is not taken any more the name stays, and of the last few the key under which they were proved: enough to
+//! tell a host that still has one why it is refused. What is kept on disk outlives the daemon; the secret that people give at
+//! a launch counts for more than that when its name was never kept ([`Keyring::adopt`]).
 
 use std::fmt;
 
@@ -11,8 +11,10 @@ use zeroize::Zeroizing;
 
 use crate::secret::{PROOFS, Secret, SecretName};
 
-/// So many secrets that are not taken any more are remembered.
+/// Of so many secrets that are not taken any more the keys are kept.
 pub const MAX_RETIRED: usize = 4;
+/// So many of their names are: with one rotation a day those of three years.
+pub const MAX_RETIRED_NAMES: usize = 1024;
 /// The version of the form on disk.
 const VERSION: u8 = 1;
 
@@ -20,7 +22,10 @@ const VERSION: u8 = 1;
 #[derive(Clone, Default)]
 pub struct Keyring {
     held: Vec<Held>,
+    /// The keys of the last ones before, the latest first.
     retired: Vec<Retired>,
+    /// All names before, the latest first.
+    retired_names: Vec<SecretName>,
 }
 
 #[derive(Clone)]
@@ -63,7 +68,7 @@ pub enum KeyringError {
 impl Keyring {
     /// With one secret, or none.
     pub fn new(secret: Option<Secret>) -> Self {
-        Keyring { held: secret.into_iter().map(Held::new).collect(), retired: Vec::new() }
+        Keyring { held: secret.into_iter().map(Held::new).collect(), ..Keyring::default() }
     }
 
     /// What a host takes that kept `stored` and was launched with `given`.
@@ -106,7 +111,7 @@ impl Keyring {
 
     /// True for a secret that was taken before.
     pub fn has_retired(&self, name: SecretName) -> bool {
-        self.retired.iter().any(|retired| retired.name == name)
+        self.retired_names.contains(&name)
     }
 
     /// A secret that is taken.
@@ -125,6 +130,7 @@ impl Keyring {
         let beside = if self.holds(beside) { Some(beside) } else { self.preferred() };
         self.held.retain(|held| Some(held.name) == beside && held.name != taken.name);
         self.retired.retain(|retired| retired.name != taken.name);
+        self.retired_names.retain(|name| *name != taken.name);
         self.held.push(taken);
         self.held.truncate(PROOFS);
     }
@@ -142,6 +148,8 @@ impl Keyring {
         let (kept, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.held).into_iter().partition(|held| held.name == name);
         self.held = kept;
+        self.retired_names.splice(0..0, gone.iter().map(|held| held.name));
+        self.retired_names.truncate(MAX_RETIRED_NAMES);
         let gone = gone.into_iter().map(|held| Retired { name: held.name, control: held.control });
         self.retired.splice(0..0, gone);
         self.retired.truncate(MAX_RETIRED);
@@ -156,15 +164,19 @@ impl Keyring {
     }
 
     /// The form for the disk.
-    pub fn save(&self) -> Zeroizing<Vec<u8>> {
+    ///
+    /// # Errors
+    /// The serialiser refuses, which no keyring that was built here makes it do.
+    pub fn save(&self) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
         let stored = Stored {
             held: self.held.iter().map(|held| held.secret.bytes()).collect(),
             retired: self.retired.iter().map(|retired| (retired.name, *retired.control)).collect(),
+            retired_names: self.retired_names.clone(),
         };
         // Room for all of it, so that no copy stays behind where it grew.
-        let mut bytes = Vec::with_capacity(1024);
+        let mut bytes = Vec::with_capacity(1024 + 8 * self.retired_names.len());
         bytes.push(VERSION);
-        Zeroizing::new(postcard::to_extend(&stored, bytes).unwrap_or_default())
+        postcard::to_extend(&stored, bytes).map(Zeroizing::new).map_err(|_| KeyringError::Malformed)
     }
 
     /// Reads what [`Self::save`] wrote.
@@ -180,14 +192,21 @@ impl Keyring {
             Some((version, _)) => return Err(KeyringError::Version(*version)),
             None => return Err(KeyringError::Malformed),
         };
-        if stored.held.len() > PROOFS || stored.retired.len() > MAX_RETIRED {
+        let too_many = stored.held.len() > PROOFS
+            || stored.retired.len() > MAX_RETIRED
+            || stored.retired_names.len() > MAX_RETIRED_NAMES;
+        if too_many {
             return Err(KeyringError::Malformed);
         }
         let secret = |bytes: &&[u8]| Secret::new(Zeroizing::new(bytes.to_vec())).map(Held::new);
         let held = stored.held.iter().map(secret).collect::<Result<_, _>>();
         let retired = stored.retired.into_iter();
         let retired = retired.map(|(name, control)| Retired { name, control: Zeroizing::new(control) });
-        Ok(Keyring { held: held.map_err(|_| KeyringError::Malformed)?, retired: retired.collect() })
+        Ok(Keyring {
+            held: held.map_err(|_| KeyringError::Malformed)?,
+            retired: retired.collect(),
+            retired_names: stored.retired_names,
+        })
     }
 }
 
@@ -199,8 +218,10 @@ impl fmt::Debug for Keyring {
 
 impl PartialEq for Keyring {
     fn eq(&self, other: &Self) -> bool {
-        let retired = |keyring: &Keyring| keyring.retired.iter().map(|it| it.name).collect::<Vec<_>>();
-        self.names() == other.names() && retired(self) == retired(other)
+        let keys = |keyring: &Keyring| keyring.retired.iter().map(|it| it.name).collect::<Vec<_>>();
+        self.names() == other.names()
+            && keys(self) == keys(other)
+            && self.retired_names == other.retired_names
     }
 }
 
@@ -218,6 +239,7 @@ struct Stored<'a> {
     #[serde(borrow)]
     held: Vec<&'a [u8]>,
     retired: Vec<(SecretName, [u8; 32])>,
+    retired_names: Vec<SecretName>,
 }
 
 #[cfg(test)]
@@ -233,7 +255,8 @@ mod tests {
     }
 
     fn ring(bytes: &[u8]) -> Keyring {
-        Keyring { held: bytes.iter().map(|byte| Held::new(secret(*byte))).collect(), retired: Vec::new() }
+        let held = bytes.iter().map(|byte| Held::new(secret(*byte))).collect();
+        Keyring { held, ..Keyring::default() }
     }
 
     #[test]
@@ -266,17 +289,45 @@ mod tests {
         assert_eq!(keyring.names(), [name(1)], "it is not taken twice");
     }
 
-    #[test]
-    fn few_retired_secrets_are_remembered_the_latest_first() {
+    /// After so many rotations, the first secret being 1.
+    fn rotated(times: u8) -> Keyring {
         let mut keyring = ring(&[1]);
-        for byte in 2..9 {
+        for byte in 2..2 + times {
             keyring.take(secret(byte), name(byte - 1));
             keyring.keep_only(name(byte));
         }
-        assert_eq!(keyring.retired.len(), MAX_RETIRED);
-        assert!(
-            keyring.has_retired(name(7)) && keyring.has_retired(name(4)) && !keyring.has_retired(name(3))
-        );
+        keyring
+    }
+
+    #[test]
+    fn the_keys_of_few_retired_secrets_are_kept_and_the_names_of_all() {
+        let keyring = rotated(7);
+        assert_eq!(keyring.retired_keys().count(), MAX_RETIRED);
+        let kept: Vec<SecretName> = keyring.retired.iter().map(|retired| retired.name).collect();
+        assert_eq!(kept, [name(7), name(6), name(5), name(4)], "the latest first");
+        assert!((1..8).all(|byte| keyring.has_retired(name(byte))));
+        let mut often = keyring.clone();
+        let all = (0..=MAX_RETIRED_NAMES as u64).map(|number| SecretName(number.to_le_bytes()));
+        often.retired_names = all.collect();
+        often.take(secret(9), name(8));
+        often.keep_only(name(9));
+        assert_eq!(often.retired_names.len(), MAX_RETIRED_NAMES);
+        assert!(often.has_retired(name(8)), "the latest stays");
+    }
+
+    #[test]
+    fn an_old_file_does_not_count_however_many_rotations_ago_it_was_new() {
+        for times in 1..12 {
+            let stored = Keyring::restore(&rotated(times).save().unwrap()).unwrap();
+            for old in 1..=times {
+                let (keyring, what) = Keyring::adopt(Some(secret(old)), Some(stored.clone()));
+                assert_eq!(
+                    (keyring.names(), what),
+                    (vec![name(times + 1)], Given::Retired),
+                    "{old} of {times}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -303,7 +354,7 @@ mod tests {
         let mut keyring = ring(&[1]);
         keyring.take(secret(0xa5), name(1));
         keyring.keep_only(name(0xa5));
-        let bytes = keyring.save();
+        let bytes = keyring.save().unwrap();
         let again = Keyring::restore(&bytes).unwrap();
         assert_eq!(again, keyring);
         assert_eq!(again.secret(name(0xa5)), Some(&secret(0xa5)));

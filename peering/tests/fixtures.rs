@@ -324,9 +324,9 @@ fn stored_states_keep_being_read() {
     keyring.take(secret(), keyring.preferred().unwrap());
     keyring.keep_only(secret().name());
     keyring.take(Secret::parse(&"5d".repeat(64)).unwrap(), secret().name());
-    let bytes = fixture("stored-secrets-v1", &keyring.save());
+    let bytes = fixture("stored-secrets-v1", &keyring.save().unwrap());
     assert_eq!(Keyring::restore(&bytes).as_ref(), Ok(&keyring));
-    assert_eq!(*Keyring::restore(&bytes).unwrap().save(), bytes);
+    assert_eq!(*Keyring::restore(&bytes).unwrap().save().unwrap(), bytes);
 
     let mut ipam = Ipam::new(PeerId([3; 16]), [0; 32]);
     ipam.add_network(MESH_NETWORK, "mesh", &[SubnetRecord::whole(subnet())]).unwrap();

@@ -46,7 +46,7 @@ pub fn stored(data: &[u8]) {
         assert_eq!(again.expect("its own bytes").full_hash(), store.full_hash());
     }
     if let Ok(keyring) = Keyring::restore(data) {
-        assert_eq!(Keyring::restore(&keyring.save()).as_ref(), Ok(&keyring));
+        assert_eq!(Keyring::restore(&keyring.save().expect("a keyring is written")).as_ref(), Ok(&keyring));
     }
     if let Ok(mut ipam) = Ipam::restore(own, [0; 32], data) {
         ipam.handle_timeout(start());

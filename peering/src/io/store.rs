@@ -254,7 +254,10 @@ impl Store {
 
     /// Replaces the secrets (mode 0600): on return they are on disk, or the former ones still are.
     pub(super) fn save_keyring(&self, keyring: &Keyring) -> Result<(), StoreError> {
-        self.secrets.replace(&keyring.save())
+        let bytes = keyring
+            .save()
+            .map_err(|error| StoreError::State { path: self.secrets.path(), reason: error.to_string() })?;
+        self.secrets.replace(&bytes)
     }
 
     /// Replaces the state: on return it is on disk, or the old one still is.
