@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use engine::rate::Rate;
 use engine::types::MacAddr;
 use ipnet::{IpNet, Ipv4Net};
 use peering::mesh::Target;
+use peering::records::MAX_TRUSTED;
 
 /// The port of a VTEP that is given without one (RFC 7348 section 5).
 const VXLAN_PORT: u16 = 4789;
@@ -21,6 +23,24 @@ pub(crate) struct Cli {
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Looks at what no value shows alone.
+    ///
+    /// # Errors
+    /// There are more values than a host may tell the others.
+    pub(crate) fn checked(self) -> Result<Self, clap::Error> {
+        let trusted = match &self.command {
+            Command::Launch(launch) => launch.trusted_subnets.len(),
+            _ => 0,
+        };
+        if trusted > MAX_TRUSTED {
+            let why = format!("--trusted-subnets takes at most {MAX_TRUSTED} subnets, not {trusted}");
+            return Err(Cli::command().error(ErrorKind::TooManyValues, why));
+        }
+        Ok(self)
+    }
 }
 
 /// What every command takes.

@@ -1,10 +1,7 @@
-use clap::CommandFactory;
-use clap::error::ErrorKind;
-
 use super::*;
 
 fn parse(words: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(std::iter::once("meshnet").chain(words.split_whitespace()))
+    Cli::try_parse_from(std::iter::once("meshnet").chain(words.split_whitespace())).and_then(Cli::checked)
 }
 
 fn usage_error(words: &str) -> ErrorKind {
@@ -67,6 +64,18 @@ fn bad_usage_is_told_apart_before_anything_happens() {
     assert_eq!(usage_error("status --wait peers"), ErrorKind::ValueValidation);
     assert_eq!(usage_error("status --timeout 3"), ErrorKind::MissingRequiredArgument);
     assert_eq!(usage_error("connect"), ErrorKind::MissingRequiredArgument);
+}
+
+#[test]
+fn no_more_subnets_are_trusted_than_others_can_be_told() {
+    let words = |count: usize| {
+        let subnets: Vec<String> = (0..count).map(|number| format!("10.{number}.0.0/16")).collect();
+        format!("launch --trusted-subnets {}", subnets.join(","))
+    };
+    assert!(parse(&words(64)).is_ok());
+    assert_eq!(usage_error(&words(65)), ErrorKind::TooManyValues);
+    let twice = format!("{} --trusted-subnets fd00::/8", words(64));
+    assert_eq!(usage_error(&twice), ErrorKind::TooManyValues, "however they are given");
 }
 
 #[test]

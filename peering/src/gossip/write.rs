@@ -16,6 +16,7 @@ use crate::records::{
 impl RecordStore {
     /// Says what this host is. None: nothing changed.
     pub fn put_host(&mut self, identity: &Identity, host: &HostRecord) -> Option<Arc<Record>> {
+        debug_assert!(host.within_limits(), "nobody would know of this host");
         self.put(identity, kind::HOST, Class::Owner, &[], &encode(host))
     }
 
