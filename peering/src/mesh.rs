@@ -563,6 +563,7 @@ impl Mesh {
                 Action::Tell(conn) => self.say_hello(conn),
                 Action::Close(conn, reason) => {
                     self.budgets.remove(&conn);
+                    self.clones.forget(conn);
                     self.outbox.push(Output::Close { conn, reason });
                 }
             }

@@ -45,7 +45,7 @@ pub(super) struct Clones {
     /// This host waits: why, and when it was last refused.
     oneself: Option<(String, Instant)>,
     /// For how long this host had its identity when it said hello to another with its key.
-    greeted: BTreeMap<ConnId, u64>,
+    pub(super) greeted: BTreeMap<ConnId, u64>,
     seek_at: Instant,
     ask_at: Instant,
 }
@@ -83,6 +83,11 @@ impl Clones {
     /// Why this host takes itself for a clone, if it does.
     pub(super) fn oneself(&self) -> Option<&str> {
         self.oneself.as_ref().map(|(why, _)| why.as_str())
+    }
+
+    /// A connection is over; of those that this side ends nobody tells.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.greeted.remove(&conn);
     }
 
     /// For how many milliseconds this host has had its identity; 0 while it waits.
@@ -209,7 +214,7 @@ impl Mesh {
         } else if reason == GIVES_WAY {
             self.outlast(conn);
         }
-        self.clones.greeted.remove(&conn);
+        self.clones.forget(conn);
         self.topology.handle_closed(self.now, conn, reason);
     }
 

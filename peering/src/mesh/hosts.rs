@@ -293,7 +293,7 @@ impl Mesh {
             MemberEvent::Up(peer) => {
                 self.set_state(peer, PeerState::Alive);
                 if self.presumed.remove(&peer) {
-                    self.view.forget_host(peer);
+                    self.view.tell_again(peer);
                 }
                 self.show_host(peer);
             }

@@ -2,7 +2,7 @@ use super::*;
 use crate::identity::Identity;
 use crate::keyring::Keyring;
 use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
-use crate::records::{HostRecord, VtepRecord};
+use crate::records::{Encryption, HostRecord, VtepRecord};
 use crate::sealing::Sealing;
 
 struct Bench {
@@ -12,9 +12,13 @@ struct Bench {
 
 impl Bench {
     fn new(targets: &[&str], stored: Option<&[u8]>) -> Self {
+        Bench::starting(targets, stored, |_| {})
+    }
+
+    fn starting(targets: &[&str], stored: Option<&[u8]>, change: impl FnOnce(&mut MeshConfig)) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any moment will do")]
         let now = Instant::now();
-        let config = MeshConfig {
+        let mut config = MeshConfig {
             identity: Identity::generate([1; 32]).unwrap(),
             nickname: "node01".to_owned(),
             version: "1".to_owned(),
@@ -36,6 +40,7 @@ impl Bench {
             sealing: Sealing::default(),
             seed: [1; 32],
         };
+        change(&mut config);
         Bench { now, mesh: Mesh::new(config, stored, now).unwrap() }
     }
 
@@ -519,6 +524,47 @@ fn hosts_on_the_disk_are_taken_for_alive_for_a_moment() {
         bench.now += Duration::from_secs(seconds);
         bench.outputs();
         assert_eq!(ups(&mut bench), told);
+    }
+}
+
+#[test]
+fn two_hosts_that_do_not_agree_are_told_once_at_a_start() {
+    let writer = Identity::generate([3; 32]).unwrap();
+    let peer = writer.peer_id();
+    let mut bench = Bench::new(&[], None);
+    let conn = bench.establish(1, None);
+    bench.hear(conn, &hello(MIN_VERSION, MAX_VERSION));
+    bench.hear(conn, &Message::Push(vec![told_of(&writer, "192.0.2.3")]));
+    let disk = bench.mesh.poll_persist().unwrap();
+
+    // It seals now; the other one, whose wish is to seal where there is a secret, does not.
+    let mut bench = Bench::starting(&[], Some(&disk), |config| {
+        config.sealing = Sealing { encryption: Encryption::On, suites: vec![1], ..Sealing::default() };
+    });
+    assert_eq!(ups(&mut bench), [true], "it is taken for alive");
+    bench.mesh.handle_member(crate::membership::MemberEvent::Up(peer));
+    assert_eq!(ups(&mut bench), [true], "it is told again: now it was met");
+    bench.mesh.show_host(peer);
+    assert_eq!(ups(&mut bench), [], "nothing changed since");
+    let told = kinds(&bench).iter().filter(|kind| *kind == "encryption_differs").count();
+    assert_eq!(told, 1, "{:?}", kinds(&bench));
+}
+
+#[test]
+fn what_was_said_to_a_clone_is_forgotten_with_the_connection() {
+    let mut bench = Bench::new(&[], None);
+    let me = bench.mesh.me;
+    bench.now += Duration::from_secs(60);
+    for number in 1..4 {
+        let conn = ConnId(number);
+        bench.mesh.handle_established(bench.now, conn, me, None, "192.0.2.7:6783".parse().unwrap());
+        bench.hear(conn, &another_start());
+        assert!(bench.closed().is_some_and(|reason| reason.starts_with("clone: ")), "it is established");
+        assert_eq!(
+            bench.mesh.clones.greeted.len(),
+            0,
+            "the shell does not tell the end of what this side ends"
+        );
     }
 }
 

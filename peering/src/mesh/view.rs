@@ -14,6 +14,8 @@ use crate::sealing::{Agreement, Trust};
 #[derive(Default)]
 pub(super) struct View {
     hosts: BTreeMap<PeerId, HostView>,
+    /// Hosts that are to be told of once more, changed or not.
+    again: BTreeSet<PeerId>,
     endpoints: BTreeMap<(PeerId, PortId), EndpointView>,
     names: BTreeMap<(PeerId, [u8; 8]), NameView>,
     networks: BTreeMap<NetworkId, NetworkView>,
@@ -36,15 +38,18 @@ impl View {
 
     /// A host is up and says this of itself.
     pub(super) fn show_host(&mut self, host: HostView) {
-        if self.hosts.get(&host.peer) != Some(&host) {
+        let again = self.again.remove(&host.peer);
+        if again || self.hosts.get(&host.peer) != Some(&host) {
             self.hosts.insert(host.peer, host.clone());
             self.events.push_back(MeshEvent::HostUp(host));
         }
     }
 
-    /// The host will be told of again, as it then is.
-    pub(super) fn forget_host(&mut self, peer: PeerId) {
-        self.hosts.remove(&peer);
+    /// The host will be told of again, as it then is, if it was told of.
+    pub(super) fn tell_again(&mut self, peer: PeerId) {
+        if self.hosts.contains_key(&peer) {
+            self.again.insert(peer);
+        }
     }
 
     /// A host is down: its names and endpoints go first.
@@ -57,6 +62,7 @@ impl View {
         for port in ports {
             self.hide_endpoint(peer, port);
         }
+        self.again.remove(&peer);
         if self.hosts.remove(&peer).is_some() {
             self.events.push_back(MeshEvent::HostDown { peer });
         }
