@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use crate::attached::Attached;
@@ -25,20 +25,12 @@ impl Topology {
 
     /// Launches the first host with these options, the second beside it, and gives each a container; they reach each other.
     pub fn web_and_db(&self, options: &[&str]) -> Result<(Attached, Attached)> {
-        self.host(0).launch(options)?;
-        self.host(1).launch(&["node01"])?;
-        let (web, db) = (self.host(0).attach("web")?, self.host(1).attach("db")?);
-        web.ping(&db)?;
-        Ok((web, db))
+        self.pair(options, &["node01"])
     }
 
     /// The same with these options for both hosts, as what they agree on needs it.
     pub fn web_and_db_alike(&self, options: &[&str]) -> Result<(Attached, Attached)> {
-        self.host(0).launch(options)?;
-        self.host(1).launch(&[&["node01"], options].concat())?;
-        let (web, db) = (self.host(0).attach("web")?, self.host(1).attach("db")?);
-        web.ping(&db)?;
-        Ok((web, db))
+        self.pair(options, &[&["node01"], options].concat())
     }
 
     /// Makes a secret, gives a copy to each host, and returns where they are.
@@ -55,10 +47,14 @@ impl Topology {
     /// they reach each other.
     pub fn sealed_web_and_db(&self, options: &[&str]) -> Result<(Attached, Attached)> {
         let files = self.share_secret()?;
-        for (host, file) in self.all().iter().zip(&files).take(2) {
-            let peers: &[&str] = if host.name() == "node01" { &[] } else { &["node01"] };
-            host.launch(&[peers, &["--secret-file", file], options].concat())?;
-        }
+        let [first, second, ..] = files.as_slice() else { bail!("there are no two hosts") };
+        let first = [&["--secret-file", first.as_str()], options].concat();
+        self.pair(&first, &[&["node01", "--secret-file", second.as_str()], options].concat())
+    }
+
+    fn pair(&self, first: &[&str], second: &[&str]) -> Result<(Attached, Attached)> {
+        self.host(0).launch(first)?;
+        self.host(1).launch(second)?;
         let (web, db) = (self.host(0).attach("web")?, self.host(1).attach("db")?);
         web.ping(&db)?;
         Ok((web, db))

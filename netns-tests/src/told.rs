@@ -22,6 +22,16 @@ impl Host {
         self.told("warnings", kind)
     }
 
+    /// True when there is an event of this kind.
+    pub fn tells(&self, kind: &str) -> bool {
+        self.events(kind).is_ok_and(|told| !told.is_empty())
+    }
+
+    /// True when there is a warning of this kind.
+    pub fn warns(&self, kind: &str) -> bool {
+        self.warnings(kind).is_ok_and(|told| !told.is_empty())
+    }
+
     /// Runs a command that must fail with exit code 1 and this code; what it says.
     pub fn fails_with(&self, args: &[&str], code: &str) -> Result<String> {
         let said = self.meshnet(&[args, &["-o", "json"]].concat())?.fails_with(1)?;

@@ -186,12 +186,6 @@ fn agreed(host: &Host) -> Result<(Option<String>, Option<bool>, Option<u64>)> {
     Ok((agreement, encrypted, status.pointer("/networks/0/mtu").and_then(Value::as_u64)))
 }
 
-fn told(host: &Host, kind: &str) -> bool {
-    let events =
-        host.status().ok().and_then(|status| status.get("events").and_then(Value::as_array).cloned());
-    events.is_some_and(|events| events.iter().any(|event| event.get("kind").is_some_and(|it| it == kind)))
-}
-
 #[test]
 fn hosts_agree_on_sealing_or_are_told() -> Result<()> {
     let net = Topology::new("agreement")?.hosts(2)?;
@@ -207,7 +201,7 @@ fn hosts_agree_on_sealing_or_are_told() -> Result<()> {
     for host in net.all() {
         let agreed = agreed(host)?;
         ensure!(agreed == (Some("sealed".to_owned()), Some(true), Some(1418)), "{}: {agreed:?}", host.name());
-        ensure!(!told(host, "encryption_differs"), "{} differs from nobody", host.name());
+        ensure!(!host.tells("encryption_differs"), "{} differs from nobody", host.name());
     }
     let name = |host: &Host| host.status().map(|status| status.pointer("/sealing/secret").cloned());
     ensure!(
@@ -218,7 +212,7 @@ fn hosts_agree_on_sealing_or_are_told() -> Result<()> {
     second.stop()?;
     second.launch(&["node01", "--secret-file", &other, "--encryption", "off"])?;
     for host in net.all() {
-        wait_for("they are told that they differ", secs(5), || told(host, "encryption_differs"))?;
+        wait_for("they are told that they differ", secs(5), || host.tells("encryption_differs"))?;
         ensure!(agreed(host)?.0.as_deref() == Some("differ"), "{:?}", agreed(host)?);
     }
     let db = second.attach("db")?;
@@ -246,12 +240,6 @@ fn an_open_cluster_agrees_on_plain_frames_and_a_wish_for_more_cuts_a_host_off() 
     db.no_ping(&web, secs(3))
 }
 
-fn peer_id(host: &Host) -> Result<String> {
-    let status = host.status()?;
-    let id = status.get("peer_id").and_then(Value::as_str);
-    id.map(str::to_owned).ok_or_else(|| anyhow!("no peer id in {status}"))
-}
-
 #[test]
 fn a_revoked_host_is_cut_off_within_seconds_and_only_a_new_key_brings_it_back() -> Result<()> {
     let net = Topology::new("revoke")?.hosts(3)?;
@@ -265,7 +253,7 @@ fn a_revoked_host_is_cut_off_within_seconds_and_only_a_new_key_brings_it_back() 
     let thief = net.host(2).attach("thief")?;
     web.ping(&thief)?;
     let (honest, stolen) = (&net.all()[..2], net.host(2));
-    let id = peer_id(stolen)?;
+    let id = stolen.peer_id()?;
     let said = net.host(1).run(&["revoke", "harbour"])?;
     ensure!(said.contains(&id) && said.contains("new key") && said.contains("--allow-peers"), "{said}");
     for host in honest {
@@ -306,7 +294,7 @@ fn a_revoked_host_is_cut_off_within_seconds_and_only_a_new_key_brings_it_back() 
         host.wait("peers=2", secs(10))?;
     }
     let allowed = net.directory().join("allowed");
-    std::fs::write(&allowed, format!("{} # node01\n{}\n", peer_id(net.host(0))?, peer_id(net.host(1))?))?;
+    std::fs::write(&allowed, format!("{} # node01\n{}\n", net.host(0).peer_id()?, net.host(1).peer_id()?))?;
     let allowed = allowed.display().to_string();
     for (host, file) in honest.iter().zip(&files) {
         host.stop()?;

@@ -17,15 +17,6 @@ const ELSEWHERE: &str = "203.0.113.9";
 /// How long a host may need until it has asked whether the other one trusts it too.
 const PATIENCE: f64 = 15.0;
 
-/// A secret in a file of each host.
-fn secret(net: &Topology) -> Result<Vec<String>> {
-    let paths: Vec<_> = net.all().iter().map(|host| host.directory().join("secret")).collect();
-    let [first, others @ ..] = &paths[..] else { return Ok(Vec::new()) };
-    net.host(0).run(&["secret", "generate", "--file", &first.display().to_string()])?;
-    others.iter().try_for_each(|path| std::fs::copy(first, path).map(drop))?;
-    Ok(paths.iter().map(|path| path.display().to_string()).collect())
-}
-
 /// What a host says of another one: how frames go there, and who trusts the way.
 fn way(host: &Host, other: &str) -> Result<(String, String)> {
     let peers = host.run_json(&["status", "peers"])?;
@@ -44,11 +35,6 @@ fn wait_way(host: &Host, other: &str, kind: &str, trust: &str) -> Result<()> {
     })
 }
 
-fn told(host: &Host, kind: &str) -> bool {
-    let events = host.status().ok().and_then(|status| status.get("events")?.as_array().cloned());
-    events.is_some_and(|events| events.iter().any(|event| event.get("kind").is_some_and(|it| it == kind)))
-}
-
 /// Whether the marker is seen on the underlay of `host` while one container says it to another.
 fn overheard(net: &Topology, host: &Host, from: &Attached, to: &Attached) -> Result<bool> {
     let capture = Capture::start(host.namespace(), host.interface(), "udp port 4789", net.directory())?;
@@ -63,7 +49,7 @@ fn overheard(net: &Topology, host: &Host, from: &Attached, to: &Attached) -> Res
 #[test]
 fn in_a_subnet_that_both_hosts_trust_frames_go_in_clear_and_elsewhere_sealed() -> Result<()> {
     let net = Topology::new("trusted subnets")?.hosts(3)?;
-    let files = secret(&net)?;
+    let files = net.share_secret()?;
     let trusting = ["--trusted-subnets", "fd00::/8,192.0.2.0/24", "--secret-file"];
     let [first, second, third] = [net.host(0), net.host(1), net.host(2)];
     first.launch(&[&trusting[..], &[&files[0]]].concat())?;
@@ -81,7 +67,7 @@ fn in_a_subnet_that_both_hosts_trust_frames_go_in_clear_and_elsewhere_sealed() -
     // The third host does not trust them. Sealed wins, and all are told.
     for (host, other) in [(first, "node03"), (second, "node03"), (third, "node01"), (third, "node02")] {
         wait_way(host, other, "sealed", "differ")?;
-        ensure!(told(host, "trust_differs"), "{} was not told", host.name());
+        ensure!(host.tells("trust_differs"), "{} was not told", host.name());
     }
     ensure!(!overheard(&net, first, &web, &cache)?, "it was in clear");
     ensure!(!overheard(&net, third, &cache, &db)?, "it was in clear");
@@ -108,7 +94,7 @@ fn who_trusts_a_subnet_and_seals_nothing_is_warned() -> Result<()> {
 #[test]
 fn a_host_that_leaves_the_trusted_subnet_seals_at_once() -> Result<()> {
     let net = Topology::new("out of the trusted subnet")?.hosts(2)?;
-    let files = secret(&net)?;
+    let files = net.share_secret()?;
     let (first, second) = (net.host(0), net.host(1));
     first.namespace().ip(&format!("address add {ELSEWHERE}/32 dev lo"))?;
     second.namespace().ip(&format!("route add {ELSEWHERE}/32 dev eth0"))?;
@@ -159,7 +145,7 @@ fn what_is_sent_to_an_address_that_nobody_trusts_is_no_frame_of_a_sealed_network
 #[test]
 fn who_is_trusted_by_one_host_alone_gets_sealed_frames() -> Result<()> {
     let net = Topology::new("trust that is not returned")?.hosts(2)?;
-    let files = secret(&net)?;
+    let files = net.share_secret()?;
     net.host(0).launch(&["--secret-file", &files[0], "--trusted-subnets", "0.0.0.0/0,::/0"])?;
     // It trusts the other host, and not itself.
     let only = format!("{}/32", net.host(0).address());
@@ -168,7 +154,7 @@ fn who_is_trusted_by_one_host_alone_gets_sealed_frames() -> Result<()> {
     web.ping(&db)?;
     for (host, other) in [(net.host(0), "node02"), (net.host(1), "node01")] {
         wait_way(host, other, "sealed", "differ")?;
-        wait_for("it is told", secs(5), || told(host, "trust_differs"))?;
+        wait_for("it is told", secs(5), || host.tells("trust_differs"))?;
     }
     ensure!(!overheard(&net, net.host(0), &web, &db)?, "it was in clear");
     ensure!(!overheard(&net, net.host(1), &db, &web)?, "it was in clear");
@@ -180,7 +166,7 @@ fn who_is_trusted_by_one_host_alone_gets_sealed_frames() -> Result<()> {
 #[test]
 fn an_external_vtep_has_no_part_in_a_sealed_network() -> Result<()> {
     let net = Topology::new("a VTEP and a secret")?.hosts(2)?;
-    let files = secret(&net)?;
+    let files = net.share_secret()?;
     let (host, outside) = (net.host(0), net.host(1));
     host.launch(&[])?;
     let web = host.attach("web")?;
@@ -193,7 +179,7 @@ fn an_external_vtep_has_no_part_in_a_sealed_network() -> Result<()> {
     // The cluster gets a secret: it stays declared, and is shut out.
     host.stop()?;
     host.launch(&["--secret-file", &files[0]])?;
-    wait_for("people are told", secs(5), || told(host, "vtep_shut_out"))?;
+    wait_for("people are told", secs(5), || host.tells("vtep_shut_out"))?;
     let capture =
         Capture::start(outside.namespace(), "eth0", "udp port 4789 and dst port 4789", net.directory())?;
     web.no_ping(&kernel, secs(2.0))?;

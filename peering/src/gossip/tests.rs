@@ -216,6 +216,47 @@ fn a_record_over_the_limit_is_refused() {
     assert!(Record::parse(&bytes).is_err());
 }
 
+/// A record of a kind that nobody knows, in the slot of this number.
+fn opaque(writer: &Identity, slot: u64, minor: u64, len: usize) -> Arc<Record> {
+    let (key, payload) = (slot.to_le_bytes(), vec![0; len]);
+    let (key, payload) = (&key[..], &payload[..]);
+    let draft =
+        Draft { kind: 900, version: 1, class: Class::Owner, deleted: false, major: 1, minor, key, payload };
+    draft.sign(writer).unwrap()
+}
+
+/// Offers a store records of `len` bytes of payload until it refuses; how many it took.
+fn fill(store: &mut RecordStore, writer: &Identity, len: usize) -> u64 {
+    let mut offered = 0;
+    loop {
+        match store.insert(opaque(writer, offered, 1, len).bytes()) {
+            Merge::Accepted { .. } => offered += 1,
+            Merge::Invalid(RecordError::TooMany) => return offered,
+            other => panic!("{offered}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn one_writer_has_so_many_records_and_bytes_and_no_more() {
+    let (greedy, other) = (identity(2), identity(3));
+    for (len, most) in [(0, MAX_RECORDS_PER_WRITER), (60_000, MAX_BYTES_PER_WRITER / 60_000)] {
+        let mut store = RecordStore::new(identity(1).peer_id());
+        let taken = fill(&mut store, &greedy, len);
+        let size = opaque(&greedy, 0, 1, len).bytes().len();
+        let most_bytes = MAX_BYTES_PER_WRITER / size;
+        assert_eq!(taken as usize, MAX_RECORDS_PER_WRITER.min(most_bytes), "{len} bytes each, about {most}");
+        assert_eq!((store.len(), store.counters().over_limit), (taken as usize, 1));
+        let again = store.insert(opaque(&greedy, 0, 2, len).bytes());
+        assert!(matches!(again, Merge::Accepted { .. }), "a newer version takes the place of one: {again:?}");
+        let longer = store.insert(opaque(&greedy, 1, 2, len + 4000).bytes());
+        let fits = (taken as usize * size + 4000) <= MAX_BYTES_PER_WRITER;
+        assert_eq!(matches!(longer, Merge::Accepted { .. }), fits, "{longer:?}");
+        let theirs = store.insert(opaque(&other, 0, 1, len).bytes());
+        assert!(matches!(theirs, Merge::Accepted { .. }), "another writer is not held back: {theirs:?}");
+    }
+}
+
 #[test]
 fn claims_stand_one_above_the_highest_seen() {
     let (me, other) = (identity(1), identity(2));
