@@ -46,8 +46,10 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
 /// Where people keep the secret of this host, as far as it can be looked at again.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// In a file, or a credential of the service.
+    /// In a file.
     File(PathBuf),
+    /// In a credential of the service. systemd copies it when the service starts: what lies there is never another one.
+    Credential(SecretName),
     /// In the environment of the launch, under this name.
     Environment(SecretName),
 }
@@ -56,7 +58,8 @@ pub(crate) enum Source {
 pub(crate) fn source(file: Option<&Path>, secret: Option<&Secret>) -> Option<Source> {
     let name = secret?.name();
     let environment = std::env::var_os(VALUE).map(|_| Source::Environment(name));
-    file.map(|file| Source::File(file.to_owned())).or(environment).or_else(|| credential().map(Source::File))
+    let credential = || credential().map(|_| Source::Credential(name));
+    file.map(|file| Source::File(file.to_owned())).or(environment).or_else(credential)
 }
 
 impl Source {
@@ -67,7 +70,20 @@ impl Source {
     pub(crate) fn look(&self) -> Result<(SecretName, String), Failure> {
         match self {
             Source::File(path) => Ok((read(path)?.name(), path.display().to_string())),
+            Source::Credential(name) => Ok((*name, format!("the credential {CREDENTIAL}"))),
             Source::Environment(name) => Ok((*name, VALUE.to_owned())),
+        }
+    }
+
+    /// What people are to do when it is an old one.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            Source::File(_) => "Put that of `meshnet secret rotate` there",
+            Source::Credential(_) => {
+                "Put that of `meshnet secret rotate` where LoadCredential of the unit takes it from, and restart the service \
+                 when it suits"
+            }
+            Source::Environment(_) => "Put that of `meshnet secret rotate` there before the next launch",
         }
     }
 }

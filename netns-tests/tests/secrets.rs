@@ -172,6 +172,14 @@ fn systemd_hands_the_secret_over() -> Result<()> {
     host.set_environment("CREDENTIALS_DIRECTORY", &host.directory().display().to_string());
     host.launch(&[])?;
     ensure!(host.status()?.get("open") == Some(&Value::Bool(false)), "the credential was not taken");
+    // Where it lies nothing can be written, and what is written is gone with the service.
+    let said = host.meshnet(&["secret", "rotate"])?.fails_with(1)?;
+    ensure!(said.contains("--file"), "{said}");
+    ensure!(!host.directory().join("meshnet-secret.new").exists(), "a secret lies beside the credential");
+    let new = host.directory().join("new").display().to_string();
+    host.run(&["secret", "rotate", "--file", &new])?;
+    let warnings = host.warnings("secret_file_stale")?;
+    ensure!(warnings.len() == 1 && warnings[0].contains("LoadCredential"), "{warnings:?}");
     Ok(())
 }
 

@@ -49,12 +49,13 @@ impl Daemon {
     pub(super) async fn check_secret_file(self: &Arc<Self>) {
         let Some(source) = self.secret_source.clone() else { return };
         // One that is away, or cannot be read now, says nothing.
+        let advice = source.advice();
         let Ok(Ok((name, place))) = self.blocking(move |_| source.look()).await else { return };
         let keyring = self.peering.keyring();
         let stale = (!keyring.holds(name)).then(|| {
             format!(
-                "the secret in {place} is no longer taken; this host uses the newer one that it keeps. Put that of \
-                 `meshnet secret rotate` there: a host that is launched with this one alone is refused"
+                "the secret in {place} is no longer taken; this host uses the newer one that it keeps. {advice}: a host that \
+                 is launched with this one alone is refused"
             )
         });
         let before = std::mem::replace(&mut *lock_of(&self.secret_stale), stale.clone());
@@ -73,7 +74,7 @@ impl Daemon {
     pub(super) fn secret_file(&self) -> Option<std::path::PathBuf> {
         match self.secret_source.as_ref()? {
             Source::File(path) => Some(path.clone()),
-            Source::Environment(_) => None,
+            Source::Environment(_) | Source::Credential(_) => None,
         }
     }
 }
