@@ -144,12 +144,16 @@ pub(crate) mod code {
     pub(crate) const SECRET_UNUSABLE: &str = "secret_unusable";
     /// Others than the daemon's user may know the secret.
     pub(crate) const SECRET_OPEN: &str = "secret_open";
-    /// There is no secret to go over from.
-    pub(crate) const CLUSTER_OPEN: &str = "cluster_open";
     /// The cluster goes over to a secret that was given elsewhere at the same time.
     pub(crate) const ROTATION_SUPERSEDED: &str = "rotation_superseded";
     /// The list of allowed hosts cannot be used.
     pub(crate) const ALLOW_PEERS_UNUSABLE: &str = "allow_peers_unusable";
+    /// The secret that was given is the one in use.
+    pub(crate) const SECRET_IN_USE: &str = "secret_in_use";
+    /// The secret that was given was in use before.
+    pub(crate) const SECRET_RETIRED: &str = "secret_retired";
+    /// This host was started just now, and does not know the others yet.
+    pub(crate) const TOO_EARLY: &str = "too_early";
     /// The file for a new secret exists.
     pub(crate) const SECRET_EXISTS: &str = "secret_exists";
     /// The operating system gives no random numbers.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+pub(crate) use status::holder;
+
 use crate::args::Format;
 use crate::failure::Failure;
 

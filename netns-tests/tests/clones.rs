@@ -38,9 +38,13 @@ fn waits(host: &Host, first: &Host) -> Result<()> {
     let guest = Container::new("guest")?;
     let said = host.fails_with(&["attach", &guest.reference(), "--name", "guest"], "clone")?;
     ensure!(said.contains(&at), "{said}");
-    for command in
-        [&["rmpeer", "node01", "--force"][..], &["revoke", "node01"], &["vtep", "add", "192.0.2.99"]]
-    {
+    for command in [
+        &["rmpeer", "node01", "--force"][..],
+        &["revoke", "node01"],
+        &["vtep", "add", "192.0.2.99"],
+        &["vtep", "rm", "192.0.2.99"],
+        &["secret", "rotate"],
+    ] {
         host.fails_with(command, "clone")?;
     }
     Ok(())

@@ -26,6 +26,8 @@ const PORT: u16 = 7000;
 const TRAFFIC_S: u32 = 25;
 /// Echo requests in a second.
 const PINGS: u32 = 100;
+/// More than this of 25,000 are not lost because the machine did something else for a moment.
+const MOST_LOST: u64 = 50;
 /// Reasons for which a rotation could drop frames.
 const REASONS: [&str; 6] =
     ["no_session", "session_used_up", "unknown_session", "bad_sealed", "replayed", "plain_on_sealed"];
@@ -33,14 +35,6 @@ const REASONS: [&str; 6] =
 /// The file of a host with the secret of all.
 fn file(host: &Host) -> PathBuf {
     host.directory().join("secret")
-}
-
-/// Makes a secret and gives it to all hosts.
-fn share_secret(net: &Topology) -> Result<()> {
-    let first = file(net.host(0));
-    net.host(0).run(&["secret", "generate", "--file", &first.display().to_string()])?;
-    net.all()[1..].iter().try_for_each(|host| std::fs::copy(&first, file(host)).map(drop))?;
-    Ok(())
 }
 
 fn launch(host: &Host) -> Result<()> {
@@ -54,16 +48,11 @@ fn secret_of(host: &Host) -> Result<(String, String)> {
     Ok((text("/sealing/secret"), text("/rotation/phase")))
 }
 
-fn events(host: &Host, kind: &str) -> Result<usize> {
-    let status = host.status()?;
-    let events = status.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
-    Ok(events.iter().filter(|event| event.get("kind").is_some_and(|it| it == kind)).count())
-}
-
-fn warns(host: &Host, kind: &str) -> bool {
-    let status = host.status().unwrap_or_default();
-    let warnings = status.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
-    warnings.iter().any(|warning| warning.get("kind").is_some_and(|it| it == kind))
+/// The bytes of a secret in hexadecimal digits.
+fn bytes_of(text: &str) -> Result<Vec<u8>> {
+    let digits: Vec<char> = text.chars().collect();
+    let byte = |pair: &[char]| Ok(u8::from_str_radix(&pair.iter().collect::<String>(), 16)?);
+    digits.chunks(2).map(byte).collect()
 }
 
 /// Whether a host shows that it is refused because its secret is an old one.
@@ -171,7 +160,7 @@ impl Stream {
 #[test]
 fn five_hosts_go_over_under_traffic_without_a_packet_lost() -> Result<()> {
     let net = Topology::new("rotation")?.hosts(6)?;
-    share_secret(&net)?;
+    net.share_secret()?;
     let hosts = &net.all()[..5];
     hosts.iter().try_for_each(launch)?;
     let containers: Vec<Attached> =
@@ -206,7 +195,7 @@ fn five_hosts_go_over_under_traffic_without_a_packet_lost() -> Result<()> {
         all_lost += lost.len() as u64;
         let kernel = kernel_drops(hosts)? - kernel_before;
         ensure!(
-            all_lost <= kernel,
+            all_lost <= kernel.min(MOST_LOST),
             "{}: lost {lost:?}, and the kernel had no room for {kernel}",
             outcome.what
         );
@@ -225,30 +214,39 @@ fn five_hosts_go_over_under_traffic_without_a_packet_lost() -> Result<()> {
     let (new, _) = secret_of(net.host(2))?;
     for host in hosts {
         ensure!(secret_of(host)?.0 == new, "{} has another one", host.name());
-        ensure!(
-            warns(host, "secret_file_stale"),
-            "{} does not tell that its file is an old one",
-            host.name()
-        );
+        ensure!(host.warns("secret_file_stale"), "{} does not tell that its file is an old one", host.name());
         let everything = host.run(&["report"])? + &host.run(&["status"])?;
         ensure!(!everything.contains(&new_text), "{} shows the secret", host.name());
         let kept = std::fs::metadata(host.state_dir().join("secrets"))?.permissions().mode() & 0o7777;
         ensure!(kept == 0o600, "{kept:o}");
-        for log in std::fs::read_dir(host.directory())?.chain(std::fs::read_dir(host.state_dir())?).flatten()
+        let raw = bytes_of(&new_text)?;
+        let mut logs = 0;
+        for file in std::fs::read_dir(host.directory())?.chain(std::fs::read_dir(host.state_dir())?).flatten()
         {
-            let is_log = log.path().extension().is_some_and(|end| end == "log");
-            ensure!(!is_log || !std::fs::read_to_string(log.path())?.contains(&new_text), "a log has it");
+            if !file.file_name().to_string_lossy().contains(".log") {
+                continue;
+            }
+            let log = std::fs::read(file.path())?;
+            let holds = |secret: &[u8]| log.windows(secret.len()).any(|part| part == secret);
+            ensure!(!holds(new_text.as_bytes()) && !holds(&raw), "{} has it", file.path().display());
+            logs += 1;
         }
+        ensure!(logs > 0, "there was no log to look at");
     }
     ensure!(net.host(0).run(&["status"])?.contains("on all 5 hosts"), "the overview does not show it");
 
-    // Said again it changes nothing.
-    net.host(2).run(&["secret", "rotate"])?;
-    ensure!(secret_of(net.host(2))?.0 == new, "there was another rotation");
+    // The file beside the old one is read again, and holds the secret that is in use: that is no success.
+    let again = net.host(2).meshnet(&["secret", "rotate"])?.fails_with(1)?;
+    let told = again.contains("already") && again.contains(&format!("{} holds", new_file.display()));
+    ensure!(told, "it does not say what to do: {again}");
+    ensure!(new_file.exists() && secret_of(net.host(2))?.0 == new, "there was another rotation");
     // A host with the old file goes on with what it keeps.
     net.host(4).stop()?;
     launch(net.host(4))?;
-    ensure!(secret_of(net.host(4))?.0 == new && events(net.host(4), "secret_differs")? == 1, "it forgot");
+    ensure!(
+        secret_of(net.host(4))?.0 == new && net.host(4).events("secret_differs")?.len() == 1,
+        "it forgot"
+    );
     containers[0].ping(&containers[4])?;
     // A new host needs the new file.
     launch(net.host(5))?;
@@ -261,14 +259,14 @@ fn five_hosts_go_over_under_traffic_without_a_packet_lost() -> Result<()> {
     late.ping(&containers[2])?;
     // With the new file in the place of the old one there is nothing to tell any more.
     std::fs::copy(&new_file, file(net.host(1)))?;
-    ensure!(!warns(net.host(1), "secret_file_stale"), "it still warns");
+    ensure!(!net.host(1).warns("secret_file_stale"), "it still warns");
     Ok(())
 }
 
 #[test]
 fn a_host_left_behind_is_cut_off_and_says_why_and_a_revoked_one_gets_nothing() -> Result<()> {
     let net = Topology::new("left behind")?.hosts(5)?;
-    share_secret(&net)?;
+    net.share_secret()?;
     net.all().iter().try_for_each(launch)?;
     let web = net.host(0).attach("web")?;
     let (away, thief) = (net.host(3).attach("away")?, net.host(4).attach("thief")?);
@@ -276,9 +274,7 @@ fn a_host_left_behind_is_cut_off_and_says_why_and_a_revoked_one_gets_nothing() -
     web.ping(&away)?;
     web.ping(&thief)?;
     let (old, _) = secret_of(net.host(0))?;
-    let status = net.host(4).status()?;
-    let id = status.get("peer_id").and_then(Value::as_str).ok_or_else(|| anyhow!("no peer id"))?;
-    net.host(1).run(&["revoke", id])?;
+    net.host(1).run(&["revoke", &net.host(4).peer_id()?])?;
     // A host that never hears of it would talk to the revoked one.
     wait_for("all know it", secs(5), || net.all()[..4].iter().all(|host| host.ps_row("thief").is_err()))?;
     net.host(3).kill_dead()?;
@@ -304,7 +300,7 @@ fn a_host_left_behind_is_cut_off_and_says_why_and_a_revoked_one_gets_nothing() -
     launch(net.host(3))?;
     let behind = net.host(3);
     wait_for("it says why it is cut off", secs(10), || {
-        says_why(behind) && events(behind, "secret_retired").is_ok_and(|count| count == 1)
+        says_why(behind) && behind.events("secret_retired").is_ok_and(|told| told.len() == 1)
     })?;
     ensure!(behind.live_peers()?.is_empty(), "it has peers");
     ensure!(secret_of(behind)?.0 == old, "it got the secret");

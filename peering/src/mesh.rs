@@ -13,6 +13,7 @@ mod config;
 mod disk;
 mod gate;
 mod greeting;
+mod handing;
 mod hosts;
 mod journal;
 mod members;
@@ -22,6 +23,7 @@ mod outbox;
 mod refusals;
 mod removal;
 mod report;
+mod rotate;
 mod secrets;
 mod spread;
 mod status;
@@ -71,7 +73,7 @@ pub use config::{
 };
 pub use networks::{NetworkError, NetworkSpec, NetworkView, SubnetSpec};
 pub use removal::{RemoveError, Removed};
-pub use secrets::RotateError;
+pub use rotate::RotateError;
 pub use status::{
     EventStatus, HolderStatus, IpamState, IpamStatus, MeshStatus, OwnerStatus, PeerState, PeerStatus,
     RotationStatus, TargetState, TargetStatus,
@@ -187,7 +189,7 @@ impl Mesh {
             presumed: BTreeSet::new(),
             strangers: BTreeMap::new(),
             buried: BTreeSet::new(),
-            secrets: Secrets::new(config.keyring.clone()),
+            secrets: Secrets::new(config.keyring.clone(), now),
             told: None,
             writing_addresses: None,
             next_tick: now,

@@ -35,6 +35,8 @@ pub const MAX_TRUSTED: usize = 64;
 pub const MAX_ALIASES: usize = 64;
 /// Most services under one name.
 pub const MAX_SERVICES: usize = 64;
+/// Most hosts that a rotation of the secret is for: with more its record would be too long.
+pub const MAX_ROTATING: usize = 4000;
 /// Most targets of one host that others are told about.
 pub const MAX_TARGETS: usize = 256;
 
@@ -213,7 +215,7 @@ pub struct RemovalRecord {
 }
 
 /// How far the cluster is on its way to another secret.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Phase {
     /// Every host gets the new secret, and takes both.
     Spread,
@@ -224,7 +226,7 @@ pub enum Phase {
 }
 
 /// The cluster goes over to another secret. There is one such record; its key is empty.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RotationRecord {
     /// The secret that all hosts have.
     pub from: SecretName,
@@ -234,6 +236,21 @@ pub struct RotationRecord {
     pub phase: Phase,
     /// People said that hosts which are down are not waited for.
     pub leave_behind: bool,
+    /// The hosts of the cluster when the rotation began, in order: they are given the new secret, and nobody else is.
+    #[serde(with = "plain")]
+    pub members: Vec<PeerId>,
+}
+
+impl RotationRecord {
+    /// True for a host that belonged to the cluster when the rotation began.
+    pub fn is_for(&self, peer: PeerId) -> bool {
+        self.members.binary_search(&peer).is_ok()
+    }
+
+    /// True when the list keeps its limit and its order.
+    pub fn within_limits(&self) -> bool {
+        self.members.len() <= MAX_ROTATING && self.members.is_sorted_by(|one, next| one < next)
+    }
 }
 
 /// The kinds of records that this release knows.

@@ -1,13 +1,16 @@
 //! How a cluster goes over from one secret to another without a pause: what each host is to do next.
 //!
-//! One shared record says from which secret to which, and how far ([`Phase`]); each host says in its own record which secrets
-//! it takes and has on disk. From these two every host sees the same, so that nobody leads: whoever lacks the new secret asks
-//! somebody who has it; the host that wrote the record last moves the phase on, and when it is gone another one does. At
-//! every step any two hosts have a secret in common, whatever the other has seen so far:
+//! One shared record says from which secret to which, for which hosts, and how far ([`Phase`]); each host says in its own
+//! record which secrets it takes and has on disk. From these two every host sees the same, so that nobody leads: whoever lacks
+//! the new secret asks somebody who has it; the host that wrote the record last moves the phase on, and when it is gone
+//! another one does. At every step any two hosts of the list have a secret in common, whatever the other has seen so far:
 //!
 //! ```text
 //! old      ──Spread──>  old, new  ──Prefer──>  new, old  ──Done──>  new
 //! ```
+//!
+//! The list is who belonged to the cluster when people said so. Who comes later proved a secret that others may know by then:
+//! it is given nothing, and not waited for.
 //!
 //! Nothing here is said twice or in an order: what is lost is done again by the next look.
 
@@ -30,6 +33,8 @@ pub struct Holder {
     pub peer: PeerId,
     /// It is alive, or may be.
     pub up: bool,
+    /// It belonged to the cluster when the rotation began.
+    pub member: bool,
     /// The secrets that it said it takes, the preferred one first.
     pub takes: Vec<SecretName>,
 }
@@ -66,7 +71,7 @@ pub struct Rotation {
 
 impl Rotation {
     /// What is to be done now by the host `me`, which has `keyring`. `record` is the newest, with its writer; `holders` are all
-    /// hosts of the cluster, removed and revoked ones left out.
+    /// hosts of the cluster and all that the record names, removed and revoked ones left out.
     pub fn next(
         &mut self,
         now: Instant,
@@ -77,6 +82,9 @@ impl Rotation {
     ) -> Option<Step> {
         let to = record.to;
         if !keyring.holds(to) {
+            if !record.is_for(me) {
+                return None;
+            }
             let whom: Vec<PeerId> =
                 holders.iter().filter(|it| it.peer != me && it.up && it.has(to)).map(|it| it.peer).collect();
             return Some(Step::Ask(whom)).filter(|step| *step != Step::Ask(Vec::new()));
@@ -87,20 +95,21 @@ impl Rotation {
             _ => {}
         }
         let phase = self.advance(now, record, holders).filter(|_| moves(me, writer, to, holders))?;
-        Some(Step::Tell(RotationRecord { phase, ..*record }))
+        Some(Step::Tell(RotationRecord { phase, ..record.clone() }))
     }
 
     /// The phase that is reached, if it is another one.
     fn advance(&mut self, now: Instant, record: &RotationRecord, holders: &[Holder]) -> Option<Phase> {
-        let up = || holders.iter().filter(|it| it.up);
+        let members = || holders.iter().filter(|it| it.member);
+        let up = || members().filter(|it| it.up);
         match record.phase {
             Phase::Spread => up().all(|it| it.has(record.to)).then_some(Phase::Prefer),
             Phase::Prefer if up().all(|it| it.prefers(record.to)) => {
                 let since = *self.alone_since.get_or_insert(now);
                 let late = now.saturating_duration_since(since) >= PATIENCE;
-                let gone_over = holders.iter().filter(|it| it.has(record.to)).count();
-                let many = 2 * gone_over > holders.len();
-                let all = gone_over == holders.len();
+                let gone_over = members().filter(|it| it.has(record.to)).count();
+                let many = 2 * gone_over > members().count();
+                let all = gone_over == members().count();
                 (all || record.leave_behind || (late && many)).then_some(Phase::Done)
             }
             Phase::Prefer | Phase::Done => {
@@ -113,14 +122,16 @@ impl Rotation {
 
 /// True for the host that moves the rotation on: its last writer, or without that one the lowest that has the secret.
 fn moves(me: PeerId, writer: PeerId, to: SecretName, holders: &[Holder]) -> bool {
-    let able = || holders.iter().filter(|it| it.up && it.has(to)).map(|it| it.peer);
+    let able = || holders.iter().filter(|it| it.member && it.up && it.has(to)).map(|it| it.peer);
     let mover = able().find(|peer| *peer == writer).or_else(|| able().min());
     mover == Some(me)
 }
 
-/// True when another rotation may take the place of this one: nobody who is alive has its secret, and nobody relies on it.
+/// True when this one leads nowhere any more: nobody who is alive has its secret, and nobody relies on it. Once it was used
+/// also hosts that are down rely on it.
 pub fn is_lost(record: &RotationRecord, holders: &[Holder]) -> bool {
-    record.phase == Phase::Spread && !holders.iter().any(|it| it.up && it.has(record.to))
+    let counts = |it: &&Holder| it.up || record.phase != Phase::Spread;
+    !holders.iter().filter(counts).any(|it| it.has(record.to))
 }
 
 #[cfg(test)]

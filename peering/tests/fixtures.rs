@@ -277,6 +277,7 @@ fn records_keep_their_bytes() {
         to: SecretName([0x5f; 8]),
         phase: Phase::Prefer,
         leave_behind: true,
+        members: vec![PeerId([0xa6; 16]), PeerId([0xa8; 16])],
     };
     let written = [
         ("record-7-rotation-v1", store.put_rotation(&me, &rotation), Body::Rotation(rotation)),

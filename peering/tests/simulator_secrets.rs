@@ -14,7 +14,7 @@ use sim::{Launch, Loss, World, secret};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Hosts with the secret 1 that agree.
+/// Hosts with the secret 1 that agree, and have found so.
 fn cluster(seed: u64, hosts: usize) -> World {
     let mut world = World::new(seed, hosts);
     let targets: Vec<usize> = (0..hosts).collect();
@@ -22,6 +22,7 @@ fn cluster(seed: u64, hosts: usize) -> World {
         world.launch(number, Launch::targets(&targets).with_secret(1));
     }
     world.assert_agreement();
+    world.run(4 * SECOND);
     world
 }
 
@@ -97,8 +98,8 @@ fn every_host_goes_over_within_seconds_and_no_connection_ends() {
         for at in 0..5 {
             assert_eq!(events(&world, at, "host_down") + events(&world, at, "host_suspect"), 0);
         }
-        // Said again it changes nothing, and the former one does not come back.
-        assert_eq!(world.rotate(0, Some(2), false), Ok(()));
+        // People who give it once more are told that nothing was done, and the former one does not come back.
+        assert_eq!(world.rotate(0, Some(2), false), Err(RotateError::InUse(secret(2).name())));
         assert_eq!(world.rotate(0, Some(1), false), Err(RotateError::Retired));
         assert_eq!(world.rotate(0, None, false), Err(RotateError::None));
         // And once more.
@@ -184,9 +185,14 @@ fn the_larger_part_goes_on_alone_after_a_while() {
 
 #[test]
 fn a_revoked_host_does_not_get_it() {
-    for seed in 0..5 {
+    for seed in 0..20 {
         let mut world = cluster(seed, 5);
+        // Half of the time the news get lost with their connections, and are repaired.
+        world.wires.loss = if seed % 2 == 0 { 0.0 } else { 0.2 };
         assert_eq!(world.revoke_peer(1, "host3"), Ok(true));
+        if seed % 4 == 1 {
+            [0, 2, 4].iter().for_each(|&other| world.break_connections(1, other));
+        }
         world.rotate(0, Some(2), false).expect("it begins");
         let others = [0, 1, 2, 4];
         world
@@ -197,6 +203,127 @@ fn a_revoked_host_does_not_get_it() {
         let rotation = world.status(0).rotation.expect("there was one");
         assert!(rotation.hosts.len() == 4 && rotation.hosts.iter().all(|host| host.has), "{rotation:?}");
     }
+}
+
+#[test]
+fn who_joins_with_the_old_secret_and_a_new_key_does_not_get_the_new_one() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 6);
+        for number in 0..5 {
+            world.launch(number, Launch::targets(&[0, 1, 2, 3, 4]).with_secret(1));
+        }
+        world.assert_agreement();
+        world.run(4 * SECOND);
+        assert_eq!(world.revoke_peer(0, "host3"), Ok(true));
+        world.rotate(0, Some(2), false).expect("it begins");
+        world.crash_with(3, Loss::Nothing, Duration::ZERO);
+        // Who had host 3 comes back as another host, while the old secret is still taken.
+        let late = Duration::from_millis(world.rng.random_range(20..900));
+        world.run(late);
+        world.launch(5, Launch::targets(&[0, 1, 2, 4]).with_secret(1));
+        if seed % 2 == 1 {
+            // The hosts that give it are started anew meanwhile, and know the thief then.
+            world.run(Duration::from_millis(300));
+            for number in [0, 1] {
+                world.crash_with(number, Loss::Nothing, Duration::ZERO);
+                world.restart(number);
+            }
+        }
+        let (others, end) = ([0, 1, 2, 4], world.now + 30 * SECOND);
+        while world.now < end {
+            world.run(Duration::from_millis(50));
+            assert!(!names(&world, 5).contains(&secret(2).name()), "seed {seed}: the thief got it");
+        }
+        assert!(others.iter().all(|&number| takes_only(&world, number, 2)), "seed {seed}: it was waited for");
+        assert!(
+            (0..5).all(|other| world.wires.live_between(5, other) == 0),
+            "seed {seed}: it is not cut off"
+        );
+        assert_eq!(world.alive(0).len(), 3, "seed {seed}");
+        let rotation = world.status(0).rotation.expect("there was one");
+        let late: Vec<_> = rotation.hosts.iter().filter(|host| !host.member).collect();
+        assert!(late.len() <= 1 && late.iter().all(|host| host.nickname == "host5" && !host.has), "{late:?}");
+    }
+}
+
+#[test]
+fn a_host_that_restarts_does_not_go_on_before_it_has_met_the_others() {
+    for seed in 0..30 {
+        let mut world = cluster(seed, 5);
+        world.crash_with(4, Loss::Nothing, Duration::ZERO);
+        world.run_until(15 * SECOND, |world| world.peer_state(0, 4) == Some(PeerState::Down)).expect("down");
+        world.rotate(0, Some(2), true).expect("it begins");
+        for number in [0, seed as usize % 4] {
+            let after = Duration::from_millis(world.rng.random_range(0..2000));
+            watch(&mut world, after);
+            world.crash_with(number, Loss::Nothing, Duration::ZERO);
+            world.restart(number);
+        }
+        assert_eq!(watch_until_done(&mut world, 30 * SECOND), secret(2).name(), "seed {seed}");
+        assert_eq!(world.alive(0).len(), 3, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_host_that_was_just_started_is_asked_too_early() {
+    let mut world = cluster(1, 3);
+    for number in 0..3 {
+        world.crash_with(number, Loss::Nothing, Duration::ZERO);
+    }
+    world.restart(0);
+    assert_eq!(world.rotate(0, Some(2), true), Err(RotateError::TooEarly));
+    world.run(4 * SECOND);
+    assert_eq!(world.rotate(0, Some(2), true), Err(RotateError::TooEarly), "the others may be late");
+    world.run(4 * SECOND);
+    // Nobody else is there: people may say so.
+    assert_eq!(world.rotate(0, Some(2), true), Ok(()));
+    world.run(SECOND);
+    assert!(takes_only(&world, 0, 2));
+}
+
+#[test]
+fn a_rotation_that_is_given_up_leaves_room_for_another() {
+    for (seed, instead) in [(0, 1), (1, 1), (2, 7)] {
+        let mut world = cluster(seed, 5);
+        world.crash_with(4, Loss::Nothing, Duration::ZERO);
+        world.run_until(15 * SECOND, |world| world.peer_state(0, 4) == Some(PeerState::Down)).expect("down");
+        world.rotate(0, Some(2), false).expect("it begins");
+        watch(&mut world, 20 * SECOND);
+        assert_eq!(world.status(0).rotation.expect("it is under way").phase, "prefer");
+        // People stop all hosts, remove what they keep of secrets (or give another one), and launch them.
+        for number in 0..4 {
+            world.stop(number);
+        }
+        for number in 0..5 {
+            if instead == 1 {
+                world.hosts[number].kept = None;
+            }
+            let launch = world.hosts[number].launch.clone().with_secret(instead);
+            world.launch(number, launch);
+        }
+        world.assert_agreement_within(30 * SECOND);
+        world.run(4 * SECOND);
+        let rotation = world.status(2).rotation.expect("its record is there");
+        assert!(rotation.lost && rotation.phase == "prefer", "{rotation:?}");
+        assert_eq!(world.rotate(2, None, true), Ok(()), "there is nothing to go on with, and no harm in it");
+        world.run(5 * SECOND);
+        assert!(all_take_only(&world, instead), "seed {seed}");
+        assert_eq!(world.rotate(3, Some(8), false), Ok(()), "seed {seed}: it is in the way");
+        assert_eq!(watch_until_done(&mut world, 20 * SECOND), secret(8).name());
+        assert!(!world.status(1).rotation.expect("there was one").lost);
+    }
+}
+
+#[test]
+fn a_host_that_is_removed_is_waited_for_no_longer() {
+    let mut world = cluster(5, 4);
+    world.crash_with(3, Loss::Nothing, Duration::ZERO);
+    world.run_until(15 * SECOND, |world| world.peer_state(0, 3) == Some(PeerState::Down)).expect("down");
+    world.rotate(0, Some(2), false).expect("it begins");
+    watch(&mut world, 20 * SECOND);
+    assert!(!takes_only(&world, 0, 2), "it is not waited for");
+    assert_eq!(world.remove_peer(1, "host3", false), Ok(true));
+    assert_eq!(watch_until_done(&mut world, 10 * SECOND), secret(2).name());
 }
 
 #[test]
@@ -302,16 +429,10 @@ fn nothing_that_happens_meanwhile_sets_hosts_apart() {
             }
         }
         watch(&mut world, 60 * SECOND);
-        // It may have been done before the last host was told, or a last one have been refused: said once more, it ends.
-        if !all_equal(&world) {
-            world.tell_all();
-            panic!("seed {seed}: hosts have different secrets");
-        }
+        // The last one may have been given up, or refused: said once more, it ends.
+        let under_way = world.status(0).rotation.is_some_and(|it| it.phase != "done" && !it.lost);
+        world.rotate(0, if under_way { None } else { Some(9) }, false).expect("everybody is there");
+        watch_until_done(&mut world, 60 * SECOND);
         world.assert_agreement_within(40 * SECOND);
     }
-}
-
-fn all_equal(world: &World) -> bool {
-    let all: BTreeSet<_> = world.running().into_iter().map(|number| names(world, number)).collect();
-    all.len() == 1 && all.iter().all(|names| names.len() == 1)
 }

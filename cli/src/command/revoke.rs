@@ -18,8 +18,8 @@ fn text(done: &RevokedPeer) -> String {
         "The cluster is open: whoever can reach it can come back with a new key. Give it a secret, or launch every host with \
          --allow-peers."
     } else {
-        "Whoever knows the secret can come back with a new key, until the others have another secret (`meshnet secret rotate`), \
-         or were launched with --allow-peers."
+        "Whoever knows the secret can come back with a new key, until the others have another secret, or were launched with \
+         --allow-peers. To change it: look at `meshnet status peers`, revoke what is not yours, then `meshnet secret rotate`."
     };
     format!("{nickname} ({peer_id}) is revoked: no host talks to it any more.\n{door}\n")
 }

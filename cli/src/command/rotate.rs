@@ -5,13 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use peering::mesh::{HolderStatus, PeerState, RotationStatus};
+use peering::mesh::{HolderStatus, RotationStatus};
 use peering::secret::Secret;
 
 use crate::args::{Format, RotateArgs};
 use crate::client::Client;
+use crate::daemon::privileges::hide_memory;
 use crate::failure::{Failure, code};
-use crate::render::{self, Progress};
+use crate::render::{self, Progress, holder};
 use crate::secret;
 use crate::shape::{RotateRequest, Rotated, Status};
 
@@ -31,19 +32,17 @@ struct Given {
 }
 
 pub(super) async fn run(client: &Client, format: Format, args: &RotateArgs) -> Result<(), Failure> {
+    // The secret is in this process, in more places than can be wiped.
+    hide_memory()?;
     let status: Status = client.get("/status").await?;
-    let under_way = status.rotation.as_ref().filter(|rotation| !is_done(rotation));
+    let under_way = status.rotation.as_ref().filter(|rotation| !is_done(rotation) && !rotation.lost);
     let given = given(args, &status, under_way.is_some())?;
     let to = given.secret.as_ref().map(|secret| secret.name().to_string());
     let to = to.or_else(|| under_way.map(|rotation| rotation.to.clone())).unwrap_or_default();
     let text = given.secret.as_ref().map(|secret| secret.text().to_string());
     let request = RotateRequest { secret: text, leave_behind: args.leave_behind };
-    if let Err(failure) = client.post::<()>("/secret/rotate", &request).await {
-        if let Some(file) = given.file.filter(|_| given.made) {
-            // No host has it.
-            let _ = std::fs::remove_file(file);
-        }
-        return Err(failure);
+    if let Err(failure) = say(client, &request, args.timeout).await {
+        return Err(given.refused(failure));
     }
     let done = wait(client, &to, args.timeout).await?;
     render::answer(format, &rotated(to, given.file, &done), |done| {
@@ -52,14 +51,47 @@ pub(super) async fn run(client: &Client, format: Format, args: &RotateArgs) -> R
     Ok(())
 }
 
-/// The new secret from where people say, or none to go on with what is under way.
+impl Given {
+    /// What people are told when the daemon did not take it. A file that was made for nothing goes; one whose secret the
+    /// cluster may have, stays.
+    fn refused(&self, failure: Failure) -> Failure {
+        let Some(file) = &self.file else { return failure };
+        let shown = file.display();
+        match &*failure.code {
+            // The daemon may have begun before it went away; or it begins once it can.
+            code::NOT_RUNNING | code::INTERNAL | code::STORE_FAILED => {
+                failure.hint(format!("keep {shown}: `meshnet status` shows whether the cluster goes over to it"))
+            }
+            _ if self.made => {
+                let _ = std::fs::remove_file(file);
+                failure
+            }
+            code::SECRET_IN_USE | code::SECRET_RETIRED => failure.hint(format!(
+                "{shown} holds an old one: remove it, or name another file with --file, and a new secret is made"
+            )),
+            _ => failure,
+        }
+    }
+}
+
+/// Tells the daemon. One that was started just now has to meet the others first.
+async fn say(client: &Client, request: &RotateRequest, limit: Duration) -> Result<(), Failure> {
+    let end = Instant::now().checked_add(limit);
+    loop {
+        match client.post("/secret/rotate", request).await {
+            Err(failure) if failure.code == code::TOO_EARLY && end.is_none_or(|end| Instant::now() < end) => {
+                tokio::time::sleep(POLL).await;
+            }
+            said => return said,
+        }
+    }
+}
+
+/// The new secret from where people say, or none to go on with what is under way. Where there is none at all the daemon says
+/// why that leads nowhere.
 fn given(args: &RotateArgs, status: &Status, under_way: bool) -> Result<Given, Failure> {
     if status.open {
-        return Err(Failure::new(
-            code::CLUSTER_OPEN,
-            "the cluster is open: there is no secret to go over from",
-        )
-        .hint("to close it, stop all daemons and launch them with a secret"));
+        return Ok(Given { secret: None, file: None, made: false });
     }
     let file = match &args.file {
         Some(file) if file == Path::new(STANDARD_INPUT) => {
@@ -103,7 +135,7 @@ async fn wait(client: &Client, to: &str, limit: Duration) -> Result<Status, Fail
         if done && status.sealing.secret.as_deref() == Some(to) {
             return Ok(status);
         }
-        if let Some(other) = rotation.filter(|rotation| rotation.to != to) {
+        if let Some(other) = rotation.filter(|rotation| rotation.to != to && !rotation.lost) {
             return Err(Failure::new(
                 code::ROTATION_SUPERSEDED,
                 format!(
@@ -125,17 +157,20 @@ fn too_late(rotation: Option<&RotationStatus>, limit: Duration) -> Failure {
     let whom = if missing.is_empty() { "the last hosts".to_owned() } else { missing.join(", ") };
     let message =
         format!("the cluster has not gone over within {} s: waiting for {whom}", limit.as_secs_f64());
-    Failure::new(code::TIMEOUT, message).hint(
-        "it goes on by itself, see `meshnet status`; hosts that are down can be left behind with `meshnet secret rotate --leave-behind`",
-    )
+    let hint = match rotation {
+        Some(rotation) if rotation.lost => {
+            "no host has that secret any more: give it with --file, or make another one with `meshnet secret rotate`"
+        }
+        _ => {
+            "it goes on by itself, see `meshnet status`; hosts that are down can be left behind with `meshnet secret rotate --leave-behind`"
+        }
+    };
+    Failure::new(code::TIMEOUT, message).hint(hint)
 }
 
 /// The hosts that do not use the new secret yet, with their states.
 fn waited_for(rotation: &RotationStatus) -> impl Iterator<Item = String> {
-    rotation.hosts.iter().filter(|host| !host.uses).map(|host| match host.state {
-        PeerState::Down => format!("{} (down)", host.nickname),
-        PeerState::Alive | PeerState::Suspect => host.nickname.clone(),
-    })
+    rotation.hosts.iter().filter(|host| host.member && !host.uses).map(holder)
 }
 
 fn rotated(secret: String, file: Option<PathBuf>, status: &Status) -> Rotated {

@@ -43,9 +43,14 @@ pub(crate) fn give_up(launch: &LaunchArgs) -> Result<Option<Gid>, Failure> {
         tracing::warn!("without {} not every container can be found", names(lacking).join(" and "));
     }
     narrow(wanted.intersection(had)).map_err(refused)?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused)?;
+    hide_memory()?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(refused)?;
     Ok(group)
+}
+
+/// Nobody without rights of their own looks into this process from now on, and it leaves no core dump (prctl(2)).
+pub(crate) fn hide_memory() -> Result<(), Failure> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused)
 }
 
 fn group(name: &str) -> Result<Gid, Failure> {

@@ -86,9 +86,14 @@ fn not_rotated(error: &RotateError) -> Failure {
         RotateError::UnderWay { .. } => {
             failure.hint("wait for that one: `meshnet secret rotate` without --file, and `meshnet status`")
         }
-        RotateError::Retired => failure.hint("make a new one with `meshnet secret generate`"),
+        RotateError::InUse(_) | RotateError::Retired => {
+            failure.hint("make a new one with `meshnet secret generate`")
+        }
         RotateError::None => failure.hint("name a file for the new secret with --file"),
-        RotateError::Clone(_) => failure.hint("see `meshnet status`"),
+        RotateError::TooEarly => failure.hint("say it again in some seconds"),
+        RotateError::TooMany(_) => failure.hint("stop all daemons, and launch them with another secret"),
+        RotateError::StoreFailed => failure.hint("make room on the disk"),
+        RotateError::Clone(_) => failure.hint("run it on another host, or stop one of the two"),
         RotateError::Stopping => failure,
     }
 }

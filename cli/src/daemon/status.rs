@@ -76,7 +76,7 @@ impl Daemon {
         let clone = mesh.clone_of.map(|other| Warning {
             kind: "clone".to_owned(),
             message: format!(
-                "this host is a clone: {other}; it writes nothing and gives no addresses while that one runs"
+                "this host is a clone: {other}; it tells nobody anything and gives no addresses while that one runs"
             ),
         });
         let control = self.peering.port_counters();

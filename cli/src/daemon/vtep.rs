@@ -44,7 +44,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// A clone that waits writes nothing, and nobody would hear of it.
+    /// A clone that waits says nothing, so nobody would hear of it.
     async fn refuse_when_clone(&self) -> Result<(), Failure> {
         let Some(other) = self.peering.clone_of().await else { return Ok(()) };
         Err(Failure::new(code::CLONE, format!("this host is a clone: {other}"))

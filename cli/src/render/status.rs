@@ -91,14 +91,13 @@ fn rotation(rotation: &RotationStatus) -> String {
     let RotationStatus { to, hosts, .. } = rotation;
     let has = hosts.iter().filter(|host| host.has).count();
     let others = |missing: fn(&HolderStatus) -> bool| {
-        let named = hosts.iter().filter(|host| missing(host)).map(|host| match host.state {
-            PeerState::Down => format!("{} (down)", host.nickname),
-            PeerState::Alive | PeerState::Suspect => host.nickname.clone(),
-        });
-        named.collect::<Vec<_>>().join(", ")
+        hosts.iter().filter(|host| missing(host)).map(holder).collect::<Vec<_>>().join(", ")
     };
     let all = hosts.len();
     match rotation.phase.as_str() {
+        _ if rotation.lost => {
+            format!("the way to {to} was given up: no host has it. Another `meshnet secret rotate` may begin")
+        }
         "done" if has == all => format!("{to}, since the last rotation on all {all} hosts"),
         "done" => format!("{to}, since the last rotation; left behind: {}", others(|host| !host.has)),
         "spread" => {
@@ -106,8 +105,18 @@ fn rotation(rotation: &RotationStatus) -> String {
         }
         _ => format!(
             "going over to {to}: {has} of {all} hosts have it, and it is used; waiting for {}",
-            others(|host| !host.uses)
+            others(|host| host.member && !host.uses)
         ),
+    }
+}
+
+/// A host on the way to another secret, as far as it matters to those who wait.
+pub(crate) fn holder(host: &HolderStatus) -> String {
+    let HolderStatus { nickname, .. } = host;
+    match host.state {
+        _ if !host.member => format!("{nickname} (joined later: it needs the file)"),
+        PeerState::Down => format!("{nickname} (down)"),
+        PeerState::Alive | PeerState::Suspect => nickname.clone(),
     }
 }
 

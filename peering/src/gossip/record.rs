@@ -418,7 +418,8 @@ fn fits(body: &Body, key: &[u8], major: u64) -> bool {
         Body::Removal(removal) => {
             key == removal.peer.0 && major == removal.incarnation && removal.within_limits()
         }
-        Body::Rotation(_) | Body::Opaque => true,
+        Body::Rotation(rotation) => rotation.within_limits(),
+        Body::Opaque => true,
     }
 }
 

@@ -58,6 +58,9 @@ impl Peering {
         let local_addr = quic.local_addr().map_err(|source| BindError::Io { port: config.port, source })?;
         let keyring = opened.keyring(config.secret.clone())?;
         let mut mesh = opened.mesh(&config, &keyring, local_addr.port())?;
+        if opened.unwritten {
+            mesh.secrets_are_unwritten();
+        }
         for (kind, message) in opened.store.take_warnings() {
             mesh.remark(Instant::now(), kind, message);
         }
@@ -166,9 +169,12 @@ impl Peering {
     /// Has the cluster go over to `secret`, or goes on with what is under way.
     ///
     /// # Errors
-    /// The cluster is open, or goes over to another one already; see [`RotateError`].
+    /// The cluster is open, or goes over to another one already, or the disk does not take the secret; see [`RotateError`].
     pub async fn rotate(&self, secret: Option<Secret>, leave_behind: bool) -> Result<(), RotateError> {
-        self.change(move |mesh, now| mesh.rotate(now, secret, leave_behind)).await
+        self.change(move |mesh, now| mesh.rotate(now, secret, leave_behind)).await?;
+        // The disk has been asked by now.
+        let kept = self.read(|mesh, _| mesh.secrets_are_on_disk()).await;
+        if kept { Ok(()) } else { Err(RotateError::StoreFailed) }
     }
 
     /// Gets addresses; waits until there are some, or a reason why not. Dropping the future cancels: what
@@ -291,7 +297,7 @@ impl Peering {
         self.read(|mesh, _| mesh.endpoints()).await
     }
 
-    /// Another host has the key of this one and was there before: where, as the host that saw both says it.
+    /// Another host has the key of this one and was there before: that and where, in the words of the host that saw both.
     pub async fn clone_of(&self) -> Option<String> {
         self.read(|mesh, _| mesh.clone_of().map(str::to_owned)).await
     }
@@ -390,6 +396,8 @@ struct Opened {
     noise: Zeroizing<Vec<u8>>,
     /// The keys were made just now.
     first: bool,
+    /// The disk did not take the secrets that count.
+    unwritten: bool,
     state: Option<Vec<u8>>,
 }
 
@@ -405,7 +413,7 @@ impl Opened {
         let seed = Zeroizing::new(store.identity(make)?);
         let noise = Zeroizing::new(store.noise(|| fresh.noise_secret_key().to_vec())?);
         let state = store.load()?;
-        Ok(Opened { store, seed, noise, first, state })
+        Ok(Opened { store, seed, noise, first, unwritten: false, state })
     }
 
     fn identity(&self) -> Result<Identity, StartError> {
@@ -427,7 +435,10 @@ impl Opened {
             }
             Given::New => {
                 // What was kept is of no use any more, and is not to lie there.
-                self.store.save_keyring(&keyring)?;
+                if let Err(error) = self.store.save_keyring(&keyring) {
+                    self.unwritten = true;
+                    self.store.warn("store_failed", error.to_string());
+                }
                 "this host was launched with another secret than those it kept, and uses that one alone"
             }
         };

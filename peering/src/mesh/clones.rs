@@ -291,7 +291,7 @@ impl Mesh {
             return;
         }
         let text = format!(
-            "this host is a clone: {other}; it writes nothing and gives no addresses while that one runs"
+            "this host is a clone: {other}; it tells nobody anything and gives no addresses while that one runs"
         );
         self.note("clone_seen", text);
         // The far end of a connection to its own key sees by itself what it is.

@@ -90,10 +90,16 @@ impl Mesh {
             );
             return self.note("revoked_itself", text);
         }
-        let Some(reason) = self.barred(peer) else { return };
+        if let Some(reason) = self.barred(peer) {
+            self.cut(peer, &reason);
+        }
+    }
+
+    /// Ends all connections with a peer.
+    pub(super) fn cut(&mut self, peer: PeerId, reason: &str) {
         for conn in self.topology.connections_to(peer) {
             self.budgets.remove(&conn);
-            self.topology.refuse(self.now, conn, &reason);
+            self.topology.refuse(self.now, conn, reason);
         }
     }
 }

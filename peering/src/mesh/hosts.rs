@@ -16,7 +16,7 @@ use crate::records::{Body, EndpointRecord, HostRecord, NetworkRecord, SubnetReco
 use crate::sealing::{Agreement, Trust};
 
 /// A host that others tell of is met within this, or is down. The death of a member is known as soon.
-const STRANGER: Duration = Duration::from_secs(5);
+pub(super) const STRANGER: Duration = Duration::from_secs(5);
 
 impl Mesh {
     /// A record is the newest of its slot from now on.

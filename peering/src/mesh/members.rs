@@ -16,6 +16,8 @@ pub(super) struct Rest {
     ticks: u32,
     /// When another host was last found to know the same members.
     agreed: Option<Instant>,
+    /// When another host was last found to hold the same records.
+    compared: Option<Instant>,
 }
 
 impl Rest {
@@ -29,6 +31,21 @@ impl Rest {
     /// True when another host knew the same members at some time since `since`.
     pub(super) fn has_agreed(&self, since: Instant) -> bool {
         self.agreed.is_some_and(|at| at >= since)
+    }
+
+    /// Another host holds the same records.
+    pub(super) fn note_compared(&mut self, now: Instant) {
+        self.compared = Some(now);
+    }
+
+    /// True when another host held the same records at some time since `since`.
+    pub(super) fn has_compared_since(&self, since: Instant) -> bool {
+        self.compared.is_some_and(|at| at >= since)
+    }
+
+    /// True when another host held the same records at some time since the start.
+    pub(super) fn has_compared(&self) -> bool {
+        self.compared.is_some()
     }
 }
 

@@ -89,7 +89,7 @@ impl Mesh {
         Ok(Removed { peer, nickname, newly })
     }
 
-    /// A clone that waits writes nothing, and nobody would hear of it.
+    /// A clone that waits says nothing, so nobody would hear of it.
     pub(super) fn refuse_when_clone(&self) -> Result<(), RemoveError> {
         self.clones.oneself().map_or(Ok(()), |other| Err(RemoveError::Clone(other.to_owned())))
     }

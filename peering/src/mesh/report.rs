@@ -6,9 +6,13 @@ use std::time::Instant;
 
 use engine::types::PeerId;
 
-use super::{EventStatus, Mesh, MeshStatus, PeerState, PeerStatus, TargetStatus};
+use super::{
+    EventStatus, HolderStatus, Mesh, MeshStatus, PeerState, PeerStatus, RotationStatus, TargetStatus,
+};
 use crate::gossip::{Record, StateHash, state_hash};
 use crate::proto::UnitTable;
+use crate::records::Phase;
+use crate::rotation::is_lost;
 
 impl Mesh {
     /// The control plane at this moment; every list is sorted.
@@ -44,7 +48,7 @@ impl Mesh {
         self.ipam.unit_tables()
     }
 
-    /// Another host has the key of this one and was there before: where, as the host that saw both says it.
+    /// Another host has the key of this one and was there before: that and where, in the words of the host that saw both.
     pub fn clone_of(&self) -> Option<&str> {
         self.clones.oneself()
     }
@@ -90,5 +94,40 @@ impl Mesh {
         let remote = self.topology.best(peer).and_then(|conn| self.topology.far_end(conn));
         let told = || self.store.host(peer).and_then(|host| host.control_addrs.first().copied());
         remote.map(|(_, remote, _)| remote).or_else(told)
+    }
+
+    /// How far the rotation is; none before the first one.
+    fn rotation_status(&self) -> Option<RotationStatus> {
+        let (record, writer) = self.store.rotation()?;
+        let holders = self.holders(record);
+        let lost = is_lost(record, &holders);
+        let states = self.membership.states();
+        let state = |peer: PeerId| states.get(&peer).copied().unwrap_or(PeerState::Down);
+        let mut hosts: Vec<HolderStatus> = holders
+            .into_iter()
+            .map(|holder| HolderStatus {
+                peer_id: holder.peer.to_string(),
+                nickname: self.nickname(holder.peer),
+                state: if holder.peer == self.me { PeerState::Alive } else { state(holder.peer) },
+                member: holder.member,
+                has: holder.takes.contains(&record.to),
+                uses: holder.takes.first() == Some(&record.to),
+            })
+            .collect();
+        hosts.sort_by(|a, b| a.peer_id.cmp(&b.peer_id));
+        Some(RotationStatus {
+            from: record.from.to_string(),
+            to: record.to.to_string(),
+            phase: match record.phase {
+                Phase::Spread => "spread",
+                Phase::Prefer => "prefer",
+                Phase::Done => "done",
+            }
+            .to_owned(),
+            leave_behind: record.leave_behind,
+            lost,
+            by: self.nickname(writer),
+            hosts,
+        })
     }
 }

@@ -55,6 +55,9 @@ impl Mesh {
 
     pub(super) fn handle_summary(&mut self, conn: ConnId, theirs: Summary) {
         let ours = self.summary();
+        if ours.records == theirs.records {
+            self.rest.note_compared(self.now);
+        }
         if ours == theirs || !self.pay_repair(conn) {
             return;
         }

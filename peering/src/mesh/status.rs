@@ -28,7 +28,7 @@ pub struct MeshStatus {
     pub rotation: Option<RotationStatus>,
     /// The address space of each network.
     pub ipam: Vec<IpamStatus>,
-    /// Another host has the key of this one and was there before: where, as the host that saw both says it.
+    /// Another host has the key of this one and was there before: that and where, in the words of the host that saw both.
     pub clone_of: Option<String>,
     /// The last things worth telling, oldest first.
     pub events: Vec<EventStatus>,
@@ -45,6 +45,8 @@ pub struct RotationStatus {
     pub phase: String,
     /// Hosts that are down are not waited for.
     pub leave_behind: bool,
+    /// No host has the new secret any more, so that it leads nowhere: another rotation may begin.
+    pub lost: bool,
     /// The host that moved it on last.
     pub by: String,
     /// Every host of the cluster, this one included, in the order of ids.
@@ -60,6 +62,8 @@ pub struct HolderStatus {
     pub nickname: String,
     /// What membership says of it.
     pub state: PeerState,
+    /// It belonged to the cluster when the rotation began: it is given the new secret, and waited for.
+    pub member: bool,
     /// It has the new secret, on disk.
     pub has: bool,
     /// It prefers it.

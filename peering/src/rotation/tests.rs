@@ -18,7 +18,8 @@ fn peer(number: u8) -> PeerId {
 }
 
 fn record(phase: Phase) -> RotationRecord {
-    RotationRecord { from: name(1), to: name(2), phase, leave_behind: false }
+    let members = (1..=5).map(peer).collect();
+    RotationRecord { from: name(1), to: name(2), phase, leave_behind: false, members }
 }
 
 fn keyring(bytes: &[u8]) -> Keyring {
@@ -32,6 +33,7 @@ fn holders(all: &[&[u8]]) -> Vec<Holder> {
     let holder = |(number, takes): (u8, &&[u8])| Holder {
         peer: peer(number),
         up: takes.first() != Some(&0),
+        member: number <= 5,
         takes: takes.iter().filter(|byte| **byte > 0).map(|byte| name(*byte)).collect(),
     };
     (1..).zip(all).map(holder).collect()
@@ -143,5 +145,26 @@ fn only_a_rotation_whose_secret_nobody_has_gives_way() {
     assert!(is_lost(&record(Phase::Spread), &all(&[1])));
     assert!(is_lost(&record(Phase::Spread), &all(&[0, 1, 2])));
     assert!(!is_lost(&record(Phase::Spread), &all(&[1, 2])));
-    assert!(!is_lost(&record(Phase::Prefer), &all(&[0, 1, 2])));
+    for phase in [Phase::Prefer, Phase::Done] {
+        assert!(!is_lost(&record(phase), &all(&[0, 1, 2])), "the host that is down may rely on it");
+        assert!(is_lost(&record(phase), &all(&[0, 1])), "people gave it up");
+    }
+}
+
+#[test]
+fn who_came_after_the_beginning_is_given_nothing_and_not_waited_for() {
+    let old: &[u8] = &[1];
+    let six = |phase, takes: &'static [u8]| next(1, phase, takes, &[takes, takes, takes, takes, takes, old]);
+    assert_eq!(six(Phase::Spread, &[1, 2]), told(Phase::Prefer));
+    assert_eq!(six(Phase::Prefer, &[2, 1]), told(Phase::Done));
+    assert_eq!(
+        next(6, Phase::Spread, old, &[&[1, 2], old, old, old, old, old]),
+        None,
+        "it does not even ask"
+    );
+    // Launched with the new secret it may give it, and moves nothing on.
+    let both: &[u8] = &[1, 2];
+    assert_eq!(next(2, Phase::Spread, old, &[old, old, old, old, old, both]), Some(Step::Ask(vec![peer(6)])));
+    let gone: [&[u8]; 6] = [&[0, 1], &[0, 1], &[0, 1], &[0, 1], &[0, 1], both];
+    assert_eq!(next(6, Phase::Spread, both, &gone), None);
 }
