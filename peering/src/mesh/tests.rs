@@ -542,7 +542,9 @@ fn two_hosts_that_do_not_agree_are_told_once_at_a_start() {
         config.sealing = Sealing { encryption: Encryption::On, suites: vec![1], ..Sealing::default() };
     });
     assert_eq!(ups(&mut bench), [true], "it is taken for alive");
-    bench.mesh.handle_member(crate::membership::MemberEvent::Up(peer));
+    let met = Membership::new(peer, 5, StdRng::from_seed([9; 32])).members();
+    bench.mesh.membership.merge(bench.now, &met);
+    bench.mesh.settle();
     assert_eq!(ups(&mut bench), [true], "it is told again: now it was met");
     bench.mesh.show_host(peer);
     assert_eq!(ups(&mut bench), [], "nothing changed since");
