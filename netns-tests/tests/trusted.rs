@@ -116,7 +116,7 @@ fn a_host_that_leaves_the_trusted_subnet_seals_at_once() -> Result<()> {
 #[test]
 fn what_is_sent_to_an_address_that_nobody_trusts_is_no_frame_of_a_sealed_network() -> Result<()> {
     let net = Topology::new("an address that is not trusted")?.hosts(2)?;
-    let files = secret(&net)?;
+    let files = net.share_secret()?;
     let (first, second) = (net.host(0), net.host(1));
     first.namespace().ip(&format!("address add {ELSEWHERE}/32 dev lo"))?;
     second.namespace().ip(&format!("route add {ELSEWHERE}/32 dev eth0"))?;
