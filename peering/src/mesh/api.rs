@@ -158,7 +158,7 @@ pub enum MeshEvent {
     /// back first.
     NetworkChanged(Box<super::NetworkView>),
     /// This network is the same as another one, which is told of before or after: the ports of this host that were on it
-    /// are on that one. [`MeshEvent::NetworkGone`] follows.
+    /// are on that one. Told once in each life of the daemon; [`MeshEvent::NetworkGone`] follows if it was shown.
     NetworkMerged {
         /// What it was.
         network: NetworkId,

@@ -396,7 +396,7 @@ impl Mesh {
             self.move_endpoints(network, into);
         }
         if self.networks.shown.remove(&network).is_some() {
-            self.view.hide_network(network, into);
+            self.view.hide_network(network);
         }
     }
 

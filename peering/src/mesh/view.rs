@@ -171,12 +171,9 @@ impl View {
         }
     }
 
-    /// A network is gone, or turned out to be the same as another one.
-    pub(super) fn hide_network(&mut self, network: NetworkId, into: Option<NetworkId>) {
+    /// A network is gone.
+    pub(super) fn hide_network(&mut self, network: NetworkId) {
         if let Some(view) = self.networks.remove(&network) {
-            if let Some(into) = into {
-                self.events.push_back(MeshEvent::NetworkMerged { network, into });
-            }
             self.events.push_back(MeshEvent::NetworkGone { network, vni: view.vni });
         }
     }

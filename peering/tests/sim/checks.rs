@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use engine::types::NetworkId;
 use peering::mesh::{MeshStatus, PeerState, TargetStatus};
 use peering::proto::Run;
 
@@ -74,17 +75,17 @@ impl World {
     }
 
     fn duplicates_on(&self, counts: impl Fn(usize) -> bool) -> Vec<(IpAddr, Vec<String>)> {
-        let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+        let mut holders: BTreeMap<(NetworkId, IpAddr), Vec<String>> = BTreeMap::new();
         for (number, host) in self.hosts.iter().enumerate().filter(|(number, _)| counts(*number)) {
             for (_, endpoint) in host.ports.values() {
                 for prefix in &endpoint.addresses {
                     let holder = format!("{} on {}", endpoint.name, Self::name(number));
-                    holders.entry(prefix.addr).or_default().push(holder);
+                    holders.entry((endpoint.network, prefix.addr)).or_default().push(holder);
                 }
             }
         }
         holders.retain(|_, holders| holders.len() > 1);
-        holders.into_iter().collect()
+        holders.into_iter().map(|((_, addr), holders)| (addr, holders)).collect()
     }
 
     /// No two running hosts of a cluster take themselves for the owner of a unit, but of those that are excused.

@@ -98,6 +98,8 @@ pub struct Host {
     /// It was told to leave in this life.
     pub leaves: bool,
     pub events: Vec<MeshEvent>,
+    /// How many of them were told in earlier lives.
+    pub told_before: usize,
     asked: BTreeMap<RequestId, AllocRequest>,
     /// The containers that have an interface: they outlive the daemon, and its disk.
     pub ports: BTreeMap<PortId, (RequestId, Endpoint)>,
@@ -130,6 +132,7 @@ impl Host {
             left: None,
             leaves: false,
             events: Vec::new(),
+            told_before: 0,
             asked: BTreeMap::new(),
             ports: BTreeMap::new(),
             clone_of: None,
@@ -177,6 +180,7 @@ impl Host {
     pub fn start(&mut self, now: Instant, seed: [u8; 32], boot_nonce: u64, launch: Launch) {
         let config = self.config(seed, boot_nonce, &launch);
         self.life += 1;
+        self.told_before = self.events.len();
         self.launch = launch;
         let here = self.here(now);
         self.mesh =
@@ -326,6 +330,10 @@ impl Host {
                 endpoint.explicit = false;
                 mesh.put_endpoint(here, endpoint.clone());
             }
+            if let MeshEvent::NetworkMerged { network, into } = &event {
+                let ports = self.ports.values_mut().filter(|(_, endpoint)| endpoint.network == *network);
+                ports.for_each(|(_, endpoint)| endpoint.network = *into);
+            }
             self.events.push(event);
         }
         self.events.len() > before
@@ -381,7 +389,7 @@ fn endpoint(what: AllocRequest, addresses: Vec<IpPrefix>) -> Endpoint {
     let [a, b, c, d, e, g, ..] = what.port.0;
     Endpoint {
         port: what.port,
-        network: MESH_NETWORK,
+        network: what.network,
         name: what.holder.clone(),
         aliases: Vec::new(),
         container: what.holder,

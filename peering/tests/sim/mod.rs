@@ -15,7 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peering::mesh::{AllocRequest, MESH_NETWORK, RemoveError, RequestId, RotateError, Target};
+use engine::types::NetworkId;
+use peering::mesh::{
+    AllocRequest, MESH_NETWORK, NetworkError, NetworkSpec, NetworkView, RemoveError, RequestId, RotateError,
+    Target,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -262,17 +266,54 @@ impl World {
 
     /// Asks a host for an address, as `attach` does; the endpoint is put as soon as there is one.
     pub fn attach(&mut self, number: usize, wanted: &[&str]) -> RequestId {
+        self.attach_on(number, MESH_NETWORK, wanted)
+    }
+
+    /// The same, on any network.
+    pub fn attach_on(&mut self, number: usize, network: NetworkId, wanted: &[&str]) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
         let port = engine::types::PortId(self.rng.random());
         let holder = format!("container{}", self.requests);
         let wanted = wanted.iter().map(|addr| addr.parse().expect("an address")).collect();
-        let what = AllocRequest { port, network: MESH_NETWORK, holder, wanted };
+        let what = AllocRequest { port, network, holder, wanted };
         self.note(&format!("attach {request:?} on {number} wants {:?}", what.wanted));
         let now = self.now;
         self.hosts[number].allocate(now, request, what);
         self.pump(number);
         request
+    }
+
+    /// Asks a host for a network, as `network create` does; the answer is among its `made`.
+    pub fn create_network(&mut self, number: usize, spec: NetworkSpec) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.note(&format!("create {request:?} on {number}: {spec:?}"));
+        let now = self.hosts[number].here(self.now);
+        self.hosts[number].mesh.as_mut().expect("it runs").create_network(now, request, spec);
+        self.pump(number);
+        request
+    }
+
+    /// Lets time pass until a network is there.
+    pub fn await_network(&mut self, number: usize, request: RequestId) -> Result<NetworkView, NetworkError> {
+        self.run_until(Duration::from_secs(15), |world| world.hosts[number].made.contains_key(&request));
+        let made = self.hosts[number].made.get(&request).cloned();
+        made.unwrap_or_else(|| panic!("seed {}: no answer", self.seed)).map(|view| *view)
+    }
+
+    /// Runs `network rm` on a host.
+    pub fn remove_network(&mut self, number: usize, network: NetworkId) -> Result<(), NetworkError> {
+        let now = self.hosts[number].here(self.now);
+        let done = self.hosts[number].mesh.as_mut().expect("it runs").remove_network(now, network);
+        self.note(&format!("remove {network} on {number}: {done:?}"));
+        self.pump(number);
+        done
+    }
+
+    /// The networks as a host shows them.
+    pub fn networks(&self, number: usize) -> Vec<NetworkView> {
+        self.hosts[number].mesh.as_ref().expect("it runs").networks()
     }
 
     pub fn detach(&mut self, number: usize, request: RequestId) {

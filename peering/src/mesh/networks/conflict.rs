@@ -4,15 +4,24 @@ use engine::types::{NetworkId, PeerId};
 
 use super::resolve::Resolution;
 use crate::gossip::{Class, Slot, kind};
-use crate::mesh::{Mesh, PeerState};
+use crate::mesh::{Mesh, MeshEvent, PeerState};
 use crate::records::{NetworkRecord, overlap};
 
 impl Mesh {
     /// Tells what is news since the networks were looked at last.
     pub(super) fn note_conflicts(&mut self, before: &Resolution) {
         let now = &self.networks.resolution;
+        let merged = now.merged.iter().filter(|(id, into)| before.merged.get(id) != Some(into));
+        let merged: Vec<(NetworkId, NetworkId)> = merged.map(|(id, into)| (*id, *into)).collect();
+        for &(network, into) in &merged {
+            self.view.tell(MeshEvent::NetworkMerged { network, into });
+        }
+        // What was so before this host began is no news.
+        if before.shown.is_empty() {
+            return;
+        }
         let mut news: Vec<(&'static str, String)> = Vec::new();
-        for (network, into) in now.merged.iter().filter(|(id, into)| before.merged.get(id) != Some(into)) {
+        for (network, into) in &merged {
             let name = self.network_record(*network).map_or("", |(record, _)| &record.name);
             let text = format!(
                 "the network {name} was created twice with the same options: {network} is the same as {into} from now on"
