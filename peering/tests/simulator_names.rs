@@ -1,5 +1,7 @@
 //! Names follow their hosts: known everywhere at once, gone with what has them, answered last while nobody can tell.
 
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a simulator is test code as a whole")]
+
 mod sim;
 
 use std::collections::BTreeMap;
