@@ -12,6 +12,10 @@ use ipnet::{IpNet, Ipv4Net};
 use peering::mesh::Target;
 use peering::records::MAX_TRUSTED;
 
+pub(crate) mod naming;
+
+use naming::{DnsAddArgs, DnsLookupArgs, DnsRemoveArgs, NamingArgs};
+
 /// The port of a VTEP that is given without one (RFC 7348 section 5).
 const VXLAN_PORT: u16 = 4789;
 
@@ -81,6 +85,12 @@ pub(crate) enum Command {
     Hide(HideArgs),
     /// List the containers on the overlay, of all hosts
     Ps,
+    /// Give addresses a name on a network; it goes with this host
+    DnsAdd(DnsAddArgs),
+    /// Take a name back that was given on this host
+    DnsRemove(DnsRemoveArgs),
+    /// Print what a name stands for, or what an address is called, as containers are told
+    DnsLookup(DnsLookupArgs),
     /// External VXLAN endpoints: kernel, Open vSwitch, hardware
     #[command(subcommand)]
     Vtep(VtepCommand),
@@ -189,6 +199,12 @@ pub(crate) struct LaunchArgs {
     /// Largest packet of the overlay in bytes, decided by the founding host [default: 1450]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=65_000))]
     pub(crate) mtu: Option<u16>,
+    /// How long containers may keep an answer about a name of the overlay, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub(crate) dns_ttl: u32,
+    /// The file with the name servers of this host, which are asked for all other names
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub(crate) resolv_conf: PathBuf,
     /// The group that may use the daemon, beside root: the socket is given to it
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
@@ -304,6 +320,8 @@ pub(crate) struct AttachArgs {
     /// Let it send from any address, tagged frames and what routers and servers say
     #[arg(long)]
     pub(crate) no_spoof_check: bool,
+    #[command(flatten)]
+    pub(crate) naming: NamingArgs,
     /// How long to wait for an address, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,
@@ -436,6 +454,7 @@ pub(crate) enum Part {
     Connections,
     Targets,
     Ipam,
+    Dns,
     Dataplane,
 }
 

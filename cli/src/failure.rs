@@ -112,6 +112,10 @@ pub(crate) mod code {
     pub(crate) const HOST_NETWORK: &str = "host_network";
     /// Another container of this host and network has the name.
     pub(crate) const NAME_IN_USE: &str = "name_in_use";
+    /// Nothing has the name or the address.
+    pub(crate) const UNKNOWN_NAME: &str = "unknown_name";
+    /// The name was given on another host.
+    pub(crate) const NAME_ELSEWHERE: &str = "name_elsewhere";
     /// The container is attached with other options.
     pub(crate) const ALREADY_ATTACHED: &str = "already_attached";
     /// Another container of this host and network has the MAC address.

@@ -13,6 +13,7 @@ mod http;
 mod kernel;
 mod log;
 mod render;
+mod resolver;
 mod secret;
 mod shape;
 

@@ -15,6 +15,12 @@ use zeroize::Zeroize;
 
 use crate::failure::Failure;
 
+mod dns;
+
+pub(crate) use dns::{
+    DnsAddRequest, DnsForwarded, DnsName, DnsRemoveRequest, DnsRemoved, DnsStatus, LookedUp, LookupRequest,
+};
+
 /// `connect` and `forget`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Targets {
@@ -105,6 +111,15 @@ pub(crate) struct AttachRequest {
     /// It may send in any name.
     #[serde(default)]
     pub(crate) no_spoof_check: bool,
+    /// Further names.
+    #[serde(default)]
+    pub(crate) aliases: Vec<String>,
+    /// Names, and what they are called too.
+    #[serde(default)]
+    pub(crate) links: Vec<(String, String)>,
+    /// Point the container's resolv.conf at the gateway.
+    #[serde(default = "yes")]
+    pub(crate) dns: bool,
     /// How long to wait for an address.
     pub(crate) timeout_s: f64,
 }
@@ -136,6 +151,10 @@ pub(crate) enum Passing {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct HideRequest {
     pub(crate) network: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A container's attachment to a network.
@@ -284,8 +303,8 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) rotation: Option<RotationStatus>,
     pub(crate) ipam: Vec<IpamStatus>,
-    /// Null until it exists.
-    pub(crate) dns: Option<serde_json::Value>,
+    #[serde(default)]
+    pub(crate) dns: Option<DnsStatus>,
     pub(crate) dataplane: Dataplane,
     pub(crate) control_port: ControlPort,
     /// What holds now and should not.

@@ -41,6 +41,7 @@ fn remove_namespace(path: &Path) {
     kill_all(&pids_in(path));
     if let Some(name) = path.file_name() {
         let _ = Tool::new("ip").args(["netns", "delete", &name.to_string_lossy()]).run();
+        let _ = std::fs::remove_dir_all(Path::new("/etc/netns").join(name));
     }
 }
 

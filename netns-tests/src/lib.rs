@@ -6,7 +6,7 @@
 //! side by side, everything goes when its owner is dropped (after a panic too), and what a killed run
 //! left behind is swept away by the next one. `tests/` has one file per promise.
 //!
-//! Root is needed, and iproute2, iputils-ping, iperf3, tcpdump, nftables, ethtool and docker.io: what
+//! Root is needed, and iproute2, iputils-ping, iperf3, tcpdump, nftables, ethtool, dnsutils and docker.io: what
 //! is missing fails with its name, it never skips.
 #![allow(
     clippy::disallowed_methods,
@@ -21,6 +21,7 @@ mod capture;
 mod cluster;
 mod container;
 mod daemon;
+mod dig;
 mod docker;
 mod faults;
 mod flood;
@@ -28,6 +29,7 @@ mod frames;
 mod host;
 mod iperf;
 mod leftovers;
+mod name_server;
 mod names;
 mod neighbours;
 mod netns;
@@ -56,6 +58,7 @@ pub use frames::{ethernet, icmp_echo, vxlan, vxlan_header};
 pub use host::Host;
 pub use iperf::{IperfReport, IperfServer, IperfStream, Transport};
 pub use leftovers::sweep;
+pub use name_server::NameServer;
 pub use neighbours::NeighbourRoom;
 pub use netns::Namespace;
 pub use process::{Outcome, Process, Tool};

@@ -193,6 +193,8 @@ impl Namespace {
         kill_all(&self.pids());
         let name =
             self.path.file_name().and_then(|name| name.to_str()).ok_or_else(|| anyhow!("not a name"))?;
+        // What a daemon that is killed has left there, or a test has put there.
+        let _ = std::fs::remove_dir_all(Path::new("/etc/netns").join(name));
         Tool::new("ip").args(["netns", "delete", name]).run().map(drop)
     }
 

@@ -15,7 +15,7 @@ use crate::wire::Wire;
 pub(crate) const UNDERLAY: &str = "eth0";
 
 /// What the tests call, and the Debian package that has it.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("ping", "iputils-ping"),
@@ -23,6 +23,7 @@ const TOOLS: [(&str, &str); 9] = [
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
+    ("dig", "dnsutils"),
     ("perl", "perl-base"),
     ("strace", "strace"),
 ];

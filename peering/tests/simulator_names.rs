@@ -26,7 +26,8 @@ fn entry(name: &str, last: u8) -> NameRecord {
 /// Has something done on a host, and what follows from it.
 fn on<T>(world: &mut World, number: usize, act: impl FnOnce(&mut Mesh, std::time::Instant) -> T) -> T {
     let now = world.hosts[number].here(world.now);
-    let done = act(world.hosts[number].mesh.as_mut().expect("the host runs"), now);
+    let Some(mesh) = &mut world.hosts[number].mesh else { panic!("host {number} does not run") };
+    let done = act(mesh, now);
     world.wake(number);
     done
 }

@@ -16,6 +16,9 @@ pub(super) async fn run(client: &Client, format: Format, args: AttachArgs) -> Re
         ifname: args.ifname,
         rate: args.rate.map(|rate| rate.to_string()),
         no_spoof_check: args.no_spoof_check,
+        aliases: args.naming.alias,
+        links: args.naming.link.into_iter().map(|link| (link.name, link.alias)).collect(),
+        dns: !args.naming.no_dns,
         timeout_s: args.timeout.as_secs_f64(),
     };
     let progress = Progress::start(format!("attaching {}", request.container));

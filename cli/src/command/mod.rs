@@ -10,6 +10,7 @@ mod attach;
 mod capture;
 mod connect;
 mod detach;
+mod dns;
 mod expose;
 mod forget;
 mod launch;
@@ -64,6 +65,9 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Ps => ps::run(&client, format).await,
         Command::Report(args) => report::run(&client, &args).await,
         Command::Capture(args) => capture::run(&client, format, &args).await,
+        Command::DnsAdd(args) => dns::add(&client, format, args).await,
+        Command::DnsRemove(args) => dns::remove(&client, format, args).await,
+        Command::DnsLookup(args) => dns::lookup(&client, format, args).await,
         Command::Vtep(command) => vtep::run(&client, format, command).await,
         Command::Status(args) => status::run(&client, format, &args).await,
         Command::Rmpeer(args) => rmpeer::run(&client, format, args).await,

@@ -29,6 +29,7 @@ pub(super) async fn run(client: &Client, format: Format, args: &StatusArgs) -> R
         Some(Part::Connections) => render::answer(format, &status.connections, |all| text::connections(all)),
         Some(Part::Targets) => render::answer(format, &status.targets, |all| text::connections(all)),
         Some(Part::Ipam) => render::answer(format, &status.ipam, |all| text::ipam(all)),
+        Some(Part::Dns) => render::answer(format, &status.dns, |_| text::dns(&status)),
         Some(Part::Dataplane) => render::answer(format, &status.dataplane, text::dataplane),
     }
     Ok(())

@@ -28,9 +28,10 @@ use crate::capture::pcapng;
 use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
-    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, ExposeRequest, Hello, HideRequest,
-    Listed, RemoveRequest, RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer,
-    RotateRequest, Status, Stopped, Targets, Vtep,
+    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, DnsAddRequest, DnsRemoveRequest,
+    DnsRemoved, ExposeRequest, Hello, HideRequest, Listed, LookedUp, LookupRequest, RemoveRequest,
+    RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer, RotateRequest, Status,
+    Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -95,6 +96,9 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/detach", post(detach))
         .route("/expose", post(expose_host))
         .route("/hide", post(hide))
+        .route("/dns/add", post(dns_add))
+        .route("/dns/remove", post(dns_remove))
+        .route("/dns/lookup", post(dns_lookup))
         .route("/vteps", get(vteps))
         .route("/vtep/add", post(vtep_add))
         .route("/vtep/rm", post(vtep_rm))
@@ -237,6 +241,22 @@ async fn hide(State(daemon): Asked, body: Bytes) -> Answer<Detached> {
     let request: HideRequest = read(&body)?;
     let work = tokio::spawn(async move { expose::hide(&daemon, request).await });
     work.await.map_err(Failure::internal)?.map(Json)
+}
+
+async fn dns_add(State(daemon): Asked, body: Bytes) -> Answer<DnsAddRequest> {
+    let request: DnsAddRequest = read(&body)?;
+    daemon.dns_add(&request).await?;
+    Ok(Json(request))
+}
+
+async fn dns_remove(State(daemon): Asked, body: Bytes) -> Answer<DnsRemoved> {
+    let request: DnsRemoveRequest = read(&body)?;
+    daemon.dns_remove(&request).await.map(Json)
+}
+
+async fn dns_lookup(State(daemon): Asked, body: Bytes) -> Answer<LookedUp> {
+    let request: LookupRequest = read(&body)?;
+    daemon.dns_lookup(&request).map(Json)
 }
 
 async fn vteps(State(daemon): Asked) -> Json<Vec<Vtep>> {

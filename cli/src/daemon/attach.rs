@@ -118,6 +118,7 @@ async fn reserve(
         None => mac_of(daemon.peering.peer_id(), port),
     };
     refuse_taken(daemon, network, &name, mac)?;
+    daemon.refuse_given(network, &name, &request.network).await?;
     daemon.refuse_unusable_range()?;
     let id = found.netns.id();
     let intent = Intent {
@@ -142,9 +143,20 @@ async fn reserve(
         },
         no_spoof_check: request.no_spoof_check,
         running: true,
+        aliases: unique(request.aliases.clone()),
+        links: unique(request.links.clone()),
+        dns: request.dns,
+        order: daemon.ports().next_order(),
     };
     daemon.keep(intent.clone()).await?;
     Ok(intent)
+}
+
+/// Sorted, each once.
+fn unique<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort_unstable();
+    items.dedup();
+    items
 }
 
 fn refuse_taken(daemon: &Daemon, network: NetworkId, name: &str, mac: MacAddr) -> Result<(), Failure> {
@@ -222,6 +234,7 @@ async fn finish(
     daemon.keep(intent.clone()).await?;
     let intent = daemon.make_device(intent, found.netns).await?;
     daemon.peering.put_endpoint(endpoint(&intent)).await;
+    daemon.point(&intent.source, true).await;
     tracing::info!(container = intent.container, port = %intent.port, address = %first(&intent), "attached");
     Ok(intent)
 }
@@ -297,6 +310,9 @@ fn compare(request: &AttachRequest, subject: Subject, intent: &Intent) -> Result
         () if differs(&request.ifname, intent.ifname.as_deref().unwrap_or_default()) => "--ifname",
         () if request.no_spoof_check && !intent.no_spoof_check => "--no-spoof-check",
         () if request.rate.is_some() && rate_of(request)? != intent.rate => "--rate",
+        () if !request.aliases.is_empty() && unique(request.aliases.clone()) != intent.aliases => "--alias",
+        () if !request.links.is_empty() && unique(request.links.clone()) != intent.links => "--link",
+        () if !request.dns && intent.dns => "--no-dns",
         () => match subject {
             Subject::Host(Forwarding::Routed) if intent.forwarding != Forwarding::Routed => "--route",
             Subject::Host(Forwarding::Masqueraded) if intent.forwarding != Forwarding::Masqueraded => {
@@ -388,6 +404,9 @@ mod tests {
             ifname: None,
             rate: None,
             no_spoof_check: false,
+            aliases: Vec::new(),
+            links: Vec::new(),
+            dns: true,
             timeout_s: 30.0,
         }
     }
@@ -407,8 +426,21 @@ mod tests {
             AttachRequest { ifname: Some("eth1".into()), ..request() },
             AttachRequest { rate: Some("1mbit".into()), ..request() },
             AttachRequest { no_spoof_check: true, ..request() },
+            AttachRequest { aliases: vec!["app".into()], ..request() },
+            AttachRequest { links: vec![("db".into(), "database".into())], ..request() },
+            AttachRequest { dns: false, ..request() },
         ];
-        let options = ["--ip", "--name", "--mac", "--ifname", "--rate", "--no-spoof-check"];
+        let options = [
+            "--ip",
+            "--name",
+            "--mac",
+            "--ifname",
+            "--rate",
+            "--no-spoof-check",
+            "--alias",
+            "--link",
+            "--no-dns",
+        ];
         for (request, option) in different.iter().zip(options) {
             let failure = compare(request, container, &web).unwrap_err();
             assert_eq!(failure.code, code::ALREADY_ATTACHED);

@@ -192,6 +192,17 @@ impl Intent {
         (netns.id() == self.netns_id()).then_some(netns)
     }
 
+    /// False when its container is gone for sure.
+    pub(super) fn may_live(&self) -> bool {
+        match &self.source {
+            Source::Process { pid, start } => {
+                lock::start_time(*pid) == Some(*start) && Path::new(&format!("/proc/{pid}/ns/net")).exists()
+            }
+            Source::File { path } => path.exists(),
+            Source::Docker { .. } | Source::Host => true,
+        }
+    }
+
     /// Which namespace the port was made in.
     pub(super) fn netns_id(&self) -> NetnsId {
         NetnsId { dev: self.netns.0, ino: self.netns.1 }

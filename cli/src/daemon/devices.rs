@@ -9,8 +9,8 @@ use engine::io::netns::Netns;
 use engine::io::nftables::Forwarding;
 use peering::mesh::Endpoint;
 
-use super::Daemon;
 use super::ports::{Intent, Source};
+use super::{Daemon, lock_of};
 use crate::failure::{Failure, code};
 
 impl Daemon {
@@ -40,6 +40,7 @@ impl Daemon {
         let added = self.engine.add_device(device, settings);
         added.map_err(|e| Failure::new(code::DEVICE_FAILED, format!("the port cannot be served: {e}")))?;
         self.opened().insert(intent.port);
+        self.tell_askers();
         Ok(())
     }
 
@@ -61,6 +62,7 @@ impl Daemon {
         self.keep(next.clone()).await?;
         let intent = self.make_device(next, netns.clone()).await?;
         self.peering.put_endpoint(endpoint(&intent)).await;
+        self.point(&intent.source, true).await;
         tracing::info!(container = intent.container, port = %intent.port, "started");
         Ok(intent)
     }
@@ -90,12 +92,16 @@ impl Daemon {
         self.dismiss_outlet(intent).await;
         self.peering.remove_endpoint(intent.port).await;
         self.peering.release(intent.port).await;
+        lock_of(&self.untouched).remove(&intent.port);
+        self.tell_askers();
+        self.point(&intent.source, false).await;
     }
 
     /// Closes and deletes the device of a port, if it has one.
     async fn destroy_device(self: &Arc<Self>, intent: &Intent, netns: Option<Netns>) {
         self.engine.remove_device(intent.port);
         self.opened().remove(&intent.port);
+        self.tell_askers();
         let intent = intent.clone();
         let destroyed = self.blocking(move |_| {
             let netns = netns.or_else(|| intent.present_netns()).or_else(|| Netns::find(intent.netns_id()));
@@ -145,7 +151,7 @@ pub(super) fn endpoint(intent: &Intent) -> Endpoint {
         port: intent.port,
         network: intent.network,
         name: intent.name.clone(),
-        aliases: Vec::new(),
+        aliases: intent.aliases.clone(),
         container: intent.container.clone(),
         mac: intent.mac,
         addresses: intent.addresses.clone(),

@@ -29,6 +29,8 @@ pub(super) async fn expose(daemon: Arc<Daemon>, request: ExposeRequest, caller: 
     };
     let ExposeRequest { network, ip, name, ifname, passing: _, timeout_s } = request;
     let container = containers::HOST.to_owned();
+    // The host has name servers of its own, and keeps them.
+    let (aliases, links, dns) = (Vec::new(), Vec::new(), false);
     let request = AttachRequest {
         container,
         network,
@@ -38,6 +40,9 @@ pub(super) async fn expose(daemon: Arc<Daemon>, request: ExposeRequest, caller: 
         ifname,
         rate: None,
         no_spoof_check: false,
+        aliases,
+        links,
+        dns,
         timeout_s,
     };
     attach::attach(daemon, request, Subject::Host(forwarding), caller).await;

@@ -84,6 +84,8 @@ async fn settle(daemon: &Arc<Daemon>, id: &str) {
             daemon.tell("port_lost", format!("the port of {name} could not follow its container: {failure}"));
         }
     }
+    // Docker writes the file anew when a container starts or comes to another of its networks.
+    daemon.point(&Source::Docker { id: id.to_owned() }, true).await;
 }
 
 async fn follow(daemon: &Arc<Daemon>, port: Intent, container: Option<&Container>) -> Result<(), Failure> {

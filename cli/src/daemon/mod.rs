@@ -17,9 +17,12 @@ mod devices;
 mod door;
 mod expose;
 mod follow;
+mod forward;
 mod guest;
 pub(crate) mod lock;
 mod metrics;
+mod names;
+mod pointing;
 mod ports;
 pub(crate) mod privileges;
 mod range;
@@ -29,6 +32,8 @@ mod reattach;
 mod recover;
 mod report;
 mod reset;
+mod resolv_file;
+mod resolvers;
 mod sealing;
 mod secrets;
 mod start;
@@ -52,8 +57,11 @@ use peering::mesh::MESH_NETWORK;
 use tokio::sync::{Notify, watch};
 
 use self::capture::Sessions;
+use self::forward::Forwarder;
+use self::names::{Asker, Names};
 use self::ports::{Intent, Ports};
 use self::recover::Recovery;
+use self::resolvers::Resolvers;
 use self::sealing::{Agreements, Asked};
 use self::status::Told;
 use self::wiring::Paths;
@@ -78,6 +86,8 @@ struct Network {
     gateways: Vec<IpPrefix>,
     /// Its frames are sealed between hosts.
     encrypted: bool,
+    /// There is no way out of it.
+    internal: bool,
 }
 
 /// Everything the tasks of the daemon share.
@@ -94,6 +104,19 @@ struct Daemon {
     peering: Peering,
     docker: Docker,
     ports: Mutex<Ports>,
+    /// The containers that are pointed at our gateways.
+    resolvers: Mutex<Resolvers>,
+    /// Held while the file of one container is looked at.
+    pointing: tokio::sync::Mutex<()>,
+    /// Ports whose containers could not be pointed at a gateway, as it was told.
+    untouched: Mutex<BTreeSet<PortId>>,
+    /// The names that are answered.
+    names: Mutex<Names>,
+    /// What the data plane was told that its ports may ask for.
+    askers: Mutex<BTreeMap<PortId, Asker>>,
+    /// Asks other name servers.
+    forwarder: Arc<Forwarder>,
+    dns_ttl_s: u32,
     /// The ports whose devices the engine has.
     opened: Mutex<BTreeSet<PortId>>,
     /// Held by whoever makes or removes devices: one at a time.
@@ -135,7 +158,7 @@ impl Daemon {
         hello: Hello,
         own: NetnsId,
         (engine, peering): (Engine, Peering),
-        ports: Ports,
+        (ports, resolvers): (Ports, Resolvers),
         (launch, secret_source): (&LaunchArgs, Option<Source>),
         log: Tail,
     ) -> Self {
@@ -151,6 +174,13 @@ impl Daemon {
             peering,
             docker: Docker::from_env(),
             ports: Mutex::new(ports),
+            resolvers: Mutex::new(resolvers),
+            pointing: tokio::sync::Mutex::default(),
+            untouched: Mutex::default(),
+            names: Mutex::default(),
+            askers: Mutex::default(),
+            forwarder: Arc::new(Forwarder::new(&launch.resolv_conf)),
+            dns_ttl_s: launch.dns_ttl,
             opened: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             settling: tokio::sync::Mutex::default(),
@@ -170,6 +200,10 @@ impl Daemon {
             leaving: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         }
+    }
+
+    fn resolvers(&self) -> MutexGuard<'_, Resolvers> {
+        lock_of(&self.resolvers)
     }
 
     fn ports(&self) -> MutexGuard<'_, Ports> {

@@ -82,6 +82,14 @@ pub(crate) struct Intent {
     pub(crate) no_spoof_check: bool,
     /// Whether the container runs, as far as is known.
     pub(crate) running: bool,
+    /// Further names on the network.
+    pub(crate) aliases: Vec<String>,
+    /// Names that exist for this container alone: each with what it is called too.
+    pub(crate) links: Vec<(String, String)>,
+    /// The container asks the gateway for names.
+    pub(crate) dns: bool,
+    /// Ports of one container are in the order in which it was attached.
+    pub(crate) order: u64,
 }
 
 /// All ports of this host, in memory and on disk.
@@ -134,6 +142,11 @@ impl Ports {
     /// All ports, in order of their ids.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Intent> {
         self.intents.values()
+    }
+
+    /// The place of the next port in the order.
+    pub(crate) fn next_order(&self) -> u64 {
+        self.intents.values().map(|intent| intent.order + 1).max().unwrap_or(0)
     }
 
     /// Adds or replaces a port, on disk first.
@@ -205,6 +218,14 @@ struct StoredIntent {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_spoof_check: bool,
     running: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    links: Vec<(String, String)>,
+    #[serde(default)]
+    dns: bool,
+    #[serde(default)]
+    order: u64,
 }
 
 /// What is not the rule.
@@ -252,6 +273,10 @@ impl From<&Intent> for StoredIntent {
             },
             no_spoof_check: i.no_spoof_check,
             running: i.running,
+            aliases: i.aliases.clone(),
+            links: i.links.clone(),
+            dns: i.dns,
+            order: i.order,
         }
     }
 }
@@ -281,6 +306,10 @@ impl StoredIntent {
             },
             no_spoof_check: self.no_spoof_check,
             running: self.running,
+            aliases: self.aliases,
+            links: self.links,
+            dns: self.dns,
+            order: self.order,
         })
     }
 }
@@ -317,6 +346,10 @@ pub(crate) mod tests {
             forwarding: Forwarding::None,
             no_spoof_check: false,
             running: true,
+            aliases: Vec::new(),
+            links: Vec::new(),
+            dns: true,
+            order: 0,
         }
     }
 
@@ -330,6 +363,9 @@ pub(crate) mod tests {
         other.rate = Rate::new(100_000_000);
         other.no_spoof_check = true;
         other.explicit = true;
+        other.aliases = vec!["app".to_owned()];
+        other.links = vec![("c5".to_owned(), "foo".to_owned())];
+        (other.dns, other.order) = (false, 7);
         other.former = vec![IpPrefix { addr: "10.32.0.9".parse().unwrap(), len: 12 }];
         let mut third = intent(3);
         third.source = Source::File { path: "/run/netns/c1".into() };

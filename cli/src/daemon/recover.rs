@@ -1,8 +1,8 @@
 //! Ports whose list was lost are found again: by their interfaces, which have the id of the port in their alias, and by
 //! their records, which this host remembers or hears of from the others.
 //!
-//! What no list and no record tells is guessed: the container is whoever lives in the namespace. A rate, and what an exposed
-//! host forwards, are written nowhere else, and are lost.
+//! What no list and no record tells is guessed: the container is whoever lives in the namespace. A rate, links,
+//! `--no-dns`, and what an exposed host forwards, are written nowhere else, and are lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -110,7 +110,8 @@ impl Daemon {
             None => intent.source.clone(),
         };
         let container = record.container.clone();
-        let intent = Intent { name: record.name.clone(), container, source, ..intent };
+        let (name, aliases) = (record.name.clone(), record.aliases.clone());
+        let intent = Intent { name, aliases, container, source, ..intent };
         self.keep(intent.clone()).await?;
         self.peering.put_endpoint(endpoint(&intent)).await;
         Ok(())
@@ -177,6 +178,7 @@ impl Daemon {
         source: Source,
         netns: (u64, u64),
     ) -> Result<String, Failure> {
+        let order = self.ports().next_order();
         let (network_name, Network { vni, mtu, .. }) = self.network_of(record.network).await?;
         let intent = Intent {
             port: record.port,
@@ -197,6 +199,10 @@ impl Daemon {
             forwarding: Forwarding::None,
             no_spoof_check: false,
             running: record.running,
+            aliases: record.aliases,
+            links: Vec::new(),
+            dns: true,
+            order,
         };
         self.keep(intent).await?;
         Ok(record.container)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use engine::Update;
 use engine::io::engine::{self as data_plane, Engine, EngineConfig};
 use engine::io::netns::Netns;
 use engine::io::socket::SocketError;
@@ -22,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::lock::{Holder, Lock};
 use super::ports::Ports;
 use super::ready::{self, Launcher};
+use super::resolvers::Resolvers;
 use super::sealing::Asked;
 use super::{Daemon, api, follow, metrics, reattach, wipe, wiring};
 use crate::allowed;
@@ -193,6 +195,8 @@ async fn live(
     if let Some(metrics) = metrics {
         tokio::spawn(metrics::serve(Arc::clone(daemon), metrics));
     }
+    let pointing = Arc::clone(daemon);
+    tokio::spawn(async move { pointing.point_all().await });
     tokio::spawn(follow::docker(Arc::clone(daemon)));
     daemon.ready.store(true, Ordering::Relaxed);
     let Hello { version, peer_id, nickname, .. } = &daemon.hello;
@@ -232,6 +236,8 @@ async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
     }
     // The control plane holds the lock of the directory: from here on nobody else writes there.
     let (ports, lost) = Ports::load(&launch.state_dir).map_err(|e| peering_failure(&e.into()))?;
+    let (resolvers, unread) = Resolvers::load(&launch.state_dir).map_err(|e| peering_failure(&e.into()))?;
+    engine.apply([Update::SetDns { ttl_s: launch.dns_ttl }]);
     let hello = Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         peer_id: peering.peer_id().to_string(),
@@ -239,9 +245,13 @@ async fn begin(launch: LaunchArgs, log: Tail) -> Result<Arc<Daemon>, Failure> {
         pid: std::process::id(),
         warnings: Vec::new(),
     };
-    let daemon = Arc::new(Daemon::new(hello, own, (engine, peering), ports, (&launch, source), log));
+    let daemon =
+        Arc::new(Daemon::new(hello, own, (engine, peering), (ports, resolvers), (&launch, source), log));
     if let Some(lost) = lost {
         daemon.ports_lost(lost.message);
+    }
+    if let Some(unread) = unread {
+        daemon.tell("resolvers_set_aside", unread.message);
     }
     tokio::spawn(wiring::run(Arc::clone(&daemon), mesh_events, engine_events));
     Ok(daemon)

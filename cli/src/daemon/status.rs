@@ -96,7 +96,7 @@ impl Daemon {
             targets: mesh.targets,
             rotation: mesh.rotation,
             ipam: mesh.ipam,
-            dns: None,
+            dns: Some(self.dns_status()),
             dataplane,
             control_port: ControlPort {
                 received: control.received,

@@ -7,11 +7,12 @@ use engine::io::device;
 use engine::io::netns::Netns;
 use engine::io::nftables;
 
+use super::pointing;
 use super::ports::{Ports, Source};
 use crate::failure::{Failure, code};
 
 /// Files of ours in a state directory, whole names and beginnings of names.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "identity",
     "identity.new",
     "noise",
@@ -22,12 +23,20 @@ const NAMES: [&str; 13] = [
     "state.new",
     "ports",
     "ports.new",
+    "resolvers",
+    "resolvers.new",
     "lock",
     "meshnet.log",
     "meshnet.log.1",
 ];
-const BEGINNINGS: [&str; 5] =
-    ["identity.corrupt-", "noise.corrupt-", "secrets.corrupt-", "state.corrupt-", "ports.corrupt-"];
+const BEGINNINGS: [&str; 6] = [
+    "identity.corrupt-",
+    "noise.corrupt-",
+    "secrets.corrupt-",
+    "state.corrupt-",
+    "ports.corrupt-",
+    "resolvers.corrupt-",
+];
 
 /// Removes the files of a state directory, and the directory if nothing else is in it. One that is not there is fine. True:
 /// there was something.
@@ -62,8 +71,10 @@ pub(crate) fn ours(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Removes the interfaces of the ports that a state directory names; no daemon may be running on it.
+/// Removes the interfaces of the ports that a state directory names, and puts their containers' resolv.conf back; no daemon
+/// may be running on it.
 pub(crate) fn remove_devices(dir: &Path) -> Result<(), Failure> {
+    pointing::put_back(dir)?;
     let (ports, _) = Ports::load(dir)
         .map_err(|e| Failure::new(code::STATE_DIR_UNUSABLE, format!("the ports cannot be read: {e}")))?;
     let ids: Vec<_> = ports.all().map(|intent| intent.port).collect();

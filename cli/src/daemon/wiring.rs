@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use engine::types::{Holder, IpPrefix, Location, PeerId, PeerKeys};
+use engine::types::{IpPrefix, Location, PeerId, PeerKeys};
 use engine::{Event, Update};
 use ipnet::IpNet;
 use peering::mesh::{MeshEvent, NetworkView};
 use peering::records::SubnetRecord;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Daemon, Network, lock_of};
+use super::{Daemon, Network, lock_of, names};
 
 /// Whether and how frames reach another host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,8 +67,7 @@ fn into_async(events: Receiver<Event>) -> UnboundedReceiver<Event> {
 impl Daemon {
     fn handle_mesh(self: &Arc<Self>, events: &[MeshEvent]) {
         let (own, seals) = (self.peering.peer_id(), self.seals());
-        let tables = |event| update(own, seals, event).into_iter().chain(names(event));
-        self.engine.apply(events.iter().flat_map(tables));
+        self.engine.apply(events.iter().filter_map(|event| update(own, seals, event)));
         // Who comes may know of a later life of this host, and this host then goes on under a higher incarnation.
         if seals && events.iter().any(|event| matches!(event, MeshEvent::HostUp(_))) {
             let daemon = Arc::clone(self);
@@ -86,6 +85,8 @@ impl Daemon {
                     all.retain(|_, network| network.id != view.id);
                     all.insert(view.name.clone(), Network::of(view));
                 });
+                let (daemon, network) = (Arc::clone(self), view.id);
+                tokio::spawn(async move { daemon.point_network(network).await });
                 // At the launch it is looked at anyway.
                 if self.is_ready() {
                     let daemon = Arc::clone(self);
@@ -123,10 +124,7 @@ impl Daemon {
                 tokio::spawn(async move { daemon.recall(&endpoint).await });
             }
             MeshEvent::EndpointDown { peer, port, .. } => tracing::debug!(%peer, %port, "endpoint is down"),
-            MeshEvent::NameUp(name) => {
-                tracing::debug!(peer = %name.peer, names = ?name.names, "names are known")
-            }
-            MeshEvent::NameDown { peer, .. } => tracing::debug!(%peer, "names are gone"),
+            MeshEvent::NameUp(_) | MeshEvent::NameDown { .. } => self.note_name(event),
             MeshEvent::VtepUp { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is declared"),
             MeshEvent::VtepDown { vni, addr } => tracing::debug!(%vni, %addr, "VTEP is removed"),
         }
@@ -168,13 +166,16 @@ impl Daemon {
                     }
                 });
             }
-            Event::Question { port, .. } => tracing::debug!(%port, "nobody forwards its questions"),
             Event::GatewayFault { reason } => {
                 self.tell("gateway_fault", format!("the gateway failed and has begun anew: {reason}"));
+            }
+            Event::Question { question, port, message, tcp } => {
+                tokio::spawn(Arc::clone(self).forward(question, port, message, tcp));
             }
             Event::PortGone { port, reason } => {
                 tracing::debug!(%port, "port is gone: {reason}");
                 self.opened().remove(&port);
+                self.tell_askers();
                 let daemon = Arc::clone(self);
                 tokio::spawn(async move { daemon.port_gone(port, &reason).await });
             }
@@ -217,48 +218,13 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
         MeshEvent::NetworkGone { vni, .. } => Update::RemoveNetwork { vni: *vni },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
-        MeshEvent::NameUp(_)
-        | MeshEvent::NameDown { .. }
-        | MeshEvent::Notice { .. }
+        MeshEvent::NameUp(_) | MeshEvent::NameDown { .. } => return names::update(event),
+        MeshEvent::Notice { .. }
         | MeshEvent::Readdress { .. }
         | MeshEvent::EndpointRecalled(_)
         | MeshEvent::NetworkMerged { .. }
         | MeshEvent::SecretsChanged => return None,
     })
-}
-
-/// What is called how after `event`.
-fn names(event: &MeshEvent) -> Option<Update> {
-    match event {
-        MeshEvent::EndpointUp(view) if view.endpoint.running => Some(Update::SetNames {
-            vni: view.vni,
-            holder: Holder { peer: view.peer, id: view.endpoint.port.0 },
-            names: vec![view.endpoint.name.to_ascii_lowercase()],
-            addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
-            services: Vec::new(),
-            suspected: false,
-        }),
-        MeshEvent::EndpointUp(view) => {
-            let holder = Holder { peer: view.peer, id: view.endpoint.port.0 };
-            Some(Update::RemoveNames { vni: view.vni, holder })
-        }
-        MeshEvent::EndpointDown { peer, port, vni, .. } => {
-            Some(Update::RemoveNames { vni: *vni, holder: Holder { peer: *peer, id: port.0 } })
-        }
-        MeshEvent::NameUp(_)
-        | MeshEvent::NameDown { .. }
-        | MeshEvent::HostUp(_)
-        | MeshEvent::HostDown { .. }
-        | MeshEvent::NetworkChanged(_)
-        | MeshEvent::NetworkMerged { .. }
-        | MeshEvent::NetworkGone { .. }
-        | MeshEvent::VtepUp { .. }
-        | MeshEvent::VtepDown { .. }
-        | MeshEvent::Notice { .. }
-        | MeshEvent::Readdress { .. }
-        | MeshEvent::EndpointRecalled(_)
-        | MeshEvent::SecretsChanged => None,
-    }
 }
 
 /// The addresses of the gateway of a network, one in each subnet, with the prefix of that.
@@ -281,6 +247,7 @@ impl Network {
             range: ranges.next(),
             gateways: gateways(view),
             encrypted: view.encrypted,
+            internal: view.internal,
         }
     }
 }
@@ -314,23 +281,6 @@ mod tests {
         };
         assert_eq!(location(OWN), Location::Port(intent(1).port));
         assert_eq!(location(OTHER), Location::Peer(OTHER));
-    }
-
-    #[test]
-    fn an_endpoint_is_called_by_its_name_while_it_runs() {
-        let mut view = view(OTHER);
-        let holder = Holder { peer: OTHER, id: view.endpoint.port.0 };
-        match names(&MeshEvent::EndpointUp(view.clone())) {
-            Some(Update::SetNames { holder: told, names, addrs, .. }) => {
-                assert_eq!((told, names, addrs.len()), (holder, vec![view.endpoint.name.clone()], 1));
-            }
-            other => panic!("{other:?}"),
-        }
-        let gone = Some(Update::RemoveNames { vni: Vni::MESH, holder });
-        let (port, mac) = (view.endpoint.port, view.endpoint.mac);
-        assert_eq!(names(&MeshEvent::EndpointDown { peer: OTHER, port, vni: Vni::MESH, mac }), gone);
-        view.endpoint.running = false;
-        assert_eq!(names(&MeshEvent::EndpointUp(view)), gone);
     }
 
     #[test]

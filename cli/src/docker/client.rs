@@ -80,10 +80,11 @@ impl Docker {
         }
     }
 
-    /// Starts to listen for containers that start, die or are removed.
+    /// Starts to listen for containers that start, die, are removed, or come to or leave a network of Docker.
     pub(crate) async fn events(&self) -> Result<Events, DockerError> {
         let socket = self.socket()?;
-        let filters = r#"{"type":["container"],"event":["start","die","destroy"]}"#;
+        let filters =
+            r#"{"type":["container","network"],"event":["start","die","destroy","connect","disconnect"]}"#;
         let path = format!("/events?filters={}", http::escape(filters));
         let sent = in_time(http::send(&socket, Method::GET, &path, None)).await;
         let response = sent.map_err(|error| DockerError::Unreachable { socket, error })?;

@@ -7,9 +7,9 @@ use serde::Deserialize;
 /// A line longer than this is nothing Docker writes; the stream ends there.
 const LONGEST_LINE_BYTES: usize = 1 << 20;
 
-/// A container started, died or was removed: look at it.
+/// A container started, died, was removed, or came to or left a network of Docker: look at it.
 ///
-/// Which of the three is not told, since by the time it is read another may have followed: the container's
+/// Which of these is not told, since by the time it is read another may have followed: the container's
 /// present state decides.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Change {
@@ -64,10 +64,22 @@ struct Line {
 struct Actor {
     #[serde(rename = "ID")]
     id: String,
+    #[serde(rename = "Attributes", default)]
+    attributes: Attributes,
+}
+
+/// What happens to a network tells the container here.
+#[derive(Default, Deserialize)]
+struct Attributes {
+    container: Option<String>,
 }
 
 fn parse(line: &[u8]) -> Option<Change> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    let wanted = line.r#type == "container" && matches!(line.action.as_str(), "start" | "die" | "destroy");
-    wanted.then_some(Change { id: line.actor.id })
+    let id = match (line.r#type.as_str(), line.action.as_str()) {
+        ("container", "start" | "die" | "destroy") => line.actor.id,
+        ("network", "connect" | "disconnect") => line.actor.attributes.container?,
+        _ => return None,
+    };
+    Some(Change { id })
 }

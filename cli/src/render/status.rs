@@ -11,7 +11,7 @@ use peering::mesh::{
 };
 
 use super::Table;
-use crate::shape::{ControlPort, Dataplane, Peer, Status};
+use crate::shape::{ControlPort, Dataplane, DnsForwarded, DnsStatus, Peer, Status};
 
 /// Column at which keys end.
 const KEY: usize = 15;
@@ -22,6 +22,7 @@ const LATEST: usize = 5;
 pub(crate) fn whole(status: &Status) -> String {
     let mut blocks = vec![host(status)];
     blocks.extend(status.ipam.iter().map(addresses));
+    blocks.extend(status.dns.as_ref().map(answering));
     blocks.push(switch(&status.dataplane));
     if !status.warnings.is_empty() {
         let lines = status.warnings.iter();
@@ -214,6 +215,45 @@ fn owners(ipam: &IpamStatus) -> String {
         table.row([peer_id, nickname, &size.to_string(), &share, &used.to_string(), peer_state(*state)]);
     }
     table.to_string()
+}
+
+/// `status dns`.
+pub(crate) fn dns(status: &Status) -> String {
+    let Some(dns) = &status.dns else { return String::new() };
+    let mut table = Table::new(&["NETWORK", "NAME", "ALIASES", "ADDRESSES", "SERVICES", "HOST", "STATE"]);
+    for name in &dns.names {
+        let addresses: Vec<String> = name.addresses.iter().map(ToString::to_string).collect();
+        let services: Vec<String> =
+            name.services.iter().map(|(service, port)| format!("{service}:{port}")).collect();
+        let state = if name.suspected { "suspect" } else { "alive" };
+        let (aliases, addresses, services) =
+            (name.aliases.join(","), addresses.join(","), services.join(","));
+        let host = host_name(status, &name.peer_id);
+        table.row([&name.network, &name.name, &aliases, &addresses, &services, host, state]);
+    }
+    format!("{}\n{table}", answering(dns))
+}
+
+/// What people call a host.
+fn host_name<'a>(status: &'a Status, id: &'a str) -> &'a str {
+    let peer = status.peers.iter().find(|peer| peer.peer_id == id).map(|peer| peer.nickname.as_str());
+    peer.unwrap_or(if id == status.peer_id { &status.nickname } else { id })
+}
+
+fn answering(dns: &DnsStatus) -> String {
+    let DnsForwarded { answered, failed, refused, from_cache, asked, kept } = &dns.forwarded;
+    let upstreams: Vec<String> = dns.upstreams.iter().map(ToString::to_string).collect();
+    let forwarded = format!(
+        "{answered} answered, {from_cache} of them from the {kept} answers that are kept; {failed} failed, {refused} refused; {asked} asked"
+    );
+    Block::default()
+        .line("Service", "dns")
+        .line("Domain", &dns.domain)
+        .line("TTL", format!("{} s", dns.ttl_s))
+        .line("Upstream", if upstreams.is_empty() { "none".to_owned() } else { upstreams.join(", ") })
+        .line("Forwarded", forwarded)
+        .line("Names", dns.names.len().to_string())
+        .done()
 }
 
 /// `status dataplane`.

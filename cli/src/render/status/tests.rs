@@ -1,6 +1,7 @@
 use super::*;
 use crate::shape::{
-    Conservation, ControlPort, ControlSocket, Offload, Path, Port, Sealing, Unclaimed, Worker,
+    Conservation, ControlPort, ControlSocket, DnsForwarded, DnsName, DnsStatus, Offload, Path, Port, Sealing,
+    Unclaimed, Worker,
 };
 
 fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
@@ -61,7 +62,21 @@ pub(crate) fn example() -> Status {
             owners: vec![owner],
         }],
         rotation: None,
-        dns: None,
+        dns: Some(DnsStatus {
+            domain: "mesh.internal".into(),
+            ttl_s: 5,
+            upstreams: vec!["192.0.2.53".parse().unwrap()],
+            forwarded: DnsForwarded { answered: 7, from_cache: 2, ..DnsForwarded::default() },
+            names: vec![DnsName {
+                network: "mesh".into(),
+                name: "web".into(),
+                aliases: vec!["app".into()],
+                addresses: vec!["10.32.0.2".parse().unwrap()],
+                services: vec![("_http._tcp".into(), 80)],
+                peer_id: "0b".repeat(16),
+                suspected: true,
+            }],
+        }),
         dataplane: Dataplane {
             control: ControlSocket {
                 socket_buffer_bytes: 425_984,
@@ -134,6 +149,13 @@ fn the_overview_is_one_block_per_service() {
           Range: 10.32.0.0/12
       Addresses: 1048576 owned, 1 used, 1048572 free
 
+        Service: dns
+         Domain: mesh.internal
+            TTL: 5 s
+       Upstream: 192.0.2.53
+      Forwarded: 7 answered, 2 of them from the 0 answers that are kept; 0 failed, 0 refused; 0 asked
+          Names: 1
+
         Service: dataplane
         Workers: 1
           Ports: 1 (1 running)
@@ -185,6 +207,14 @@ fn tables_show_what_there_is() {
 }
 
 #[test]
+fn names_are_shown_with_their_addresses_and_hosts() {
+    let text = dns(&example());
+    assert!(text.contains("mesh.internal") && text.contains("192.0.2.53"), "{text}");
+    assert!(text.contains("app") && text.contains("10.32.0.2"), "{text}");
+    assert!(text.contains("suspect") && text.contains("node01"), "{text}");
+}
+
+#[test]
 fn the_json_has_the_fields_that_were_promised() {
     let json = serde_json::to_value(example()).unwrap();
     let fields = "version peer_id nickname cluster_id state_hash encryption ready peers connections targets ipam dns \
@@ -192,7 +222,7 @@ fn the_json_has_the_fields_that_were_promised() {
     for field in fields.split_whitespace() {
         assert!(json.get(field).is_some(), "{field}");
     }
-    assert!(json["dns"].is_null());
+    assert_eq!((&json["dns"]["ttl_s"], &json["dns"]["names"][0]["suspected"]), (&5.into(), &true.into()));
     assert_eq!(json["peers"][0]["state"], "alive");
     assert_eq!(json["peers"][0]["path"]["kind"], "plain");
     assert!(json["peers"][1]["path"].is_null());
