@@ -406,6 +406,9 @@ pub(crate) struct Dataplane {
     /// Segments and control datagrams dropped, by reason.
     pub(crate) drops: BTreeMap<String, u64>,
     pub(crate) conservation: Conservation,
+    /// What the gateway did, by name.
+    #[serde(default)]
+    pub(crate) gateway: BTreeMap<String, u64>,
     pub(crate) offloads: Vec<Offload>,
     /// Interfaces with our alias that belong to no port of this daemon and to no running daemon.
     pub(crate) unclaimed: Vec<Unclaimed>,
@@ -421,7 +424,7 @@ pub(crate) struct ControlSocket {
     pub(crate) kernel_drops: u32,
 }
 
-/// What became of every segment: `in + copies + recut = out + drops` at rest.
+/// What became of every segment: `in + copies + recut + from_gateway = out + drops + to_gateway` at rest.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Conservation {
     /// From containers and other hosts.
@@ -437,6 +440,12 @@ pub(crate) struct Conservation {
     pub(crate) drops: u64,
     /// Questions whose answers went out in their place.
     pub(crate) answered: u64,
+    /// Given to the gateway, where they end.
+    #[serde(default)]
+    pub(crate) to_gateway: u64,
+    /// Made by the gateway.
+    #[serde(default)]
+    pub(crate) from_gateway: u64,
     /// 0 at rest: more were lost without a reason, less appeared from nowhere.
     pub(crate) difference: i64,
 }

@@ -9,6 +9,7 @@
 //! segments.
 
 mod conservation;
+pub mod gateway;
 mod port;
 mod reason;
 #[cfg(test)]
@@ -64,7 +65,9 @@ const JOINED: usize = WHOLE + 1;
 const COPIES: usize = JOINED + 1;
 const RECUT: usize = COPIES + 1;
 const ANSWERED: usize = RECUT + 1;
-const DROPS: usize = ANSWERED + 1;
+const TO_GATEWAY: usize = ANSWERED + 1;
+const FROM_GATEWAY: usize = TO_GATEWAY + 1;
+const DROPS: usize = FROM_GATEWAY + 1;
 const CELLS: usize = DROPS + DropReason::COUNT;
 
 impl Default for Counters {
@@ -122,6 +125,16 @@ impl Counters {
         self.add(ANSWERED, questions);
     }
 
+    /// Counts segments that the gateway was given.
+    pub fn to_gateway(&self, segments: u64) {
+        self.add(TO_GATEWAY, segments);
+    }
+
+    /// Counts frames that the gateway has made: each goes out or is dropped.
+    pub fn from_gateway(&self, frames: u64) {
+        self.add(FROM_GATEWAY, frames);
+    }
+
     /// Counts super-frames that were cut into datagrams.
     pub fn super_frames_cut(&self, frames: u64) {
         self.add(CUT, frames);
@@ -155,6 +168,8 @@ impl Counters {
             copies: read(COPIES),
             recut: read(RECUT),
             answered: read(ANSWERED),
+            to_gateway: read(TO_GATEWAY),
+            from_gateway: read(FROM_GATEWAY),
             drops: Drops(std::array::from_fn(|reason| read(DROPS + reason))),
         }
     }
@@ -191,6 +206,8 @@ pub struct Snapshot {
     copies: u64,
     recut: u64,
     answered: u64,
+    to_gateway: u64,
+    from_gateway: u64,
     drops: Drops,
 }
 
@@ -224,6 +241,8 @@ impl Snapshot {
             (&mut self.copies, other.copies),
             (&mut self.recut, other.recut),
             (&mut self.answered, other.answered),
+            (&mut self.to_gateway, other.to_gateway),
+            (&mut self.from_gateway, other.from_gateway),
         ] {
             *sum = sum.wrapping_add(count);
         }

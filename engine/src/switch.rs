@@ -49,6 +49,8 @@ pub enum Verdict {
     Flood(Reach),
     /// Write [`Switch::reply`] back to where the frame came from; the frame itself goes nowhere.
     Hairpin,
+    /// Give it to the gateway, which answers on its own.
+    Gateway,
     /// Count it.
     Drop(DropReason),
 }
@@ -122,6 +124,12 @@ impl Switch {
         if let Some(reply) = for_switch.then(|| neighbours::answer(network, from, &ether)).flatten() {
             self.reply = reply;
             return Ok(Verdict::Hairpin);
+        }
+        if for_switch && !destination.is_group() {
+            return match from {
+                Port::Tap(_) => Ok(Verdict::Gateway),
+                Port::Remote(_) => Err(DropReason::GatewayRemote),
+            };
         }
         let known = if destination.is_group() { None } else { self.locate(network, destination, now_s)? };
         if let Some(port) = known {
@@ -209,7 +217,9 @@ impl Switch {
                 SourcePort::DATA
             }
             Verdict::Unicast(Port::Remote(_)) | Verdict::Flood(_) => self.source_ports.choose(frame),
-            Verdict::Unicast(Port::Tap(_)) | Verdict::Hairpin | Verdict::Drop(_) => SourcePort::DATA,
+            Verdict::Unicast(Port::Tap(_)) | Verdict::Hairpin | Verdict::Gateway | Verdict::Drop(_) => {
+                SourcePort::DATA
+            }
         }
     }
 }
@@ -264,6 +274,7 @@ pub struct Classes {
     unicast: Vec<Routed>,
     floods: Vec<Flooded>,
     replies: Vec<Reply>,
+    gateway: Vec<u16>,
     drops: Vec<(u16, DropReason)>,
 }
 
@@ -302,6 +313,7 @@ impl Classes {
             unicast: Vec::with_capacity(MAX_FRAMES),
             floods: Vec::with_capacity(MAX_FRAMES),
             replies: Vec::with_capacity(MAX_FRAMES),
+            gateway: Vec::with_capacity(MAX_FRAMES),
             drops: Vec::with_capacity(MAX_FRAMES),
         }
     }
@@ -322,6 +334,11 @@ impl Classes {
         &self.replies
     }
 
+    /// Frames for the gateway.
+    pub fn gateway(&self) -> &[u16] {
+        &self.gateway
+    }
+
     /// Frames to count.
     pub fn drops(&self) -> &[(u16, DropReason)] {
         &self.drops
@@ -331,6 +348,7 @@ impl Classes {
         self.unicast.clear();
         self.floods.clear();
         self.replies.clear();
+        self.gateway.clear();
         self.drops.clear();
     }
 
@@ -339,6 +357,7 @@ impl Classes {
             Verdict::Unicast(to) => self.unicast.push(Routed { to, source, slot }),
             Verdict::Flood(reach) => self.floods.push(Flooded { reach, source, slot }),
             Verdict::Hairpin => self.replies.push(*reply),
+            Verdict::Gateway => self.gateway.push(slot),
             Verdict::Drop(reason) => self.drops.push((slot, reason)),
         }
     }

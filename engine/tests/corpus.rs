@@ -2,6 +2,9 @@
 //! the same way.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may fail")]
 
+#[path = "../fuzz/src/gateway.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the fuzz targets")]
+mod gateway;
 #[path = "../fuzz/src/targets.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the fuzz targets")]
 mod targets;
@@ -52,6 +55,11 @@ fn handshake() {
 }
 
 #[test]
+fn gateway_under_anything() {
+    replay("gateway", gateway::gateway);
+}
+
+#[test]
 fn session() {
     replay("session", targets::session);
 }
@@ -63,6 +71,7 @@ proptest! {
         targets::cut(&bytes);
         targets::join(&bytes);
         targets::world(&bytes);
+        gateway::gateway(&bytes);
     }
 }
 

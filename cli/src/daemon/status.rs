@@ -165,6 +165,7 @@ impl Daemon {
             ports: listed,
             drops: drops(snapshot.total.drops()),
             conservation: conservation(&snapshot.forwarded),
+            gateway: snapshot.gateway.named().map(|(name, count)| (name.to_owned(), count)).collect(),
             offloads: offloads(&snapshot),
             unclaimed: Vec::new(),
         }
@@ -318,8 +319,10 @@ fn drops(counts: impl Iterator<Item = (DropReason, u64)>) -> BTreeMap<String, u6
 
 fn conservation(forwarded: &Snapshot) -> Conservation {
     let books = forwarded.conservation();
-    let counters::Conservation { taken, copies, recut, given, drops, answered } = books;
-    Conservation { taken, copies, recut, given, drops, answered, difference: books.difference() }
+    let counters::Conservation { taken, copies, recut, given, drops, answered, to_gateway, from_gateway } =
+        books;
+    let difference = books.difference();
+    Conservation { taken, copies, recut, given, drops, answered, to_gateway, from_gateway, difference }
 }
 
 /// What the kernel granted and refused somewhere.

@@ -191,7 +191,11 @@ fn books(out: &mut Exposition, dataplane: &Dataplane) {
     out.sample(&[], books.copies);
     out.counter("meshnet_questions_answered_total", "Questions answered by the switch.");
     out.sample(&[], books.answered);
-    out.gauge("meshnet_segments_difference", "In plus copies minus out minus drops; 0 at rest.");
+    out.counter("meshnet_gateway_total", "What the gateway did, by what it was.");
+    for (what, count) in &dataplane.gateway {
+        out.sample(&[("what", what)], *count);
+    }
+    out.gauge("meshnet_segments_difference", "What came or was made minus what went or ended; 0 at rest.");
     out.sample(&[], books.difference);
 }
 

@@ -7,5 +7,6 @@
 //! `engine/tests/corpus.rs` replays the committed corpora on the stable toolchain, and `engine/tests/switches.rs`
 //! runs the same world with frames of its own.
 
+pub mod gateway;
 pub mod targets;
 pub mod world;

@@ -439,7 +439,7 @@ impl Host {
                     assert!(remotes.next().is_none(), "split horizon");
                     ports.for_each(|to| self.put(host, Port::Tap(to), joined.vnet, &frame, delivered));
                 }
-                Verdict::Hairpin => panic!("requests from remotes are not answered"),
+                Verdict::Hairpin | Verdict::Gateway => panic!("remotes are not answered"),
                 Verdict::Drop(reason) => count(drops, reason),
             }
         }

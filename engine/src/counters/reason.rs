@@ -101,6 +101,24 @@ drop_reasons! {
     StaleHandshake = "stale_handshake",
     /// More handshakes than are answered in a second.
     HandshakeLimit = "handshake_limit",
+    /// More frames for the gateway, or of it, than wait at a time.
+    GatewayFull = "gateway_full",
+    /// From another host for the gateway, which every host has for its own containers.
+    GatewayRemote = "gateway_remote",
+    /// Broken headers or a wrong checksum in a frame for the gateway, or no IP at all.
+    GatewayMalformed = "gateway_malformed",
+    /// A fragment for the gateway, which joins none.
+    GatewayFragment = "gateway_fragment",
+    /// A packet that the gateway should pass on: it leads nowhere.
+    GatewayNoRoute = "gateway_no_route",
+    /// For a port or a protocol of the gateway where nobody listens; its sender is told, within limits.
+    GatewayClosed = "gateway_closed",
+    /// More TCP connections to the gateway than it keeps.
+    GatewayStreams = "gateway_streams",
+    /// Something at the DNS port of the gateway that is no question.
+    GatewayNoQuestion = "gateway_no_question",
+    /// The frame with which the gateway failed.
+    GatewayFault = "gateway_fault",
     /// A flood on a network where nobody else is.
     NoReceiver = "no_receiver",
     /// From a container, with another source address than the MAC address of its port.

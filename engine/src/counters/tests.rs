@@ -69,10 +69,24 @@ fn the_books_balance_when_every_fate_is_counted() {
     counters.flooded(1, 0);
     counters.answered(1);
     counters.segments(Way::TapOut, 1);
+    // A question for the gateway, which answers with two frames.
+    counters.segments(Way::TapIn, 1);
+    counters.to_gateway(1);
+    counters.from_gateway(2);
+    counters.segments(Way::TapOut, 2);
     counters.refused(Way::UnderlayIn, DropReason::TruncatedVxlan);
     let books = counters.snapshot().conservation();
     assert_eq!(books.difference(), 0);
-    let expected = Conservation { taken: 48, copies: 2, recut: 2, given: 49, drops: 3, answered: 1 };
+    let expected = Conservation {
+        taken: 49,
+        copies: 2,
+        recut: 2,
+        given: 51,
+        drops: 3,
+        answered: 1,
+        to_gateway: 1,
+        from_gateway: 2,
+    };
     assert_eq!(books, expected);
     assert_eq!(counters.snapshot().dropped(DropReason::NoReceiver), 1);
 }

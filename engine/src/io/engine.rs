@@ -22,18 +22,21 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture::{self, Capture, CaptureError, Lens, MAX_CAPTURES, Place, Target};
 use super::device::Device;
+use super::gateway::{self, Door, Service};
 use super::netlink::{Changes, Netlink, NetlinkError};
 use super::socket::{self, DataSocket, SocketGroup, SocketLoad};
 use super::tap::{Offloads, Tap};
 use super::tunnel::{Tunnel, Underlay};
 use super::watch::Watcher;
 use super::worker::{Command, NewPort, PortGone, Shared, Sides, Worker};
+use crate::counters::gateway::GatewayTotals;
 use crate::counters::{Counters, PortCounters, PortTotals, Snapshot};
 use crate::fence::Fence;
 use crate::offload::join::Coalesce;
 use crate::offload::source_port::SOURCE_PORTS;
 use crate::rate::{Limit, Rate};
 use crate::seam::{Event, Update};
+use crate::session::chance::Chance;
 use crate::session::keeper::Identity;
 use crate::session::psk::Psk;
 use crate::session::signals::Signals;
@@ -109,10 +112,12 @@ pub struct EngineSnapshot {
     pub workers: Vec<Snapshot>,
     /// All workers together.
     pub forwarded: Snapshot,
-    /// The workers and the control socket together.
+    /// The workers, the control socket and the gateway together.
     pub total: Snapshot,
     /// One for each open port.
     pub ports: Vec<PortSnapshot>,
+    /// What the gateway did.
+    pub gateway: GatewayTotals,
     /// The data socket of each worker, as the kernel sees it.
     pub sockets: Vec<SocketLoad>,
     /// The sockets for handshakes and probes, together.
@@ -144,16 +149,22 @@ impl Engine {
         let mut offloads = sockets.first().map(DataSocket::offloads).unwrap_or_default();
         let (events, event_receiver) = mpsc::channel();
         let (gone, gone_receiver) = mpsc::channel();
-        let mut control = Control::new(Instant::now(), config.seed, events);
+        let mut chance = Chance::new(config.seed);
+        let mut control = Control::new(Instant::now(), chance.bytes(), events.clone());
+        let (desk, answers) = gateway::open()?;
+        let doors: Vec<Door> = sockets.iter().map(|_| desk.door()).collect();
         let tables = Arc::new(ArcSwap::new(control.registry.tables()));
         let wake = Arc::new(event_fd()?);
         let signals = Arc::new(Signals::default());
         let (tunnels, underlay) = open_tunnels(config, &mut offloads);
         let side = ControlSide { gone: &gone, wake: &wake, signals: &signals };
-        let (ends, workers) = make_workers(config, (sockets, tunnels), &tables, &side)?;
+        let (ends, workers) = make_workers(config, (sockets, tunnels), &doors, &tables, &side)?;
+        let lanes = doors.into_iter().zip(&ends).map(|(door, end)| (door.lane, Arc::clone(&end.wake)));
+        let workers_of_gateway = lanes.collect();
+        let for_gateway = Arc::clone(&tables);
         let inner = Arc::new(Inner {
             control: Mutex::new(control),
-            names: Arc::default(),
+            desk: Arc::clone(&desk),
             tables,
             workers: ends,
             counters: Arc::new(Counters::new()),
@@ -177,6 +188,9 @@ impl Engine {
         for (lane, worker) in workers.into_iter().enumerate() {
             engine.spawn(format!("worker-{lane}"), move || worker.run())?;
         }
+        let (workers, tables, seed) = (workers_of_gateway, for_gateway, chance.bytes());
+        let service = Service { desk, tables, workers, answers, events, seed };
+        engine.spawn("gateway".to_owned(), move || service.run())?;
         let inner = Arc::clone(&engine.inner);
         engine.spawn("control".to_owned(), move || {
             inner.run_control(&gone_receiver, (&changes, &netlink), underlay.as_ref());
@@ -194,8 +208,13 @@ impl Engine {
         let now = Instant::now();
         let mut control = self.inner.lock();
         for update in updates {
-            self.inner.names().apply(&update);
-            control.apply(now, update);
+            match update {
+                Update::Answer { question, message } => self.inner.desk.answer(question, message),
+                update => {
+                    self.inner.desk.names().apply(&update);
+                    control.apply(now, update);
+                }
+            }
         }
         self.inner.publish(&mut control);
     }
@@ -308,6 +327,7 @@ impl Engine {
         let mut forwarded = Snapshot::default();
         workers.iter().for_each(|worker| forwarded.merge(worker));
         let mut total = self.inner.counters.snapshot();
+        total.merge(&self.inner.desk.drops.snapshot());
         total.merge(&forwarded);
         let control = self.inner.lock();
         let ports = control.ports.iter().map(|(&id, port)| port.snapshot(id)).collect();
@@ -317,7 +337,8 @@ impl Engine {
         let control_sockets = self.inner.gauges.iter().map(|gauge| gauge.read().unwrap_or_default());
         let control_socket = control_sockets.fold(SocketLoad::default(), SocketLoad::and);
         let socket_offloads = self.inner.offloads.clone();
-        EngineSnapshot { workers, forwarded, total, ports, sockets, control_socket, socket_offloads }
+        let gateway = self.inner.desk.counters.totals();
+        EngineSnapshot { workers, forwarded, total, ports, gateway, sockets, control_socket, socket_offloads }
     }
 }
 
@@ -331,6 +352,7 @@ impl Drop for Engine {
         for worker in &self.inner.workers {
             worker.tell(Command::Stop);
         }
+        self.inner.desk.stop();
         self.inner.wake_control();
         for thread in self.threads.drain(..) {
             // A thread that panicked has already said so.
@@ -373,17 +395,18 @@ struct ControlSide<'a> {
 fn make_workers(
     config: &EngineConfig,
     (sockets, mut tunnels): (Vec<DataSocket>, std::vec::IntoIter<Tunnel>),
+    doors: &[Door],
     tables: &Arc<ArcSwap<Tables>>,
     control: &ControlSide<'_>,
 ) -> io::Result<(Vec<WorkerEnd>, Vec<Worker>)> {
     let pools = socket::pools(&sockets, config.source_ports.min(SOURCE_PORTS));
     let (mut ends, mut workers) = (Vec::new(), Vec::new());
-    for (lane, (socket, pool)) in (0..).zip(sockets.into_iter().zip(pools)) {
+    for (lane, ((socket, pool), door)) in (0..).zip(sockets.into_iter().zip(pools).zip(doors)) {
         if config.destinations {
             socket.tell_destinations()?;
         }
         let sides = Sides { socket, pool, tunnel: tunnels.next() };
-        let (end, worker) = make_worker(lane, sides, tables, control)?;
+        let (end, worker) = make_worker((lane, door.clone()), sides, tables, control)?;
         ends.push(end);
         workers.push(worker);
     }
@@ -391,7 +414,7 @@ fn make_workers(
 }
 
 fn make_worker(
-    lane: u8,
+    (lane, door): (u8, Door),
     sides: Sides,
     tables: &Arc<ArcSwap<Tables>>,
     control: &ControlSide<'_>,
@@ -409,6 +432,7 @@ fn make_worker(
         signals: Arc::clone(control.signals),
         waits: Arc::clone(&waits),
         lane,
+        door,
     };
     let gauge = sides.socket.gauge()?;
     let worker = Worker::new(shared, sides, Coalesce { tcp: true, udp: true })?;

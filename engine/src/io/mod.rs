@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod device;
 pub mod engine;
 pub mod ethtool;
+mod gateway;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "the shell reads the clock")]
 
 mod burst;
+mod gateway;
 mod held;
 mod output;
 mod rests;
@@ -28,6 +29,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 
 use super::capture::Lens;
+use super::gateway::Door;
 use super::socket::{DataSocket, Received, RecvBatch};
 use super::tap::Tap;
 use super::tunnel::Tunnel;
@@ -110,6 +112,8 @@ pub(super) struct Shared {
     pub(super) waits: Arc<AtomicBool>,
     /// The lane in which this worker seals; no other has it.
     pub(super) lane: u8,
+    /// To the gateway and back.
+    pub(super) door: Door,
 }
 
 /// A worker's part in the sessions.
@@ -181,7 +185,8 @@ impl Worker {
         let (signals, wake) = (Arc::clone(&shared.signals), Arc::clone(&shared.control_wake));
         let sessions = SessionSide { lane: shared.lane, signals, wake };
         let held = Held::telling(Arc::clone(&shared.waits));
-        let output = Output::new(sides, Arc::clone(&shared.counters), sessions, held);
+        let door = shared.door.clone();
+        let output = Output::new(sides, Arc::clone(&shared.counters), (sessions, door), held);
         Ok(Worker {
             shared,
             epoll,
@@ -255,6 +260,7 @@ impl Worker {
                 Command::Stop => return Flow::Stop,
             }
         }
+        self.output.deliver_gateway();
         Flow::Continue
     }
 
@@ -416,7 +422,7 @@ impl Worker {
                     }
                     self.shared.counters.flooded(segments, destinations);
                 }
-                Verdict::Unicast(Port::Remote(_)) | Verdict::Hairpin => {
+                Verdict::Unicast(Port::Remote(_)) | Verdict::Hairpin | Verdict::Gateway => {
                     self.shared.counters.dropped(DropReason::SplitHorizon, segments);
                 }
                 Verdict::Drop(reason) => self.shared.counters.dropped(reason, segments),

@@ -14,6 +14,7 @@ pub(super) fn tables(dataplane: &Dataplane) -> String {
         ports(&dataplane.ports),
         workers(&dataplane.workers, &dataplane.control),
         books(&dataplane.conservation),
+        gateway(&dataplane.gateway),
         drops(dataplane),
         offloads(dataplane),
     ];
@@ -169,12 +170,34 @@ fn ways(w: &Worker) -> [Flow; 4] {
     ]
 }
 
+/// What the gateway did; nothing before somebody has asked it.
+fn gateway(counts: &BTreeMap<String, u64>) -> String {
+    let mut table = Table::new(&["GATEWAY", "COUNT"]);
+    for (what, count) in counts.iter().filter(|(_, count)| **count > 0) {
+        table.row([what, &count.to_string()]);
+    }
+    table.to_string()
+}
+
 fn books(books: &Conservation) -> String {
-    let Conservation { taken, copies, recut, given, drops, answered, difference } = books;
-    let mut table = Table::new(&["IN", "COPIES", "RECUT", "OUT", "DROPPED", "ANSWERED", "DIFFERENCE"]);
-    let [taken, copies, recut, given, drops, answered] =
-        [taken, copies, recut, given, drops, answered].map(ToString::to_string);
-    table.row([&taken, &copies, &recut, &given, &drops, &answered, &difference.to_string()]);
+    let Conservation { taken, copies, recut, given, drops, answered, to_gateway, from_gateway, difference } =
+        books;
+    let mut table = Table::new(&[
+        "IN",
+        "COPIES",
+        "RECUT",
+        "FROM GATEWAY",
+        "OUT",
+        "DROPPED",
+        "TO GATEWAY",
+        "ANSWERED",
+        "DIFFERENCE",
+    ]);
+    let cells = [taken, copies, recut, from_gateway, given, drops, to_gateway, answered];
+    let [taken, copies, recut, from_gateway, given, drops, to_gateway, answered] =
+        cells.map(ToString::to_string);
+    let difference = difference.to_string();
+    table.row([&taken, &copies, &recut, &from_gateway, &given, &drops, &to_gateway, &answered, &difference]);
     table.to_string()
 }
 

@@ -107,6 +107,7 @@ pub(crate) fn example() -> Status {
             }],
             drops: [("storm_limit".to_owned(), 5), ("unknown_source".to_owned(), 2)].into(),
             conservation: Conservation { taken: 40, drops: 41, difference: -1, ..Conservation::default() },
+            gateway: [("questions".to_owned(), 9), ("restarts".to_owned(), 0)].into(),
             offloads: vec![Offload { name: "uso".into(), granted: false, reason: Some("EINVAL".into()) }],
             unclaimed: vec![Unclaimed { port: "02".repeat(8), ifname: "mesh0".into(), netns: 4_026_532_000 }],
         },
@@ -194,7 +195,7 @@ fn tables_show_what_there_is() {
         "mesh0 running 500 7, 0",
         "5 storm_limit web mesh0: 5",
         "2 unknown_source -",
-        "40 0 0 0 41 0 -1",
+        "40 0 0 0 0 41 0 0 -1",
         "0 from ports 3 0 300 0 - -",
     ] {
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");

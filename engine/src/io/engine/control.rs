@@ -19,8 +19,8 @@ use super::PortSnapshot;
 use super::doors::{Door, doors};
 use super::hops::Hops;
 use crate::counters::{Counters, DropReason, PortCounters, PortTotals};
-use crate::gateway::names::Names;
 use crate::io::capture::{self, Place};
+use crate::io::gateway::Desk;
 use crate::io::netlink::{Changes, Hop, Netlink};
 use crate::io::netns::NetnsId;
 use crate::io::socket::{DataSocket, Gauge, RecvBatch};
@@ -48,8 +48,8 @@ const RECEIVES: usize = 32;
 
 pub(super) struct Inner {
     pub(super) control: Mutex<Control>,
-    /// What is called how. Not needed to forward a frame, so no part of the tables.
-    pub(super) names: Arc<Mutex<Names>>,
+    /// What answers at the gateways' addresses, and what is called how.
+    pub(super) desk: Arc<Desk>,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) workers: Vec<WorkerEnd>,
     /// Counts what the control socket drops.
@@ -399,11 +399,6 @@ impl Inner {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn names(&self) -> MutexGuard<'_, Names> {
-        // As above.
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes the new tables visible to the workers, wakes those that wait for a session, and has ports told what is new.
     fn store(&self, registry: &mut Registry) {
         self.tables.store(registry.tables());
@@ -473,7 +468,7 @@ impl Inner {
             running.shared.finish();
         }
         control.registry.remove_port(port);
-        self.names().remove_port(port);
+        self.desk.names().remove_port(port);
         self.store(&mut control.registry);
         Some(open)
     }

@@ -13,6 +13,7 @@ use super::{SessionSide, Sides, burst, slice};
 use crate::capture::Direction;
 use crate::counters::{Counters, DropReason, PortCounters, Traffic, Way};
 use crate::io::capture::Lenses;
+use crate::io::gateway::Door;
 use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
 use crate::io::tap::Tap;
 use crate::network::Network;
@@ -51,6 +52,8 @@ pub(super) struct Output {
     /// What is sealed is brought together here.
     sealed: Sealed,
     pub(super) sessions: SessionSide,
+    /// To the gateway and back.
+    pub(super) door: Door,
     /// What waits for a session.
     pub(super) held: Held,
     pub(super) counters: Arc<Counters>,
@@ -78,7 +81,12 @@ pub(super) struct PortQueue {
 }
 
 impl Output {
-    pub(super) fn new(mut sides: Sides, counters: Arc<Counters>, sessions: SessionSide, held: Held) -> Self {
+    pub(super) fn new(
+        mut sides: Sides,
+        counters: Arc<Counters>,
+        (sessions, door): (SessionSide, Door),
+        held: Held,
+    ) -> Self {
         let whole = Whole::new(&mut sides);
         Output {
             ports: Ports(Vec::new()),
@@ -89,6 +97,7 @@ impl Output {
             outbox: Outbox::new(),
             sealed: Sealed::new(MAX_SEGMENTS, MAX_SEND_BYTES),
             sessions,
+            door,
             held,
             counters,
             delivered: Traffic::default(),
@@ -125,6 +134,9 @@ impl Output {
             classes.replies().iter().for_each(|reply| self.answer(port, reply));
         }
         self.counters.answered(classes.replies().len() as u64);
+        if !classes.gateway().is_empty() {
+            self.give_gateway(switch, from, batch, classes.gateway());
+        }
         for &(slot, reason) in classes.drops() {
             let segments = frames.get(usize::from(slot)).map_or(1, |slot| segments(batch, slot));
             self.drop_from(from, reason, segments);
@@ -386,7 +398,7 @@ impl Output {
     }
 
     /// Writes a frame of the switch itself to a port.
-    fn answer(&mut self, to: PortIndex, reply: &[u8]) {
+    pub(super) fn answer(&mut self, to: PortIndex, reply: &[u8]) {
         let vnet = VnetHeader::default().emit();
         self.write(to, &[IoSlice::new(&vnet), IoSlice::new(reply)], 1);
     }
@@ -467,7 +479,7 @@ impl Output {
     }
 
     /// Counts segments that came from a port and go nowhere.
-    fn drop_from(&self, from: Port, reason: DropReason, segments: u64) {
+    pub(super) fn drop_from(&self, from: Port, reason: DropReason, segments: u64) {
         self.counters.dropped(reason, segments);
         if let Port::Tap(port) = from
             && let Some(queue) = self.ports.at(port.get() as u64)
@@ -489,7 +501,7 @@ pub(super) fn socket_for<'a>(
 }
 
 /// What a frame of the batch counts for.
-fn segments(batch: &Batch, slot: &Slot) -> u64 {
+pub(super) fn segments(batch: &Batch, slot: &Slot) -> u64 {
     offload::segments(slot.frame(batch.arena()), &slot.vnet)
 }
 
