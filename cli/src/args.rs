@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and what it means.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,11 @@ pub(crate) mod naming;
 
 use naming::{DnsAddArgs, DnsLookupArgs, DnsRemoveArgs, NamingArgs};
 
+pub(crate) mod network;
+mod words;
+
+use network::{Contradiction, NetworkCommand};
+
 /// The port of a VTEP that is given without one (RFC 7348 section 5).
 const VXLAN_PORT: u16 = 4789;
 
@@ -30,11 +36,16 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Looks at what no value shows alone.
+    /// What these words mean.
     ///
     /// # Errors
-    /// There are more values than a host may tell the others.
-    pub(crate) fn checked(self) -> Result<Self, clap::Error> {
+    /// They cannot be read, contradict each other, or are more than a host may tell the others.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(words::with_options(words.into_iter().collect()))?.checked()
+    }
+
+    /// Looks at what no value shows alone.
+    fn checked(self) -> Result<Self, clap::Error> {
         let trusted = match &self.command {
             Command::Launch(launch) => launch.trusted_subnets.len(),
             _ => 0,
@@ -42,6 +53,12 @@ impl Cli {
         if trusted > MAX_TRUSTED {
             let why = format!("--trusted-subnets takes at most {MAX_TRUSTED} subnets, not {trusted}");
             return Err(Cli::command().error(ErrorKind::TooManyValues, why));
+        }
+        if let Command::Network(command) = &self.command
+            && let Err(Contradiction { argument, reason }) = command.check()
+        {
+            let why = format!("'{argument}' makes no sense: {reason}");
+            return Err(Cli::command().error(ErrorKind::ValueValidation, why));
         }
         Ok(self)
     }
@@ -91,6 +108,9 @@ pub(crate) enum Command {
     DnsRemove(DnsRemoveArgs),
     /// Print what a name stands for, or what an address is called, as containers are told
     DnsLookup(DnsLookupArgs),
+    /// Networks: isolated from each other, each with addresses of its own
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// External VXLAN endpoints: kernel, Open vSwitch, hardware
     #[command(subcommand)]
     Vtep(VtepCommand),
@@ -463,7 +483,7 @@ pub(crate) enum Part {
 pub(crate) enum Condition {
     /// The daemon answers and carries traffic.
     Ready,
-    /// This host has address space of every network.
+    /// This host has address space of `mesh`.
     Ipam,
     /// So many other hosts are alive.
     Peers(usize),
@@ -488,9 +508,17 @@ fn seconds(s: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number).map_err(|e| e.to_string())
 }
 
-/// A span of time as people write it: a whole number and s, m, h or d; at least five seconds, since a death is known in less
-/// than ten.
+/// A span of time after which space is taken: at least five seconds, since a death is known in less than ten.
 fn duration(s: &str) -> Result<Duration, String> {
+    match span(s)? {
+        span if span < Duration::from_secs(5) => Err("expected at least 5s".to_owned()),
+        span if span > Duration::from_secs(366 * 86_400) => Err("expected at most 366d".to_owned()),
+        span => Ok(span),
+    }
+}
+
+/// A span of time as people write it: a whole number and s, m, h or d.
+fn span(s: &str) -> Result<Duration, String> {
     let wrong = || "expected a number and s, m, h or d, as 24h".to_owned();
     let unit = s.chars().next_back().ok_or_else(wrong)?;
     let seconds: u64 = match unit {
@@ -501,12 +529,7 @@ fn duration(s: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = s.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
-    let span = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)?;
-    match span {
-        span if span < Duration::from_secs(5) => Err("expected at least 5s".to_owned()),
-        span if span > Duration::from_secs(366 * 86_400) => Err("expected at most 366d".to_owned()),
-        span => Ok(span),
-    }
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// A name of a host or an endpoint: what Docker takes for a container, at most 63 characters (RFC 1035 section 2.3.4).

@@ -128,6 +128,10 @@ pub(crate) mod code {
     pub(crate) const CLONE: &str = "clone";
     /// There is no such network.
     pub(crate) const UNKNOWN_NETWORK: &str = "unknown_network";
+    /// The ids of several networks begin so.
+    pub(crate) const AMBIGUOUS_NETWORK: &str = "ambiguous_network";
+    /// The container is not on the network.
+    pub(crate) const NOT_CONNECTED: &str = "not_connected";
     /// External endpoints cannot take part in the network: its frames are sealed.
     pub(crate) const NETWORK_SEALED: &str = "network_sealed";
     /// No address space came in time.

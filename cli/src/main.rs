@@ -16,11 +16,10 @@ mod render;
 mod resolver;
 mod secret;
 mod shape;
+mod spec;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use crate::args::{Cli, Format};
 use crate::failure::{Failure, code};
@@ -29,7 +28,7 @@ use crate::failure::{Failure, code};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse().and_then(Cli::checked) {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

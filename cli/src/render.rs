@@ -1,7 +1,9 @@
 //! What people and scripts see: JSON, aligned tables, and a sign of life while they wait.
 
 pub(crate) mod metrics;
+pub(crate) mod network;
 pub(crate) mod status;
+pub(crate) mod template;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -52,20 +54,45 @@ pub(crate) fn lines<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(|item| format!("{item}\n")).collect()
 }
 
+/// One JSON object, on one line.
+pub(crate) fn json_line(value: &impl Serialize) -> String {
+    // Maps with string keys, numbers and text: nothing in it can fail to be written.
+    serde_json::to_string(value).unwrap_or_default() + "\n"
+}
+
 /// A table with aligned columns, two spaces between them, and a line of titles.
 pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
+    columns: Columns,
 }
 
 impl Table {
     pub(crate) fn new(titles: &[&str]) -> Self {
-        Table { rows: vec![titles.iter().map(|&t| t.to_owned()).collect()] }
+        let mut columns = Columns::default();
+        columns.row(titles.iter().copied());
+        Table { columns }
     }
 
     /// Adds a row; an empty cell is shown as `-`.
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
-        let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { cell.to_owned() };
-        self.rows.push(cells.into_iter().map(shown).collect());
+        self.columns.row(cells.into_iter().map(|cell| if cell.is_empty() { "-" } else { cell }));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.columns.fmt(f)
+    }
+}
+
+/// Aligned columns, two spaces between them.
+#[derive(Default)]
+pub(crate) struct Columns {
+    rows: Vec<Vec<String>>,
+}
+
+impl Columns {
+    pub(crate) fn row<'a>(&mut self, cells: impl Iterator<Item = &'a str>) {
+        self.rows.push(cells.map(str::to_owned).collect());
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -79,7 +106,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for Columns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths = self.widths();
         for row in &self.rows {

@@ -16,9 +16,14 @@ use zeroize::Zeroize;
 use crate::failure::Failure;
 
 mod dns;
+mod network;
 
 pub(crate) use dns::{
     DnsAddRequest, DnsForwarded, DnsName, DnsRemoveRequest, DnsRemoved, DnsStatus, LookedUp, LookupRequest,
+};
+pub(crate) use network::{
+    CreateRequest, Inspected, Member, Network, NetworkNames, NetworkPeer, RemovedNetworks, Subnet,
+    SubnetRequest,
 };
 
 /// `connect` and `forget`.
@@ -186,6 +191,9 @@ pub(crate) struct Listed {
 pub(crate) struct DetachRequest {
     pub(crate) container: String,
     pub(crate) network: String,
+    /// It is a failure when there is nothing to detach.
+    #[serde(default)]
+    pub(crate) must: bool,
 }
 
 /// Answer to `detach`.
@@ -344,6 +352,9 @@ pub(crate) struct NetworkStatus {
     pub(crate) mtu: u16,
     /// Its frames are to be sealed between hosts.
     pub(crate) encrypted: bool,
+    /// This host has it: there are ports on it, or people said so.
+    #[serde(default)]
+    pub(crate) used: bool,
 }
 
 /// Something that should not be so.
@@ -675,4 +686,9 @@ pub(crate) struct HostRoute {
     pub(crate) destination: String,
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) interface: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::network::tests::network;
 }

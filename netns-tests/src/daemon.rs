@@ -38,6 +38,11 @@ impl Host {
         self.meshnet(args)?.ok()
     }
 
+    /// The same, of the words of a line.
+    pub fn run_line(&self, line: &str) -> Result<String> {
+        self.run(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
     /// Runs a `meshnet` command that must succeed with `-o json`, and returns what it printed.
     pub fn run_json(&self, args: &[&str]) -> Result<Value> {
         let text = self.run(&[args, &["-o", "json"]].concat())?;
@@ -120,6 +125,23 @@ impl Host {
     /// Takes a container's port away.
     pub fn detach(&self, container: &Container) -> Result<()> {
         self.run(&["detach", &container.reference()]).map(drop)
+    }
+
+    /// Puts a container, under its name, on a network, with these options.
+    pub fn attach_to(&self, container: &Container, network: &str, options: &[&str]) -> Result<Attached> {
+        self.attach_with(container, &[&["--network", network], options].concat())
+    }
+
+    /// The one network that `network inspect` tells of under this name.
+    pub fn inspect(&self, network: &str) -> Result<Value> {
+        let all: Value = serde_json::from_str(&self.run(&["network", "inspect", network])?)?;
+        all.get(0).cloned().ok_or_else(|| anyhow!("`network inspect {network}` told of none: {all}"))
+    }
+
+    /// The names of all networks, sorted.
+    pub fn networks(&self) -> Result<Vec<String>> {
+        let text = self.run(&["network", "ls", "--format", "{{.Name}}"])?;
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The endpoints of all hosts, as `ps -o json` lists them.

@@ -21,8 +21,13 @@ pub(super) async fn run(client: &Client, format: Format, args: AttachArgs) -> Re
         dns: !args.naming.no_dns,
         timeout_s: args.timeout.as_secs_f64(),
     };
+    ask(client, format, &request).await
+}
+
+/// Has the daemon attach a container, and prints its addresses.
+pub(super) async fn ask(client: &Client, format: Format, request: &AttachRequest) -> Result<(), Failure> {
     let progress = Progress::start(format!("attaching {}", request.container));
-    let done: Result<Attachment, Failure> = client.post("/attach", &request).await;
+    let done: Result<Attachment, Failure> = client.post("/attach", request).await;
     drop(progress);
     render::answer(format, &done?, |attachment| render::lines(&attachment.addresses));
     Ok(())

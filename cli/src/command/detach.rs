@@ -8,7 +8,8 @@ use crate::render;
 use crate::shape::{DetachRequest, Detached};
 
 pub(super) async fn run(client: &Client, format: Format, args: DetachArgs) -> Result<(), Failure> {
-    let request = DetachRequest { container: absolute(args.container), network: args.network };
+    let (container, network) = (absolute(args.container), args.network);
+    let request = DetachRequest { container, network, must: false };
     let done: Detached = client.post("/detach", &request).await?;
     render::answer(format, &done, |_| String::new());
     Ok(())

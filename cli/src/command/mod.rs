@@ -14,6 +14,7 @@ mod dns;
 mod expose;
 mod forget;
 mod launch;
+mod network;
 mod ps;
 mod report;
 mod reset;
@@ -68,6 +69,7 @@ async fn ask(common: &Common, command: Command) -> Result<(), Failure> {
         Command::DnsAdd(args) => dns::add(&client, format, args).await,
         Command::DnsRemove(args) => dns::remove(&client, format, args).await,
         Command::DnsLookup(args) => dns::lookup(&client, format, args).await,
+        Command::Network(command) => network::run(&client, format, command).await,
         Command::Vtep(command) => vtep::run(&client, format, command).await,
         Command::Status(args) => status::run(&client, format, &args).await,
         Command::Rmpeer(args) => rmpeer::run(&client, format, args).await,

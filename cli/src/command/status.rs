@@ -61,7 +61,9 @@ async fn wait(client: &Client, condition: Condition, limit: Duration) -> Result<
 fn is_met(status: &Status, condition: Condition) -> bool {
     match condition {
         Condition::Ready => status.ready,
-        Condition::Ipam => !status.ipam.is_empty() && status.ipam.iter().all(|i| i.state == IpamState::Ready),
+        Condition::Ipam => {
+            status.ipam.iter().any(|ipam| ipam.network == "mesh" && ipam.state == IpamState::Ready)
+        }
         Condition::Peers(wanted) => alive(status) >= wanted,
     }
 }

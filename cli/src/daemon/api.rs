@@ -28,10 +28,10 @@ use crate::capture::pcapng;
 use crate::client::{CAPTURE_NUMBER, SOCKET};
 use crate::failure::{Failure, FailureBody, code};
 use crate::shape::{
-    AttachRequest, Attachment, CaptureTotals, DetachRequest, Detached, DnsAddRequest, DnsRemoveRequest,
-    DnsRemoved, ExposeRequest, Hello, HideRequest, Listed, LookedUp, LookupRequest, RemoveRequest,
-    RemovedPeer, Reported, ResetDone, ResetRequest, RevokeRequest, RevokedPeer, RotateRequest, Status,
-    Stopped, Targets, Vtep,
+    AttachRequest, Attachment, CaptureTotals, CreateRequest, DetachRequest, Detached, DnsAddRequest,
+    DnsRemoveRequest, DnsRemoved, ExposeRequest, Hello, HideRequest, Inspected, Listed, LookedUp,
+    LookupRequest, Network, NetworkNames, RemoveRequest, RemovedNetworks, RemovedPeer, Reported, ResetDone,
+    ResetRequest, RevokeRequest, RevokedPeer, RotateRequest, Status, Stopped, Targets, Vtep,
 };
 
 /// Everybody who may use the socket may use the daemon: root and the socket's group.
@@ -99,6 +99,11 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route("/dns/add", post(dns_add))
         .route("/dns/remove", post(dns_remove))
         .route("/dns/lookup", post(dns_lookup))
+        .route("/networks", get(networks))
+        .route("/network/create", post(network_create))
+        .route("/network/inspect", post(network_inspect))
+        .route("/network/rm", post(network_rm))
+        .route("/network/prune", post(network_prune))
         .route("/vteps", get(vteps))
         .route("/vtep/add", post(vtep_add))
         .route("/vtep/rm", post(vtep_rm))
@@ -257,6 +262,31 @@ async fn dns_remove(State(daemon): Asked, body: Bytes) -> Answer<DnsRemoved> {
 async fn dns_lookup(State(daemon): Asked, body: Bytes) -> Answer<LookedUp> {
     let request: LookupRequest = read(&body)?;
     daemon.dns_lookup(&request).map(Json)
+}
+
+async fn networks(State(daemon): Asked) -> Json<Vec<Network>> {
+    Json(daemon.list_networks().await)
+}
+
+/// A caller who leaves before there is a network has none made.
+async fn network_create(State(daemon): Asked, body: Bytes) -> Answer<Network> {
+    let request: CreateRequest = read(&body)?;
+    daemon.create_network(request).await.map(Json)
+}
+
+async fn network_inspect(State(daemon): Asked, body: Bytes) -> Answer<Vec<Inspected>> {
+    let request: NetworkNames = read(&body)?;
+    daemon.inspect_networks(&request.networks).await.map(Json)
+}
+
+async fn network_rm(State(daemon): Asked, body: Bytes) -> Answer<RemovedNetworks> {
+    let request: NetworkNames = read(&body)?;
+    daemon.remove_networks(&request.networks).await.map(Json)
+}
+
+async fn network_prune(State(daemon): Asked, body: Bytes) -> Answer<RemovedNetworks> {
+    let request: NetworkNames = read(&body)?;
+    daemon.prune_networks(&request.networks).await.map(Json)
 }
 
 async fn vteps(State(daemon): Asked) -> Json<Vec<Vtep>> {

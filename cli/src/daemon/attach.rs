@@ -3,6 +3,7 @@
 //! A port is made in steps, and whatever step fails, or whoever loses patience, the ones before it are undone:
 //! reserved, addresses, intent on disk, device, engine, endpoint record.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +12,14 @@ use blake2::{Blake2s256, Digest};
 use engine::io::nftables::Forwarding;
 use engine::rate::Rate;
 use engine::types::{MacAddr, NetworkId, PeerId, PortId};
-use peering::mesh::{AllocError, AllocRequest};
+use peering::mesh::{AllocError, AllocRequest, NetworkView};
 use tokio::sync::oneshot;
 
+use super::Daemon;
 use super::containers::{self, Found};
 use super::devices::endpoint;
+use super::networks::unknown;
 use super::ports::{Intent, Source};
-use super::{Daemon, Network};
 use crate::failure::{Failure, code};
 use crate::shape::{AttachRequest, Attachment, DetachRequest, Detached};
 
@@ -69,7 +71,7 @@ async fn perform(
     caller: &mut Caller,
 ) -> Result<(Intent, bool), Failure> {
     daemon.refuse_when_stopping()?;
-    let network = daemon.network_id(&request.network)?;
+    let network = daemon.network(&request.network)?;
     let found = match subject {
         Subject::Container => containers::resolve(&daemon.docker, daemon.own, &request.container).await?,
         Subject::Host(_) => Found::host(&daemon.hello.nickname)?,
@@ -78,9 +80,9 @@ async fn perform(
     loop {
         let changed = daemon.changed.notified();
         let turn = daemon.turn.lock().await;
-        match daemon.port_of(network, &found) {
+        match daemon.port_of(network.id, &found) {
             None => {
-                let intent = reserve(daemon, request, subject, network, &found).await?;
+                let intent = reserve(daemon, request, subject, &network, &found).await?;
                 drop(turn);
                 return build(daemon, request, found, intent, caller).await.map(|intent| (intent, true));
             }
@@ -108,7 +110,7 @@ async fn reserve(
     daemon: &Arc<Daemon>,
     request: &AttachRequest,
     subject: Subject,
-    network: NetworkId,
+    network: &NetworkView,
     found: &Found,
 ) -> Result<Intent, Failure> {
     let port = PortId(rand::random());
@@ -117,16 +119,16 @@ async fn reserve(
         Some(text) => text.parse().map_err(Failure::internal)?,
         None => mac_of(daemon.peering.peer_id(), port),
     };
-    refuse_taken(daemon, network, &name, mac)?;
-    daemon.refuse_given(network, &name, &request.network).await?;
-    daemon.refuse_unusable_range()?;
+    refuse_taken(daemon, network.id, &name, mac)?;
+    daemon.refuse_given(network.id, &name, &network.name).await?;
+    daemon.refuse_unusable_range(network).await?;
     let id = found.netns.id();
     let intent = Intent {
         port,
-        network,
-        network_name: request.network.clone(),
-        vni: engine::types::Vni::MESH,
-        mtu: 0,
+        network: network.id,
+        network_name: network.name.clone(),
+        vni: network.vni,
+        mtu: network.mtu,
         container: found.container.clone(),
         source: found.source.clone(),
         netns: (id.dev, id.ino),
@@ -209,13 +211,14 @@ async fn allocate(
         holder: intent.name.clone(),
         wanted: request.ip.clone(),
     };
+    daemon.peering.use_network(intent.network, true).await.map_err(|_| unknown(&intent.network_name))?;
     let addresses = tokio::select! {
         answer = daemon.peering.allocate(ask) => answer.map_err(|e| refused(&e))?,
         () = tokio::time::sleep(patience(request)) => return Err(too_slow(daemon, request).await),
         () = caller.closed() => return Err(left()),
     };
-    let Network { vni, mtu, .. } = daemon.settings(&intent.network_name, SETTINGS).await?;
-    Ok(Intent { addresses, vni, mtu, ..intent.clone() })
+    let network = daemon.settings(intent.network, SETTINGS).await?;
+    Ok(Intent { addresses, mtu: network.mtu, ..intent.clone() })
 }
 
 /// Makes the device and tells everybody. Under the daemon's turn.
@@ -228,8 +231,11 @@ async fn finish(
     if caller.is_closed() || daemon.ports().by_id(intent.port).is_none() {
         return Err(left());
     }
+    // It may have another number by now, and has none other while this goes on.
+    let now = daemon.networks.borrow().get(intent.network).map(|view| intent.moved_to(view));
+    let intent = now.unwrap_or(intent);
     if intent.source == Source::Host {
-        daemon.refuse_overlaps(&intent.network_name).await?;
+        daemon.refuse_overlaps(intent.network).await?;
     }
     daemon.keep(intent.clone()).await?;
     let intent = daemon.make_device(intent, found.netns).await?;
@@ -241,13 +247,17 @@ async fn finish(
 
 /// Takes a container off a network. One that is not on it is fine.
 pub(super) async fn detach(daemon: &Arc<Daemon>, request: DetachRequest) -> Result<Detached, Failure> {
-    let network = daemon.network_id(&request.network)?;
-    let intent = find_attached(daemon, network, &request.container).await;
+    let network = daemon.network(&request.network)?;
+    let intent = find_attached(daemon, network.id, &request.container).await;
+    if request.must && intent.is_none() {
+        let message = format!("{} is not on the network {}", request.container, network.name);
+        return Err(Failure::new(code::NOT_CONNECTED, message).hint("`meshnet ps` shows who is"));
+    }
     if let Some(intent) = &intent {
         daemon.detach_port(intent).await?;
     }
     let container = intent.as_ref().map_or(request.container, |i| i.container.clone());
-    Ok(Detached { container, network: request.network, detached: intent.is_some() })
+    Ok(Detached { container, network: network.name, detached: intent.is_some() })
 }
 
 /// The port of what people call `text`, also when it can be asked about no more.
@@ -296,15 +306,9 @@ fn rate_of(request: &AttachRequest) -> Result<Option<Rate>, Failure> {
 
 /// An attached container asked for again: what was given must be what it has.
 fn compare(request: &AttachRequest, subject: Subject, intent: &Intent) -> Result<(), Failure> {
-    let has: Vec<IpAddr> = intent.addresses.iter().map(|a| a.addr).collect();
-    let mut wanted = request.ip.clone();
-    let mut sorted = has.clone();
-    wanted.sort_unstable();
-    wanted.dedup();
-    sorted.sort_unstable();
     let differs = |option: &Option<String>, value: &str| option.as_deref().is_some_and(|o| o != value);
     let different = match () {
-        () if !wanted.is_empty() && wanted != sorted => "--ip",
+        () if !has_just(intent, &request.ip) => "--ip",
         () if differs(&request.name, &intent.name) => "--name",
         () if differs(&request.mac, &intent.mac.to_string()) => "--mac",
         () if differs(&request.ifname, intent.ifname.as_deref().unwrap_or_default()) => "--ifname",
@@ -333,6 +337,13 @@ fn compare(request: &AttachRequest, subject: Subject, intent: &Intent) -> Result
     Err(Failure::new(code::ALREADY_ATTACHED, message).hint(format!("`meshnet {undo}` first")))
 }
 
+/// Whether a port has the addresses that people name, and of their families no other.
+fn has_just(intent: &Intent, wanted: &[IpAddr]) -> bool {
+    let named = |ip: &&IpAddr| wanted.iter().any(|other| other.is_ipv4() == ip.is_ipv4());
+    let has: BTreeSet<IpAddr> = intent.addresses.iter().map(|a| &a.addr).filter(named).copied().collect();
+    has == wanted.iter().copied().collect()
+}
+
 fn refused(error: &AllocError) -> Failure {
     let hint = match error {
         AllocError::InUse { .. } | AllocError::Reserved { .. } => {
@@ -347,7 +358,7 @@ fn refused(error: &AllocError) -> Failure {
         }
         AllocError::OwnerDown { .. } => "choose another address, or bring that host back",
         AllocError::StoreFailed { .. } => "make room in the state directory",
-        AllocError::UnknownNetwork { .. } => "the network was removed; `mesh` always exists",
+        AllocError::UnknownNetwork { .. } => "see `meshnet network ls`",
         AllocError::Clone { .. } => {
             "stop one of the two, or give this one an empty state directory, and with it a key of its own"
         }
@@ -359,11 +370,13 @@ fn refused(error: &AllocError) -> Failure {
 /// No address came in time: says whom it waits for.
 async fn too_slow(daemon: &Daemon, request: &AttachRequest) -> Failure {
     let status = daemon.peering.status().await;
-    let ipam = status.ipam.into_iter().find(|i| i.network == request.network);
-    let waiting = ipam.map(|i| i.waiting_for).filter(|w| !w.is_empty());
-    let whom = waiting.map_or(String::new(), |hosts| format!(": waiting for {}", hosts.join(", ")));
-    let message =
-        format!("no address on the network {} within {} s{whom}", request.network, request.timeout_s);
+    let name = daemon.network(&request.network).map_or_else(|_| request.network.clone(), |view| view.name);
+    let ipam = status.ipam.into_iter().filter(|ipam| ipam.network == name);
+    let waiting: BTreeSet<String> = ipam.flat_map(|ipam| ipam.waiting_for).collect();
+    let waiting: Vec<String> = waiting.into_iter().collect();
+    let whom =
+        if waiting.is_empty() { String::new() } else { format!(": waiting for {}", waiting.join(", ")) };
+    let message = format!("no address on the network {name} within {} s{whom}", request.timeout_s);
     Failure::new(code::TIMEOUT, message).hint("see `meshnet status ipam` and `meshnet status targets`")
 }
 
@@ -455,6 +468,22 @@ mod tests {
         assert!(compare(Forwarding::None).is_ok() && compare(Forwarding::Routed).is_ok());
         let failure = compare(Forwarding::Masqueraded).unwrap_err();
         assert!(failure.message.contains("--masquerade") && failure.to_string().contains("`meshnet hide"));
+    }
+
+    #[test]
+    fn of_two_families_only_the_one_that_was_named_counts() {
+        let mut web = intent(1);
+        web.addresses.push("fd00::2/64".parse::<ipnet::IpNet>().map(prefix).unwrap());
+        let compare = |ip: &str| {
+            let request = AttachRequest { ip: vec![ip.parse().unwrap()], ..request() };
+            compare(&request, Subject::Container, &web)
+        };
+        assert!(compare("10.32.0.2").is_ok() && compare("fd00::2").is_ok());
+        assert!(compare("10.32.0.3").is_err() && compare("fd00::3").is_err());
+    }
+
+    fn prefix(net: ipnet::IpNet) -> engine::types::IpPrefix {
+        engine::types::IpPrefix { addr: net.addr(), len: net.prefix_len() }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use engine::io::device::{self, Device, DeviceError, Found, PortSpec};
 use engine::io::engine::PortSettings;
 use engine::io::netns::Netns;
 use engine::io::nftables::Forwarding;
+use engine::types::NetworkId;
 use peering::mesh::Endpoint;
 
 use super::ports::{Intent, Source};
@@ -95,6 +96,15 @@ impl Daemon {
         lock_of(&self.untouched).remove(&intent.port);
         self.tell_askers();
         self.point(&intent.source, false).await;
+        self.leave_network(intent.network).await;
+    }
+
+    /// Nobody needs a network here any more after its last port is gone.
+    async fn leave_network(&self, network: NetworkId) {
+        if !self.ports().all().any(|other| other.network == network) {
+            // What is not known any more is not used either.
+            let _ = self.peering.use_network(network, false).await;
+        }
     }
 
     /// Closes and deletes the device of a port, if it has one.

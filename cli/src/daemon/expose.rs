@@ -113,7 +113,7 @@ impl Daemon {
     }
 
     fn outlet(&self, intent: &Intent) -> Outlet {
-        let of_network = self.subnets(&intent.network_name);
+        let of_network = self.subnets(intent.network);
         // Before the first word of the network its own prefixes have to do.
         let own = intent.addresses.iter().copied();
         let mut subnets: Vec<IpPrefix> = of_network.into_iter().chain(own).map(trunc).collect();

@@ -20,8 +20,10 @@ mod follow;
 mod forward;
 mod guest;
 pub(crate) mod lock;
+mod manage;
 mod metrics;
 mod names;
+mod networks;
 mod pointing;
 mod ports;
 pub(crate) mod privileges;
@@ -50,15 +52,15 @@ use std::time::{Duration, Instant};
 
 use engine::io::engine::Engine;
 use engine::io::netns::NetnsId;
-use engine::types::{IpPrefix, NetworkId, PeerId, PortId, Vni};
-use ipnet::Ipv4Net;
+use engine::types::{NetworkId, PeerId, PortId};
 use peering::io::{Peering, StoreError};
-use peering::mesh::MESH_NETWORK;
+use peering::mesh::NetworkView;
 use tokio::sync::{Notify, watch};
 
 use self::capture::Sessions;
 use self::forward::Forwarder;
 use self::names::{Asker, Names};
+use self::networks::Networks;
 use self::ports::{Intent, Ports};
 use self::recover::Recovery;
 use self::resolvers::Resolvers;
@@ -73,22 +75,6 @@ use crate::secret::Source;
 use crate::shape::Hello;
 
 pub(crate) use start::{Options, RUN_DIR_MODE, STATE_DIR_MODE, check_host, make_dir, run};
-
-/// The settings of a network, as the cluster has them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Network {
-    id: NetworkId,
-    vni: Vni,
-    mtu: u16,
-    /// Its addresses, once the cluster is founded.
-    range: Option<Ipv4Net>,
-    /// The address of its gateway in each subnet.
-    gateways: Vec<IpPrefix>,
-    /// Its frames are sealed between hosts.
-    encrypted: bool,
-    /// There is no way out of it.
-    internal: bool,
-}
 
 /// Everything the tasks of the daemon share.
 struct Daemon {
@@ -125,8 +111,7 @@ struct Daemon {
     settling: tokio::sync::Mutex<()>,
     /// Told after every change of the ports.
     changed: Notify,
-    /// Networks by name.
-    networks: watch::Sender<BTreeMap<String, Network>>,
+    networks: watch::Sender<Networks>,
     paths: Mutex<Paths>,
     agreements: Mutex<Agreements>,
     /// The hosts to which frames go in clear though this host seals.
@@ -251,23 +236,13 @@ impl Daemon {
         written.map_err(|e| store_failure(&e))
     }
 
-    /// The id of a network that people call `name`.
-    fn network_id(&self, name: &str) -> Result<NetworkId, Failure> {
-        let known = self.networks.borrow().get(name).map(|network| network.id);
-        let mesh = || (name == "mesh").then_some(MESH_NETWORK);
-        known.or_else(mesh).ok_or_else(|| {
-            Failure::new(code::UNKNOWN_NETWORK, format!("there is no network {name}"))
-                .hint("the network `mesh` is always there")
-        })
-    }
-
     /// The settings of a network, awaited for at most `limit`: they follow its founding.
-    async fn settings(&self, name: &str, limit: Duration) -> Result<Network, Failure> {
+    async fn settings(&self, network: NetworkId, limit: Duration) -> Result<NetworkView, Failure> {
         let mut networks = self.networks.subscribe();
-        let known = networks.wait_for(|networks| networks.contains_key(name));
-        let found = tokio::time::timeout(limit, known).await;
-        let network = found.ok().and_then(Result::ok).and_then(|networks| networks.get(name).cloned());
-        network.ok_or_else(|| Failure::internal(format!("the settings of the network {name} are not known")))
+        let founded = networks.wait_for(|all| all.get(network).is_some_and(|view| view.founded));
+        let _ = tokio::time::timeout(limit, founded).await;
+        let view = self.networks.borrow().get(network).cloned();
+        view.ok_or_else(|| Failure::internal(format!("the settings of the network {network} are not known")))
     }
 
     fn is_ready(&self) -> bool {

@@ -174,8 +174,8 @@ impl Daemon {
     /// The gateways of a network, those of IPv4 first: containers are pointed at the first one.
     pub(super) fn gateways(&self, id: NetworkId) -> Vec<IpAddr> {
         let networks = self.networks.borrow();
-        let gateways = networks.values().filter(|network| network.id == id).flat_map(|n| &n.gateways);
-        let mut gateways: Vec<IpAddr> = gateways.map(|prefix| prefix.addr).collect();
+        let subnets = networks.get(id).into_iter().flat_map(|view| &view.subnets);
+        let mut gateways: Vec<IpAddr> = subnets.map(|subnet| subnet.gateway).collect();
         gateways.sort_by_key(IpAddr::is_ipv6);
         gateways
     }
@@ -183,13 +183,13 @@ impl Daemon {
     /// The gateways of all networks.
     pub(super) fn all_gateways(&self) -> Vec<IpAddr> {
         let networks = self.networks.borrow();
-        networks.values().flat_map(|network| &network.gateways).map(|prefix| prefix.addr).collect()
+        networks.all().into_iter().flat_map(|view| &view.subnets).map(|subnet| subnet.gateway).collect()
     }
 
     /// Whether those on a network may ask for names outside.
     fn has_way_out(&self, id: NetworkId) -> bool {
         let networks = self.networks.borrow();
-        networks.values().find(|network| network.id == id).is_none_or(|network| !network.internal)
+        networks.get(id).is_none_or(|view| !view.internal)
     }
 
     /// Tells the data plane what its ports may ask for, as far as that is news.

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use engine::Update;
 use engine::io::device::{self, Device, DeviceError};
-use engine::types::{IpPrefix, PortId, Vni};
+use engine::types::{NetworkId, PortId};
+use peering::mesh::NetworkView;
 
 use super::devices::{endpoint, spec};
+use super::networks::set_network;
 use super::ports::{Intent, Source};
 use super::{Daemon, recover};
 use crate::failure::{Failure, code};
@@ -23,14 +25,9 @@ const RETRY: Duration = Duration::from_millis(10);
 pub(super) async fn reattach(daemon: &Arc<Daemon>) -> Result<(), Failure> {
     let _turn = daemon.turn.lock().await;
     recover::recover(daemon).await?;
-    let intents: Vec<Intent> = daemon.ports().all().cloned().collect();
-    let seals = daemon.seals();
-    let known = daemon.networks.borrow().clone();
-    let of = |vni| known.values().find(|network| network.vni == vni);
-    let sealed = |vni| seals || of(vni).is_some_and(|network| network.encrypted);
-    let gateways = |vni| of(vni).map_or_else(Vec::new, |network| network.gateways.clone());
-    let name_of = |vni| known.iter().find(|(_, network)| network.vni == vni).map(|(name, _)| name.clone());
-    daemon.engine.apply(networks(&intents, name_of, sealed, gateways));
+    let known = daemon.peering.networks().await;
+    let intents = daemon.on_networks(&known).await?;
+    daemon.engine.apply(networks(&intents, &known, daemon.seals()));
     let ids: Vec<PortId> = intents.iter().map(|i| i.port).collect();
     // What the control plane remembers of other ports was left by a daemon that did not get further.
     daemon.peering.retain(ids.iter().copied().collect()).await;
@@ -106,48 +103,61 @@ async fn missing(daemon: &Arc<Daemon>, intent: Intent) -> Result<(), Failure> {
     }
 }
 
-/// The networks of known ports, so that their frames flow before the first word from the control plane.
-fn networks(
-    intents: &[Intent],
-    name: impl Fn(Vni) -> Option<String>,
-    sealed: impl Fn(Vni) -> bool,
-    gateways: impl Fn(Vni) -> Vec<IpPrefix>,
-) -> Vec<Update> {
-    let mtus: BTreeMap<Vni, u16> = intents.iter().map(|i| (i.vni, i.mtu)).collect();
-    let network = |(vni, mtu)| Update::SetNetwork {
-        vni,
-        name: name(vni).unwrap_or_default(),
-        mtu,
-        sealed: sealed(vni),
-        gateways: gateways(vni),
+impl Daemon {
+    /// The ports, on the networks as they are now: while no daemon ran, one may have got another number, or turned out to be
+    /// the same as another one.
+    async fn on_networks(self: &Arc<Self>, known: &[NetworkView]) -> Result<Vec<Intent>, Failure> {
+        let own = self.peering.peer_id();
+        let records = self.peering.endpoints().await.into_iter().filter(|view| view.peer == own);
+        let networks: BTreeMap<PortId, NetworkId> =
+            records.map(|view| (view.endpoint.port, view.endpoint.network)).collect();
+        let mut intents: Vec<Intent> = self.ports().all().cloned().collect();
+        for intent in &mut intents {
+            let network = networks.get(&intent.port).copied().unwrap_or(intent.network);
+            let now = known.iter().find(|view| view.id == network).map(|view| intent.moved_to(view));
+            if let Some(now) = now.filter(|now| now != intent) {
+                *intent = now;
+                self.keep(intent.clone()).await?;
+            }
+        }
+        Ok(intents)
+    }
+}
+
+/// The networks of known ports, so that their frames flow before the first word from the control plane. One that the control
+/// plane does not remember is taken from the port.
+fn networks(intents: &[Intent], known: &[NetworkView], seals: bool) -> Vec<Update> {
+    let used: BTreeMap<NetworkId, &Intent> = intents.iter().map(|i| (i.network, i)).collect();
+    let update = |(id, intent): (NetworkId, &Intent)| match known.iter().find(|view| view.id == id) {
+        Some(view) => set_network(view, seals),
+        None => Update::SetNetwork {
+            vni: intent.vni,
+            name: intent.network_name.clone(),
+            mtu: intent.mtu,
+            sealed: seals,
+            gateways: Vec::new(),
+        },
     };
-    mtus.into_iter().map(network).collect()
+    used.into_iter().map(update).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use engine::types::Vni;
+
+    use super::super::networks::tests::view;
     use super::super::ports::tests::intent;
     use super::*;
 
     #[test]
     fn every_network_of_a_port_is_known_once() {
+        let known = NetworkView { encrypted: true, ..view(7, 5000) };
+        let here = |port| Intent { network: known.id, ..intent(port) };
         let mut other = intent(3);
-        (other.vni, other.mtu) = (Vni::new(9).unwrap(), 1400);
-        let (nine, gateway) = (Vni::new(9).unwrap(), IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 });
-        let is_mesh = |vni| vni == Vni::MESH;
-        let name = |vni| is_mesh(vni).then(|| "mesh".to_owned());
-        let updates = networks(&[intent(1), intent(2), other], name, is_mesh, |vni| {
-            Vec::from_iter(is_mesh(vni).then_some(gateway))
-        });
-        let network = |vni, name: &str, mtu, sealed, gateways| Update::SetNetwork {
-            vni,
-            name: name.to_owned(),
-            mtu,
-            sealed,
-            gateways,
-        };
-        let expected =
-            [network(Vni::MESH, "mesh", 1450, true, vec![gateway]), network(nine, "", 1400, false, vec![])];
-        assert_eq!(updates, expected);
+        (other.network, other.vni, other.mtu) = (NetworkId([9; 32]), Vni::new(9).unwrap(), 1400);
+        let updates = networks(&[here(1), here(2), other], std::slice::from_ref(&known), false);
+        let (vni, name) = (Vni::new(9).unwrap(), "mesh".to_owned());
+        let forgotten = Update::SetNetwork { vni, name, mtu: 1400, sealed: false, gateways: Vec::new() };
+        assert_eq!(updates, [set_network(&known, false), forgotten]);
     }
 }

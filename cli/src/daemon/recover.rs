@@ -14,13 +14,14 @@ use engine::io::netlink::Netlink;
 use engine::io::netns::Netns;
 use engine::io::nftables::Forwarding;
 use engine::types::{IpPrefix, MacAddr, NetworkId, PortId};
-use peering::mesh::{Endpoint, MESH_NETWORK};
+use peering::mesh::{Endpoint, MESH_NETWORK, NetworkView};
 
 use super::attach::mac_of;
 use super::devices::endpoint;
+use super::networks::subnets;
 use super::ports::{Intent, Source};
 use super::reattach::reopen;
-use super::{Daemon, Network, containers, lock_of};
+use super::{Daemon, containers, lock_of};
 use crate::failure::Failure;
 
 /// How long the settings of a network may take; those of `mesh` are there from the start.
@@ -148,9 +149,10 @@ impl Daemon {
         }
         let id = occupant.netns.id();
         let (container, name) = (occupant.container, occupant.name);
+        let network = self.network_with(&addresses).await;
         let guess = || Endpoint {
             port,
-            network: MESH_NETWORK,
+            network,
             name,
             aliases: Vec::new(),
             container: container.clone(),
@@ -179,7 +181,8 @@ impl Daemon {
         netns: (u64, u64),
     ) -> Result<String, Failure> {
         let order = self.ports().next_order();
-        let (network_name, Network { vni, mtu, .. }) = self.network_of(record.network).await?;
+        let NetworkView { name: network_name, vni, mtu, .. } =
+            self.settings(record.network, SETTINGS).await?;
         let intent = Intent {
             port: record.port,
             network: record.network,
@@ -208,13 +211,17 @@ impl Daemon {
         Ok(record.container)
     }
 
-    async fn network_of(&self, id: NetworkId) -> Result<(String, Network), Failure> {
-        let mut networks = self.networks.subscribe();
-        let known = networks.wait_for(|networks| networks.values().any(|network| network.id == id));
-        let networks = tokio::time::timeout(SETTINGS, known).await.ok().and_then(Result::ok);
-        let found = networks.as_ref().and_then(|all| all.iter().find(|(_, network)| network.id == id));
-        let found = found.map(|(name, network)| (name.clone(), network.clone()));
-        found.ok_or_else(|| Failure::internal(format!("the settings of the network {id} are not known")))
+    /// The network that has such addresses, if there is one alone, else `mesh`.
+    async fn network_with(&self, addresses: &[IpPrefix]) -> NetworkId {
+        let known = self.peering.networks().await;
+        let has = |view: &&NetworkView| {
+            addresses.iter().any(|prefix| subnets(view).any(|subnet| subnet.contains(&prefix.addr)))
+        };
+        let mut meant = known.iter().filter(has);
+        match (meant.next(), meant.next()) {
+            (Some(view), None) => view.id,
+            _ => MESH_NETWORK,
+        }
     }
 
     /// Who lives in a namespace, by the record or by looking round.

@@ -160,13 +160,14 @@ impl Daemon {
 
     /// For `status`: the networks, by name.
     pub(super) fn network_status(&self) -> Vec<NetworkStatus> {
-        let networks = self.networks.borrow();
-        let all = networks.iter().map(|(name, network)| NetworkStatus {
-            network: name.clone(),
-            network_id: network.id.to_string(),
-            vni: network.vni.get(),
-            mtu: network.mtu,
-            encrypted: network.encrypted,
+        let (networks, own) = (self.networks.borrow(), self.peering.peer_id());
+        let all = networks.all().into_iter().map(|view| NetworkStatus {
+            network: view.name.clone(),
+            network_id: view.id.to_string(),
+            vni: view.vni.get(),
+            mtu: view.mtu,
+            encrypted: view.encrypted,
+            used: view.is_used_by(own),
         });
         all.collect()
     }

@@ -1,6 +1,7 @@
 //! `status` and `ps`: what the planes say of themselves, joined.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use engine::io::netlink::{Link, Netlink};
 use engine::io::socket::SocketLoad;
 use engine::io::tap::Offloads;
 use engine::rate::Rate;
-use engine::types::{NetworkId, PortId};
+use engine::types::{PeerId, PortId};
 use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
 
 use super::ports::Intent;
@@ -19,8 +20,8 @@ use super::wiring::PathState;
 use super::{Daemon, expose};
 use crate::failure::Failure;
 use crate::shape::{
-    Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, Offload, Path, Peer, Port,
-    Status, Unclaimed, Warning, Worker,
+    Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, NetworkPeer, Offload, Path,
+    Peer, Port, Status, Unclaimed, Warning, Worker,
 };
 
 /// How many events of its own the daemon remembers.
@@ -193,32 +194,46 @@ impl Daemon {
 
     /// The endpoints of all hosts.
     pub(super) async fn ps(&self) -> Vec<Listed> {
-        let nicknames: BTreeMap<String, String> = {
-            let status = self.peering.status().await;
-            let own = (status.peer_id, status.nickname);
-            status.peers.into_iter().map(|p| (p.peer_id, p.nickname)).chain([own]).collect()
-        };
+        let nicknames = self.nicknames().await;
         let views = self.peering.endpoints().await;
         let mut listed: Vec<Listed> = views
             .iter()
-            .map(|view| {
-                let peer_id = view.peer.to_string();
-                Listed {
-                    attachment: attachment(&view.endpoint, &self.network_name(view.endpoint.network)),
-                    nickname: nicknames.get(&peer_id).cloned(),
-                    peer_id,
-                    state: state(view.endpoint.running),
-                }
+            .map(|view| Listed {
+                attachment: attachment(&view.endpoint, &self.network_name(view.endpoint.network)),
+                nickname: nicknames.of(view.peer),
+                peer_id: view.peer.to_string(),
+                state: state(view.endpoint.running),
             })
             .collect();
         listed.sort();
         listed
     }
 
-    pub(super) fn network_name(&self, id: NetworkId) -> String {
-        let networks = self.networks.borrow();
-        let known = networks.iter().find(|(_, network)| network.id == id);
-        known.map_or_else(|| id.to_string(), |(name, _)| name.clone())
+    /// What all hosts are called.
+    pub(super) async fn nicknames(&self) -> Nicknames {
+        let MeshStatus { peer_id, nickname, peers, .. } = self.peering.status().await;
+        let others = peers.into_iter().map(|p| (p.peer_id, (p.nickname, p.address.map(|a| a.ip()))));
+        Nicknames { hosts: others.chain([(peer_id, (nickname, None))]).collect() }
+    }
+}
+
+/// What hosts are called, and where they are, by their ids.
+#[derive(Debug)]
+pub(super) struct Nicknames {
+    hosts: BTreeMap<String, (String, Option<IpAddr>)>,
+}
+
+impl Nicknames {
+    fn of(&self, peer: PeerId) -> Option<String> {
+        self.hosts.get(&peer.to_string()).map(|(nickname, _)| nickname.clone())
+    }
+
+    /// A host of a network.
+    pub(super) fn peer(&self, peer: PeerId) -> NetworkPeer {
+        let peer_id = peer.to_string();
+        let (nickname, address) =
+            self.hosts.get(&peer_id).cloned().unwrap_or_else(|| (peer_id.clone(), None));
+        NetworkPeer { peer_id, nickname, address }
     }
 }
 
@@ -236,7 +251,7 @@ pub(super) fn attachment(endpoint: &Endpoint, network: &str) -> Attachment {
     }
 }
 
-fn state(running: bool) -> String {
+pub(super) fn state(running: bool) -> String {
     if running { "running" } else { "stopped" }.to_owned()
 }
 

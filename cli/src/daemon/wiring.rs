@@ -5,14 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use engine::types::{IpPrefix, Location, PeerId, PeerKeys};
+use engine::types::{Location, PeerId, PeerKeys};
 use engine::{Event, Update};
-use ipnet::IpNet;
-use peering::mesh::{MeshEvent, NetworkView};
-use peering::records::SubnetRecord;
+use peering::mesh::MeshEvent;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Daemon, Network, lock_of, names};
+use super::{Daemon, lock_of, names};
 
 /// Whether and how frames reach another host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +65,9 @@ fn into_async(events: Receiver<Event>) -> UnboundedReceiver<Event> {
 impl Daemon {
     fn handle_mesh(self: &Arc<Self>, events: &[MeshEvent]) {
         let (own, seals) = (self.peering.peer_id(), self.seals());
-        self.engine.apply(events.iter().filter_map(|event| update(own, seals, event)));
+        let tables = |event| self.updates(own, seals, event);
+        let updates: Vec<Update> = events.iter().flat_map(tables).collect();
+        self.engine.apply(updates);
         // Who comes may know of a later life of this host, and this host then goes on under a higher incarnation.
         if seals && events.iter().any(|event| matches!(event, MeshEvent::HostUp(_))) {
             let daemon = Arc::clone(self);
@@ -76,30 +76,46 @@ impl Daemon {
         for event in events {
             self.note_mesh(event);
         }
+        let here =
+            |event: &MeshEvent| matches!(event, MeshEvent::NetworkChanged(view) if view.is_used_by(own));
+        // At the launch it is looked at anyway.
+        if self.is_ready() && events.iter().any(here) {
+            let daemon = Arc::clone(self);
+            tokio::spawn(async move { daemon.check_range().await });
+        }
+    }
+
+    /// What the tables must say after `event`.
+    fn updates(&self, own: PeerId, seals: bool, event: &MeshEvent) -> Vec<Update> {
+        let mut updates = Vec::new();
+        match event {
+            MeshEvent::NetworkChanged(view) => {
+                self.networks.send_modify(|networks| updates = networks.change(view, own, seals));
+            }
+            MeshEvent::NetworkGone { network, .. } => {
+                self.networks.send_modify(|networks| updates = networks.remove(*network));
+            }
+            event => updates.extend(update(own, seals, event)),
+        }
+        updates
     }
 
     fn note_mesh(self: &Arc<Self>, event: &MeshEvent) {
         match event {
             MeshEvent::NetworkChanged(view) => {
-                self.networks.send_modify(|all| {
-                    all.retain(|_, network| network.id != view.id);
-                    all.insert(view.name.clone(), Network::of(view));
-                });
-                let (daemon, network) = (Arc::clone(self), view.id);
-                tokio::spawn(async move { daemon.point_network(network).await });
-                // At the launch it is looked at anyway.
-                if self.is_ready() {
-                    let daemon = Arc::clone(self);
-                    tokio::spawn(async move { daemon.check_range().await });
+                tracing::debug!(network = view.name, id = %view.id, vni = %view.vni, "network is there");
+                if self.ports().all().any(|intent| intent.is_behind(view)) {
+                    tokio::spawn(Arc::clone(self).follow_network(view.id, view.id));
+                }
+                if self.ports().all().any(|intent| intent.network == view.id) {
+                    let (daemon, network) = (Arc::clone(self), view.id);
+                    tokio::spawn(async move { daemon.point_network(network).await });
                 }
             }
-            MeshEvent::NetworkGone { network, vni } => {
-                self.networks.send_modify(|all| all.retain(|_, known| known.id != *network));
-                tracing::info!(%network, %vni, "network is gone");
-            }
             MeshEvent::NetworkMerged { network, into } => {
-                tracing::info!(%network, %into, "two networks are the same");
+                tokio::spawn(Arc::clone(self).follow_network(*network, *into));
             }
+            MeshEvent::NetworkGone { network, vni } => tracing::debug!(%network, %vni, "network is gone"),
             MeshEvent::HostUp(host) => {
                 lock_of(&self.agreements).insert(host.peer, (host.agreement, host.trust));
                 tracing::info!(peer = %host.peer, nickname = host.nickname, sealing = %host.agreement, "host is taken for alive");
@@ -183,7 +199,7 @@ impl Daemon {
     }
 }
 
-/// What the tables of the host `own`, which seals or does not, must say after `event`.
+/// What the tables of the host `own`, which seals or does not, must say after `event` that is not about a network itself.
 fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
     Some(match event {
         MeshEvent::HostUp(host) => Update::SetPeer {
@@ -207,54 +223,22 @@ fn update(own: PeerId, seals: bool, event: &MeshEvent) -> Option<Update> {
             addrs: view.endpoint.addresses.iter().map(|a| a.addr).collect(),
         },
         MeshEvent::EndpointDown { peer, vni, mac, .. } => Update::Unpin { vni: *vni, mac: *mac, peer: *peer },
-        MeshEvent::NetworkChanged(view) if view.is_used_by(own) => Update::SetNetwork {
-            vni: view.vni,
-            name: view.name.clone(),
-            mtu: view.mtu,
-            sealed: seals || view.encrypted,
-            gateways: gateways(view),
-        },
-        MeshEvent::NetworkChanged(view) => Update::RemoveNetwork { vni: view.vni },
-        MeshEvent::NetworkGone { vni, .. } => Update::RemoveNetwork { vni: *vni },
         MeshEvent::VtepUp { vni, addr } => Update::AddVtep { vni: *vni, addr: *addr },
         MeshEvent::VtepDown { vni, addr } => Update::RemoveVtep { vni: *vni, addr: *addr },
         MeshEvent::NameUp(_) | MeshEvent::NameDown { .. } => return names::update(event),
         MeshEvent::Notice { .. }
+        | MeshEvent::NetworkChanged(_)
+        | MeshEvent::NetworkMerged { .. }
+        | MeshEvent::NetworkGone { .. }
         | MeshEvent::Readdress { .. }
         | MeshEvent::EndpointRecalled(_)
-        | MeshEvent::NetworkMerged { .. }
         | MeshEvent::SecretsChanged => return None,
     })
 }
 
-/// The addresses of the gateway of a network, one in each subnet, with the prefix of that.
-fn gateways(view: &NetworkView) -> Vec<IpPrefix> {
-    let gateway = |subnet: &SubnetRecord| IpPrefix { addr: subnet.gateway, len: subnet.subnet.prefix_len() };
-    view.subnets.iter().map(gateway).collect()
-}
-
-impl Network {
-    fn of(view: &NetworkView) -> Self {
-        let ranges = view.subnets.iter().map(|subnet| subnet.subnet);
-        let mut ranges = ranges.filter_map(|subnet| match subnet {
-            IpNet::V4(range) => Some(range),
-            IpNet::V6(_) => None,
-        });
-        Network {
-            id: view.id,
-            vni: view.vni,
-            mtu: view.mtu,
-            range: ranges.next(),
-            gateways: gateways(view),
-            encrypted: view.encrypted,
-            internal: view.internal,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use engine::types::{Claim, Vni};
+    use engine::types::{Claim, IpPrefix, Vni};
     use peering::mesh::{EndpointView, HostView};
     use peering::sealing::{Agreement, Trust};
 
@@ -314,45 +298,6 @@ mod tests {
         }
         let down = MeshEvent::HostDown { peer: OTHER };
         assert_eq!(update(OWN, false, &down), Some(Update::RemovePeer { peer: OTHER }));
-    }
-
-    #[test]
-    fn a_network_is_sealed_when_the_cluster_or_this_host_says_so() {
-        let sealed = |seals, encrypted| {
-            let changed = MeshEvent::NetworkChanged(Box::new(network(encrypted, vec![OWN])));
-            let gateways = vec![IpPrefix { addr: [10, 32, 0, 1].into(), len: 12 }];
-            let (vni, name) = (Vni::MESH, "mesh".to_owned());
-            let expected = |sealed| Update::SetNetwork { vni, name, mtu: 1418, sealed, gateways };
-            update(OWN, seals, &changed) == Some(expected(true))
-        };
-        let all = [(false, false), (false, true), (true, false), (true, true)];
-        assert_eq!(all.map(|(seals, encrypted)| sealed(seals, encrypted)), [false, true, true, true]);
-    }
-
-    fn network(encrypted: bool, peers: Vec<PeerId>) -> NetworkView {
-        NetworkView {
-            id: intent(1).network,
-            name: "mesh".to_owned(),
-            vni: Vni::MESH,
-            subnets: vec![SubnetRecord::whole("10.32.0.0/12".parse().unwrap())],
-            mtu: 1418,
-            encrypted,
-            internal: false,
-            labels: Vec::new(),
-            options: Vec::new(),
-            created_s: 0,
-            peers,
-            founded: true,
-        }
-    }
-
-    #[test]
-    fn a_network_that_this_host_does_not_use_is_not_in_the_tables() {
-        let gone = Some(Update::RemoveNetwork { vni: Vni::MESH });
-        let changed = MeshEvent::NetworkChanged(Box::new(network(false, vec![OTHER])));
-        assert_eq!(update(OWN, false, &changed), gone);
-        let removed = MeshEvent::NetworkGone { network: intent(1).network, vni: Vni::MESH };
-        assert_eq!(update(OWN, false, &removed), gone);
     }
 
     #[test]

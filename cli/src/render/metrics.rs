@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use peering::mesh::PeerState;
+use peering::mesh::{IpamStatus, PeerState};
 
 use super::status::peer_state;
 use crate::shape::{Dataplane, Port, Status, Worker};
@@ -35,12 +35,7 @@ fn host(out: &mut Exposition, status: &Status) {
     }
     out.gauge("meshnet_peers_with_path", "Other hosts to which frames can be sent.");
     out.sample(&[], status.peers.iter().filter(|peer| peer.path.is_some()).count());
-    out.gauge("meshnet_ipam_owned", "Addresses that this host may give.");
-    status.ipam.iter().for_each(|ipam| out.sample(&[("network", &ipam.network)], ipam.owned));
-    out.gauge("meshnet_ipam_used", "Addresses that this host has given.");
-    status.ipam.iter().for_each(|ipam| out.sample(&[("network", &ipam.network)], ipam.used));
-    out.gauge("meshnet_ipam_free", "Addresses that this host can still give.");
-    status.ipam.iter().for_each(|ipam| out.sample(&[("network", &ipam.network)], ipam.free));
+    addresses(out, &status.ipam);
     out.counter("meshnet_control_datagrams_total", "Datagrams on the port of the control plane.");
     out.sample(&[], status.control_port.received);
     out.counter("meshnet_control_foreign_total", "Of these, no packets of a connection of this host.");
@@ -58,6 +53,18 @@ fn host(out: &mut Exposition, status: &Status) {
 
 /// One number of a worker for one way.
 type OfWorker = fn(&Worker) -> u64;
+
+fn addresses(out: &mut Exposition, ipam: &[IpamStatus]) {
+    let mut gauge = |name, help, count: fn(&IpamStatus) -> u64| {
+        out.gauge(name, help);
+        for subnet in ipam {
+            out.sample(&[("network", &*subnet.network), ("range", &*subnet.range)], count(subnet));
+        }
+    };
+    gauge("meshnet_ipam_owned", "Addresses that this host may give.", |subnet| subnet.owned);
+    gauge("meshnet_ipam_used", "Addresses that this host has given.", |subnet| subnet.used);
+    gauge("meshnet_ipam_free", "Addresses that this host can still give.", |subnet| subnet.free);
+}
 
 fn workers(out: &mut Exposition, workers: &[Worker]) {
     let families: [(&str, &str, [OfWorker; 4]); 4] = [
@@ -258,7 +265,7 @@ mod tests {
             "# TYPE meshnet_peers gauge".to_owned(),
             r#"meshnet_peers{state="alive"} 1"#.to_owned(),
             r#"meshnet_peers{state="suspect"} 0"#.to_owned(),
-            r#"meshnet_ipam_free{network="mesh"} 1048572"#.to_owned(),
+            r#"meshnet_ipam_free{network="mesh",range="10.32.0.0/12"} 1048572"#.to_owned(),
             "# TYPE meshnet_worker_frames_total counter".to_owned(),
             r#"meshnet_worker_frames_total{worker="0",way="port_in"} 3"#.to_owned(),
             format!(r#"meshnet_port_segments_total{{{port},direction="in"}} 40"#),

@@ -11,7 +11,7 @@ use peering::mesh::{
 };
 
 use super::Table;
-use crate::shape::{ControlPort, Dataplane, DnsForwarded, DnsStatus, Peer, Status};
+use crate::shape::{ControlPort, Dataplane, DnsForwarded, DnsStatus, NetworkStatus, Peer, Status};
 
 /// Column at which keys end.
 const KEY: usize = 15;
@@ -21,7 +21,9 @@ const LATEST: usize = 5;
 /// The overview.
 pub(crate) fn whole(status: &Status) -> String {
     let mut blocks = vec![host(status)];
-    blocks.extend(status.ipam.iter().map(addresses));
+    // Of the networks that this host does not use there may be thousands.
+    let used = |ipam: &&IpamStatus| status.networks.iter().any(|n| n.used && n.network == ipam.network);
+    blocks.extend(status.ipam.iter().filter(used).map(addresses));
     blocks.extend(status.dns.as_ref().map(answering));
     blocks.push(switch(&status.dataplane));
     if !status.warnings.is_empty() {
@@ -77,6 +79,7 @@ fn host(status: &Status) -> String {
         .line("Encryption", encryption)
         .lines("Secret", status.rotation.as_ref().map(rotation))
         .line("Ready", if status.ready { "yes" } else { "no" })
+        .line("Networks", networks(&status.networks))
         .line("Targets", counted(status.targets.iter().map(|t| target_state(t.state))))
         .line("Connections", counted(status.connections.iter().map(|c| target_state(c.state))))
         .line("Peers", peer_count(&status.peers))
@@ -85,6 +88,12 @@ fn host(status: &Status) -> String {
             format!("{received} datagrams, {foreign} of them foreign; {refused} hosts refused"),
         )
         .done()
+}
+
+/// `3 (2 used here)`.
+fn networks(networks: &[NetworkStatus]) -> String {
+    let used = networks.iter().filter(|network| network.used).count();
+    format!("{} ({used} used here)", networks.len())
 }
 
 /// How far the cluster is on its way to another secret.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::shape::{
-    Conservation, ControlPort, ControlSocket, DnsForwarded, DnsName, DnsStatus, Offload, Path, Port, Sealing,
-    Unclaimed, Worker,
+    Conservation, ControlPort, ControlSocket, DnsForwarded, DnsName, DnsStatus, NetworkStatus, Offload, Path,
+    Port, Sealing, Unclaimed, Worker,
 };
 
 fn peer(nickname: &str, state: PeerState, path: Option<Path>) -> Peer {
@@ -118,7 +118,14 @@ pub(crate) fn example() -> Status {
         },
         open: true,
         sealing: Sealing::default(),
-        networks: vec![],
+        networks: vec![NetworkStatus {
+            network: "mesh".into(),
+            network_id: "0c".repeat(32),
+            vni: 1,
+            mtu: 1450,
+            encrypted: false,
+            used: true,
+        }],
         warnings: vec![],
         events: vec![EventStatus {
             kind: "founded".into(),
@@ -126,6 +133,17 @@ pub(crate) fn example() -> Status {
             age_s: 3.7,
         }],
     }
+}
+
+#[test]
+fn the_overview_shows_the_addresses_of_networks_that_are_used_here() {
+    let mut status = example();
+    let elsewhere = NetworkStatus { network: "blue".into(), used: false, ..status.networks[0].clone() };
+    status.networks.push(elsewhere);
+    status.ipam.push(IpamStatus { network: "blue".into(), ..status.ipam[0].clone() });
+    let text = whole(&status);
+    assert!(text.contains("Networks: 2 (1 used here)") && !text.contains("Network: blue"), "{text}");
+    assert!(ipam(&status.ipam).contains("Network: blue"));
 }
 
 #[test]
@@ -139,6 +157,7 @@ fn the_overview_is_one_block_per_service() {
          Access: open: there is no secret, and anyone who can reach the control port may join
      Encryption: off (what containers send each other travels in clear)
           Ready: yes
+       Networks: 1 (1 used here)
         Targets: 2 (1 established, 1 waiting)
     Connections: 1 (1 established)
           Peers: 2 (1 alive, 1 down)
