@@ -6,8 +6,8 @@
 //! side by side, everything goes when its owner is dropped (after a panic too), and what a killed run
 //! left behind is swept away by the next one. `tests/` has one file per promise.
 //!
-//! Root is needed, and iproute2, iputils-ping, iperf3, tcpdump, nftables, ethtool, dnsutils and docker.io: what
-//! is missing fails with its name, it never skips.
+//! Root is needed, and iproute2, iputils-ping, iperf3, tcpdump, nftables, ethtool, dnsutils, openvswitch-switch and
+//! docker.io: what is missing fails with its name, it never skips.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -33,6 +33,7 @@ mod name_server;
 mod names;
 mod neighbours;
 mod netns;
+mod ovs;
 mod ping;
 mod process;
 mod state;
@@ -61,6 +62,7 @@ pub use leftovers::sweep;
 pub use name_server::NameServer;
 pub use neighbours::NeighbourRoom;
 pub use netns::Namespace;
+pub use ovs::{OvsContainer, OvsVtep};
 pub use process::{Outcome, Process, Tool};
 pub use state::StateDisk;
 pub use topology::Topology;

@@ -15,27 +15,36 @@ const OVERLAY_MTU: u16 = 1450;
 #[derive(Debug)]
 pub struct KernelVtep<'host> {
     host: &'host Host,
+    overlay_mtu: u16,
     ports: AtomicU32,
 }
 
 impl<'host> KernelVtep<'host> {
     /// Makes it on `host`, towards these other hosts.
     pub fn new(host: &'host Host, remotes: &[&Host]) -> Result<Self> {
+        Self::with(host, remotes, |host| host.address().into())
+    }
+
+    /// The same over IPv6.
+    pub fn over_ipv6(host: &'host Host, remotes: &[&Host]) -> Result<Self> {
+        Self::with(host, remotes, |host| host.address6().into())
+    }
+
+    fn with(host: &'host Host, remotes: &[&Host], at: impl Fn(&Host) -> IpAddr) -> Result<Self> {
         let (first, rest) = remotes.split_first().ok_or_else(|| anyhow!("no remote"))?;
-        let (local, namespace) = (host.address(), host.namespace());
-        let line = format!(
-            "link add name vxlan1 type vxlan id 1 dstport 4789 local {local} remote {}",
-            first.address()
-        );
+        let (local, namespace) = (at(host), host.namespace());
+        let line =
+            format!("link add name vxlan1 type vxlan id 1 dstport 4789 local {local} remote {}", at(first));
         namespace.ip(&line)?;
         namespace.ip("link add name vbr1 type bridge stp_state 0 mcast_snooping 0")?;
         namespace.ip("link set dev vxlan1 master vbr1 up")?;
         namespace.ip("link set dev vbr1 up")?;
         for remote in rest {
-            let line = format!("fdb append 00:00:00:00:00:00 dev vxlan1 dst {}", remote.address());
+            let line = format!("fdb append 00:00:00:00:00:00 dev vxlan1 dst {}", at(remote));
             host.tool("bridge").words(&line).run()?;
         }
-        Ok(KernelVtep { host, ports: AtomicU32::new(0) })
+        let overlay_mtu = if local.is_ipv6() { OVERLAY_MTU - 20 } else { OVERLAY_MTU };
+        Ok(KernelVtep { host, overlay_mtu, ports: AtomicU32::new(0) })
     }
 
     /// A container behind the bridge with this address, as `10.47.0.9/12`.
@@ -43,10 +52,9 @@ impl<'host> KernelVtep<'host> {
         let container = Container::new(name)?;
         let pid = container.pid().ok_or_else(|| anyhow!("{name} has no process"))?;
         let port = format!("k{}", self.ports.fetch_add(1, Ordering::Relaxed));
-        let namespace = self.host.namespace();
-        namespace.ip(&format!(
-            "link add name {port} mtu {OVERLAY_MTU} type veth peer name eth0 mtu {OVERLAY_MTU} netns {pid}"
-        ))?;
+        let (namespace, mtu) = (self.host.namespace(), self.overlay_mtu);
+        namespace
+            .ip(&format!("link add name {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pid}"))?;
         namespace.ip(&format!("link set dev {port} master vbr1 up"))?;
         container.namespace().ip(&format!("address add {prefix} dev eth0"))?;
         container.namespace().ip("link set dev eth0 up")?;

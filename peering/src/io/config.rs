@@ -123,7 +123,8 @@ pub(super) fn mesh_config(
     forgot: bool,
 ) -> Result<MeshConfig, StartError> {
     let here = Whereabouts::of(&config.place(port));
-    let over_ipv6 = config.listen.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
+    // The others try the first address first.
+    let over_ipv6 = here.data.first().is_some_and(|addr| addr.is_ipv6());
     let sealing = Sealing {
         encryption: config.encryption,
         suites: config.suites.clone(),
