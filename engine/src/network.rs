@@ -34,6 +34,14 @@ impl Network {
         self.mtu
     }
 
+    /// From which gateway address a station is told something: that of its subnet, or any of its family.
+    pub fn gateway_for(&self, station: IpAddr) -> Option<IpAddr> {
+        let of_family =
+            || self.gateways.iter().filter(move |gateway| gateway.addr.is_ipv4() == station.is_ipv4());
+        let own = of_family().find(|gateway| gateway.contains(station));
+        own.or_else(|| of_family().next()).map(|gateway| gateway.addr)
+    }
+
     /// Whether its frames go to other hosts sealed, and in no other way.
     pub fn is_sealed(&self) -> bool {
         self.sealed

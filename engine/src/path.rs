@@ -35,6 +35,11 @@ const HURRIED: u32 = 5;
 const REST: Duration = Duration::from_secs(10);
 /// With many peers the pause is so long for each of them: what a host sends at rest does not grow with them.
 const PACE: Duration = Duration::from_millis(500);
+/// While large datagrams flow, a round each so often: a path that shrinks under traffic is found out before a TCP connection
+/// on it has waited for a second.
+const WATCH: Duration = Duration::from_millis(250);
+/// So long after the last word of it large datagrams are taken to flow.
+const BUSY: Duration = Duration::from_secs(1);
 /// Rounds after which a silent peer is asked no more often than one that answers.
 const PATIENT: u32 = 30;
 /// Bytes that stand before the overlay packet in a VXLAN datagram: VXLAN header and Ethernet header.
@@ -80,11 +85,19 @@ struct Peer {
     /// Whether the last round was found answered: the next one is a rest away.
     rested: bool,
     /// What the last event said.
-    told: Option<(SocketAddr, u16)>,
+    told: Option<Told>,
     told_down: bool,
     /// When a question of the peer last made us ask before it was time.
     prompted: Option<Instant>,
+    /// Until when large datagrams are taken to flow.
+    busy_until: Option<Instant>,
+    /// When a round without an answer last counted.
+    counted: Option<Instant>,
 }
+
+/// What is known of a path: where it leads, the largest overlay packet that was shown to pass, and the longest datagram that
+/// may be sent there.
+type Told = (SocketAddr, u16, u16);
 
 impl Paths {
     /// No peers yet. `seed` is from the system's generator, and used for nothing else: who has seen some nonces must not know
@@ -108,6 +121,13 @@ impl Paths {
     pub fn set_mtu(&mut self, mtu: u16, sealing: usize) {
         self.around = ENCAPSULATION + sealing;
         self.full = usize::from(mtu) + self.around;
+    }
+
+    /// Has all peers asked anew, at once: what passed before is not what is asked now.
+    pub fn ask_all(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            (peer.next_round, peer.rested) = (now, true);
+        }
     }
 
     /// From now on frames in clear are taken from these addresses, also on sealed networks. Peers for which that is news are
@@ -135,7 +155,7 @@ impl Paths {
         let heard = known.heard.filter(|heard| !candidates.contains(heard));
         let addrs: Vec<SocketAddr> = candidates.iter().copied().chain(heard).collect();
         let unchanged = old.iter().map(|c| c.addr).eq(addrs.iter().copied());
-        let told = told.filter(|(addr, _)| addrs.contains(addr));
+        let told = told.filter(|(addr, ..)| addrs.contains(addr));
         let take = |addr| match old.iter().position(|c| c.addr == addr) {
             Some(index) => old.swap_remove(index),
             None => Candidate::new(addr),
@@ -155,7 +175,7 @@ impl Paths {
     pub fn handle_heard(&mut self, now: Instant, peer: PeerId, addr: SocketAddr) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.waiting = None;
-        if known.told.is_some_and(|(told, _)| told == addr) {
+        if known.told.is_some_and(|(told, ..)| told == addr) {
             return;
         }
         let recent = known.elsewhere.filter(|(at, _)| now.saturating_duration_since(*at) < RETRY);
@@ -180,6 +200,31 @@ impl Paths {
         (known.rounds, known.next_round, known.rested) = (0, now, true);
     }
 
+    /// Large datagrams flow to the peer: for a while it is asked often whether they still pass.
+    pub fn handle_bulk(&mut self, now: Instant, peer: PeerId) {
+        let Some(known) = self.peers.get_mut(&peer).filter(|known| known.told.is_some()) else { return };
+        known.busy_until = Some(now + BUSY);
+        if known.rested {
+            known.next_round = known.next_round.min(now + WATCH);
+        }
+    }
+
+    /// The host itself could not send a datagram to the peer, for its length: what passes is tried anew, at once.
+    pub fn handle_too_long(&mut self, now: Instant, peer: PeerId) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let Some((addr, ..)) = known.told else { return };
+        let in_use = known.candidates.iter_mut().find(|candidate| candidate.addr == addr);
+        if in_use.is_some_and(Candidate::suspect) {
+            known.busy_until = Some(now + BUSY);
+            (known.next_round, known.rested) = (now, true);
+        }
+    }
+
+    /// The longest datagram that may be sent to the peer, in bytes of UDP payload.
+    pub fn room(&self, peer: PeerId) -> u16 {
+        self.peers.get(&peer).and_then(|peer| peer.told).map_or(candidate::ANY, |(.., room)| room)
+    }
+
     /// The peer is down or gone: nothing is sent to it any more.
     pub fn remove_peer(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
@@ -188,7 +233,7 @@ impl Paths {
 
     /// The address in use for a peer.
     pub fn path(&self, peer: PeerId) -> Option<SocketAddr> {
-        self.peers.get(&peer).and_then(|peer| peer.told).map(|(addr, _)| addr)
+        self.peers.get(&peer).and_then(|peer| peer.told).map(|(addr, ..)| addr)
     }
 
     /// The addresses in use.
@@ -297,22 +342,27 @@ impl Paths {
             self.collect_addresses();
             return self.run_round(now, id);
         }
+        let busy = peer.busy_until.is_some_and(|until| now < until);
         if !hurried && !peer.rested && !peer.is_unproven() && peer.is_answered() {
             peer.rested = true;
-            peer.next_round = now + rest;
+            peer.next_round = now + if busy { WATCH } else { rest };
             return;
         }
         peer.rested = false;
-        peer.candidates.iter_mut().for_each(|candidate| candidate.end_round(now, hurried));
+        // Rounds that follow each other fast are no measure of silence.
+        let soon = busy && peer.counted.is_some_and(|at| now.saturating_duration_since(at) < RETRY);
+        let lenient = hurried || soon;
+        peer.counted = if lenient { peer.counted } else { Some(now) };
+        peer.candidates.iter_mut().for_each(|candidate| candidate.end_round(now, lenient));
         let (rounds, heard, full) = (peer.rounds, peer.heard, self.full);
         self.ask(now, id, |candidate| candidate.sizes(full, rounds, heard));
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.rounds = peer.rounds.saturating_add(1);
-        peer.next_round = now + peer.pause(hurried, rest);
+        peer.next_round = now + if busy { HURRY } else { peer.pause(hurried, rest) };
     }
 
     /// Asks the candidates of a peer, each with these sizes.
-    fn ask(&mut self, now: Instant, id: PeerId, sizes: impl Fn(&Candidate) -> BTreeSet<usize>) {
+    fn ask(&mut self, now: Instant, id: PeerId, sizes: impl Fn(&mut Candidate) -> BTreeSet<usize>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         for candidate in &mut peer.candidates {
             // The largest first: a path is not told narrow and then wide.
@@ -341,12 +391,12 @@ impl Paths {
         let up = peer.candidates.iter().filter(|c| c.passed > 0 && !(named && Some(c.addr) == peer.heard));
         // The first of those that carry most: a path that is too small for full packets loses them.
         let best = up.reduce(|best, c| if c.passed.min(full) > best.passed.min(full) { c } else { best });
-        let path = best.map(|c| (c.addr, c.mtu(full, around)));
+        let path = best.map(|c| (c.addr, c.mtu(full, around), c.room(full)));
         let silent = path.is_none() && peer.rounds >= HURRIED;
         // While all are asked anew, frames go on to where they went.
         if path != peer.told && (path.is_some() || silent) {
             peer.told = path;
-            if let Some((addr, mtu)) = path {
+            if let Some((addr, mtu, _)) = path {
                 peer.told_down = false;
                 self.events.push_back(Event::PathUp { peer: id, addr, mtu });
             }
@@ -391,6 +441,8 @@ impl Peer {
             told: None,
             told_down: false,
             prompted: None,
+            busy_until: None,
+            counted: None,
         }
     }
 

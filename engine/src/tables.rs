@@ -24,6 +24,7 @@ use crate::offload::tunnel::Through;
 use crate::session::epoch::Epoch;
 use crate::switch::Port;
 use crate::types::{IpPrefix, PeerId, PortId, Vni};
+use crate::wire::{ether, sealed, vxlan};
 
 pub use listing::{Entry, Place};
 pub use moved::Moved;
@@ -64,6 +65,20 @@ pub struct Remote {
     pub clear: bool,
     /// The device that takes super-frames for it whole, if there is one on the way.
     pub through: Option<Through>,
+    /// The longest datagram to send, in bytes of UDP payload.
+    pub room: u16,
+}
+
+impl Remote {
+    /// What a remote has room for whose path is not known to be smaller than its network.
+    pub const ANY_ROOM: u16 = u16::MAX;
+
+    /// The largest packet that can be sent to it, of a network whose own largest is `mtu`.
+    pub fn mtu(&self, mtu: u16, is_sealed: bool) -> u16 {
+        const AROUND: usize = vxlan::LEN + ether::LEN;
+        let around = AROUND + if is_sealed { sealed::OVERHEAD } else { 0 };
+        mtu.min(self.room.saturating_sub(around as u16))
+    }
 }
 
 /// A port of this host.

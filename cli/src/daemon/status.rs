@@ -13,6 +13,7 @@ use engine::io::socket::SocketLoad;
 use engine::io::tap::Offloads;
 use engine::rate::Rate;
 use engine::types::{PeerId, PortId};
+use engine::wire::sealed;
 use peering::mesh::{Endpoint, EventStatus, MeshStatus, PeerState, PeerStatus};
 
 use super::ports::Intent;
@@ -20,8 +21,8 @@ use super::wiring::PathState;
 use super::{Daemon, expose};
 use crate::failure::Failure;
 use crate::shape::{
-    Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, NetworkPeer, Offload, Path,
-    Peer, Port, Status, Unclaimed, Warning, Worker,
+    Attachment, Conservation, ControlPort, ControlSocket, Dataplane, Listed, NetworkPeer, NetworkStatus,
+    Offload, Path, Peer, Port, Status, Unclaimed, Warning, Worker,
 };
 
 /// How many events of its own the daemon remembers.
@@ -80,6 +81,7 @@ impl Daemon {
                 "this host is a clone: {other}; it tells nobody anything and gives no addresses while that one runs"
             ),
         });
+        let small = self.small_paths(&mesh.peers);
         let control = self.peering.port_counters();
         Status {
             version: self.hello.version.clone(),
@@ -105,11 +107,35 @@ impl Daemon {
                 refused: mesh.refused,
             },
             warnings: (self.warnings().into_iter().chain(clone))
+                .chain(small)
                 .chain(self.secret_warning())
                 .chain(self.trust_warning())
                 .collect(),
             events,
         }
+    }
+
+    /// The hosts that are reached by a path that carries less than the largest packets here.
+    fn small_paths(&self, peers: &[PeerStatus]) -> Vec<Warning> {
+        let seals = self.seals();
+        let sealing = |network: &NetworkStatus| if seals || network.encrypted { sealed::OVERHEAD } else { 0 };
+        let size = |network: &NetworkStatus| usize::from(network.mtu) + sealing(network);
+        let used = self.network_status().into_iter().filter(|network| network.used);
+        let Some(network) = used.max_by_key(size) else { return Vec::new() };
+        let paths = self.paths();
+        let small = |peer: &PeerStatus| {
+            let path = paths.get(&peer.peer_id.parse().ok()?)?;
+            let PathState::Up { addr, mtu } = path else { return None };
+            (*mtu < network.mtu).then(|| Warning {
+                kind: "small_path".to_owned(),
+                message: format!(
+                    "the path to {} ({addr}) carries packets of {mtu} bytes, the network {} has some of {}: they go in \
+                     pieces",
+                    peer.nickname, network.network, network.mtu
+                ),
+            })
+        };
+        peers.iter().filter_map(small).collect()
     }
 
     fn peer(&self, peer: PeerStatus) -> Peer {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use engine::counters::DropReason;
 use engine::fence::Fence;
 use engine::offload::Intake;
 use engine::offload::cut::{Outbox, cut as cut_frame};
+use engine::offload::fragment::fragment;
 use engine::offload::join::{Coalesce, Joined, Joiner, parts};
+use engine::offload::too_big;
 use engine::packet::{Batch, Slot};
 use engine::session::keeper::{Identity, Keeper};
 use engine::session::mac::{MACS_LEN, MacKeys};
@@ -202,7 +205,7 @@ fn disturb(world: &mut World, last: usize, step: &[u8]) {
     }
 }
 
-/// A read from a TAP: MTU (2 bytes), then virtio-net header and frame. What is cut fits the MTU.
+/// A read from a TAP: MTU (2 bytes), then virtio-net header and frame. What is cut fits the MTU, in fragments if need be.
 pub fn cut(data: &[u8]) {
     let Some((mtu, read)) = data.split_first_chunk::<2>() else { return };
     let (mtu, mut batch) = (u16::from_le_bytes(*mtu), Batch::new());
@@ -213,7 +216,17 @@ pub fn cut(data: &[u8]) {
         return;
     }
     let mut out = Outbox::new();
-    let taken = cut_frame(batch.arena(), &batch.frames()[0], Vni::MESH, mtu, &mut out);
+    let slot = &batch.frames()[0];
+    let taken = match cut_frame(batch.arena(), slot, Vni::MESH, mtu, &mut out) {
+        Err(DropReason::TooBig) => {
+            let mut told = [0; too_big::MAX_LEN];
+            let gateway = MacAddr::gateway(Vni::MESH);
+            let len = too_big::answer(slot.frame(batch.arena()), mtu, gateway, |_| None, &mut told);
+            assert!(len.is_none_or(|len| len <= told.len()));
+            fragment(batch.arena(), slot, Vni::MESH, mtu, &mut out)
+        }
+        taken => taken,
+    };
     assert_ne!(taken, Ok(Intake::Full), "an empty outbox takes any frame");
     assert_eq!(taken.is_ok(), !out.datagrams().is_empty());
     for datagram in out.datagrams() {

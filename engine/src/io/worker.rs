@@ -134,6 +134,16 @@ impl SessionSide {
         self.wake_if(self.signals.lost.set(from));
     }
 
+    /// Large datagrams go there.
+    fn flow(&self, to: RemoteIndex) {
+        self.wake_if(self.signals.bulk.set(to));
+    }
+
+    /// A datagram was too long for the host itself.
+    fn refuse(&self, to: RemoteIndex) {
+        self.wake_if(self.signals.too_long.set(to));
+    }
+
     /// The first frame of a session was opened.
     fn hear(&self, from: RemoteIndex) {
         self.wake_if(self.signals.heard.set(from));

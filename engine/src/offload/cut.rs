@@ -39,7 +39,7 @@ const MAX_HEADS: usize = MAX_DATAGRAMS * 128;
 
 /// The largest head of one datagram in bytes, VXLAN header included: room for every tag, option and extension
 /// header that a kernel offloads over.
-const MAX_HEAD: usize = 512;
+pub(super) const MAX_HEAD: usize = 512;
 
 /// One UDP payload: the bytes of `head` in [`Outbox::heads`], then those of `body` in the batch's arena.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,6 +67,8 @@ impl Datagram {
 pub struct Outbox {
     heads: Vec<u8>,
     datagrams: Vec<Datagram>,
+    /// Of the next packet that is fragmented and has none of its own.
+    identification: u32,
 }
 
 impl Default for Outbox {
@@ -81,7 +83,21 @@ impl Outbox {
         Outbox {
             heads: Vec::with_capacity(MAX_DATAGRAMS * 160),
             datagrams: Vec::with_capacity(MAX_DATAGRAMS),
+            identification: 0,
         }
+    }
+
+    /// The same with identifications of its own for the packets fragmented here: no other worker uses them.
+    #[must_use]
+    pub fn of_worker(mut self, lane: u8) -> Self {
+        self.identification = u32::from(lane) << 24;
+        self
+    }
+
+    /// An identification that is not soon used again: an odd factor visits all numbers.
+    pub(super) fn next_identification(&mut self) -> u32 {
+        self.identification = self.identification.wrapping_add(1);
+        self.identification.wrapping_mul(0x9e37_79b1)
     }
 
     /// Forgets all datagrams.
@@ -106,12 +122,12 @@ impl Outbox {
     }
 
     /// Whether `count` more datagrams with heads of `head` bytes fit.
-    fn has_room(&self, count: usize, head: usize) -> bool {
+    pub(super) fn has_room(&self, count: usize, head: usize) -> bool {
         self.datagrams.len() + count <= MAX_DATAGRAMS && self.heads.len() + count * head <= MAX_HEADS
     }
 
     /// Appends a datagram whose head is `vxlan` and `headers`, and gives its copy of `headers`.
-    fn push(&mut self, vxlan: &[u8; vxlan::LEN], headers: &[u8], body: Range<u32>) -> &mut [u8] {
+    pub(super) fn push(&mut self, vxlan: &[u8; vxlan::LEN], headers: &[u8], body: Range<u32>) -> &mut [u8] {
         let start = self.heads.len();
         self.heads.extend_from_slice(vxlan);
         self.heads.extend_from_slice(headers);
@@ -218,14 +234,14 @@ fn is_own_sum(frame: &[u8], vnet: &VnetHeader) -> bool {
 }
 
 /// The first byte behind the checksum field.
-fn end_of_sum(vnet: &VnetHeader) -> usize {
+pub(super) fn end_of_sum(vnet: &VnetHeader) -> usize {
     usize::from(vnet.csum_start) + usize::from(vnet.csum_offset) + 2
 }
 
 /// Puts the whole checksum into `headers`, a copy of the start of `frame` that ends with the checksum field.
 ///
 /// The field holds the sum of the pseudo-header, so that it is right to sum it with the rest.
-fn complete(headers: &mut [u8], frame: &[u8], vnet: &VnetHeader) {
+pub(super) fn complete(headers: &mut [u8], frame: &[u8], vnet: &VnetHeader) {
     let sum = Sum::default().bytes(frame.get(usize::from(vnet.csum_start)..).unwrap_or_default());
     if let Some(field) = headers.last_chunk_mut::<2>() {
         *field = checksum_at(usize::from(vnet.csum_offset), sum).to_be_bytes();
@@ -238,11 +254,11 @@ fn checksum_at(offset: usize, sum: Sum) -> u16 {
 }
 
 /// How a super-frame is cut.
-struct Plan {
-    headers: Headers,
+pub(super) struct Plan {
+    pub(super) headers: Headers,
     /// Bytes of payload in each segment but the last.
-    size: usize,
-    count: usize,
+    pub(super) size: usize,
+    pub(super) count: usize,
 }
 
 fn cut_segments<const SEALED: bool>(
@@ -285,7 +301,7 @@ impl Plan {
     }
 
     /// Makes `headers`, a copy of the super-frame's, those of segment `index`, which carries `payload`.
-    fn rewrite<const SEALED: bool>(&self, headers: &mut [u8], payload: &[u8], index: usize) {
+    pub(super) fn rewrite<const SEALED: bool>(&self, headers: &mut [u8], payload: &[u8], index: usize) {
         let h = &self.headers;
         let packet_len = h.packet_headers_len() + payload.len();
         let Some((ip, transport)) = headers

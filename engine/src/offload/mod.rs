@@ -4,10 +4,12 @@
 //! were read and are passed on as ranges of that buffer.
 
 pub mod cut;
+pub mod fragment;
 mod headers;
 pub mod join;
 mod parts;
 pub mod source_port;
+pub mod too_big;
 pub mod tunnel;
 
 use crate::wire::virtio::VnetHeader;

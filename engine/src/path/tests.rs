@@ -108,13 +108,77 @@ fn a_narrow_path_is_measured() {
     let mut world = World::new(&[addr(2)]);
     world.limit = 1400;
     let events = world.run(3 * second());
-    assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1350 }));
+    assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1370 }));
     world.limit = 1300;
     let events = world.run(60 * second());
     assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1230 }));
     world.limit = usize::MAX;
     let events = world.run(60 * second());
     assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(2), mtu: 1450 }));
+}
+
+#[test]
+fn a_path_that_shrinks_under_traffic_is_known_soon() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(5 * second());
+    assert_eq!(world.here.room(PEER), u16::MAX);
+    world.limit = 1300;
+    let mut waited = Duration::ZERO;
+    while world.here.room(PEER) == u16::MAX {
+        world.here.handle_bulk(world.now, PEER);
+        world.run(ms(50));
+        waited += ms(50);
+        assert!(waited < ms(800), "not after {waited:?}");
+    }
+    assert_eq!(world.here.room(PEER), 1252);
+    world.limit = usize::MAX;
+    world.run(60 * second());
+    assert_eq!(world.here.room(PEER), u16::MAX);
+}
+
+#[test]
+fn what_the_host_itself_cannot_send_is_tried_at_once() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(5 * second());
+    world.limit = 1300;
+    world.here.handle_too_long(world.now, PEER);
+    world.run(ms(250));
+    assert_eq!(world.here.room(PEER), 1252);
+    world.here.handle_too_long(world.now, PEER);
+    world.run(ms(250));
+    assert_eq!(world.here.room(PEER), 1252, "nothing is smaller than before");
+}
+
+#[test]
+fn a_network_of_larger_packets_makes_no_path_smaller_before_it_was_tried() {
+    let mut world = World::new(&[addr(2)]);
+    world.limit = 1500;
+    world.run(20 * second());
+    world.here.set_mtu(8950, 0);
+    for _ in 0..100 {
+        world.run(ms(100));
+        assert!([u16::MAX, 1472].contains(&world.here.room(PEER)));
+    }
+    world.run(20 * second());
+    assert_eq!(world.here.room(PEER), 1472);
+}
+
+#[test]
+fn an_idle_path_is_left_alone_and_a_slow_answer_is_no_small_path() {
+    let mut world = World::new(&[addr(2)]);
+    world.run(5 * second());
+    world.here.handle_bulk(world.now, PEER);
+    world.run(3 * second());
+    world.sent.clear();
+    world.run(9 * second());
+    assert!(world.sent.get(&addr(2)).is_none_or(|bytes| *bytes < 4000), "{:?} at rest", world.sent);
+    // Only short probes come back at first: nothing is held back for that.
+    let mut world = World::new(&[addr(2)]);
+    world.limit = 100;
+    world.run(ms(350));
+    assert_eq!((world.here.path(PEER), world.here.room(PEER)), (Some(addr(2)), u16::MAX));
+    world.run(20 * second());
+    assert_eq!(world.here.room(PEER), 548);
 }
 
 #[test]

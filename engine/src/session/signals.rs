@@ -1,4 +1,4 @@
-//! What workers tell the control side of sessions, without a lock for frames and without a word twice.
+//! What workers tell the control side of sessions and paths, without a lock for frames and without a word twice.
 //!
 //! One bit for each remote and kind. A worker that sets a bit which was clear wakes the control side; while it stays set, to
 //! set it again costs one load. Only where a remote was heard, which keepalives tell, is behind a lock.
@@ -23,6 +23,10 @@ pub struct Signals {
     pub lost: Bits,
     /// The first frame of a session with this remote was opened.
     pub heard: Bits,
+    /// Large datagrams flow to this remote.
+    pub bulk: Bits,
+    /// The kernel did not take a datagram for this remote, for its length.
+    pub too_long: Bits,
     /// The newest keepalive of this remote came from elsewhere than its frames go.
     pub found: Found,
 }

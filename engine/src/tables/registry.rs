@@ -35,6 +35,8 @@ pub struct Registry {
     ways: BTreeMap<IpAddr, Through>,
     /// By the addresses of peers: from where datagrams to them leave.
     sources: BTreeMap<IpAddr, IpAddr>,
+    /// The longest datagrams that reach a VTEP, where that is less than any, by its address.
+    vtep_rooms: BTreeMap<IpAddr, u16>,
     /// Sessions that are opened, by our number for them.
     opens: BTreeMap<u32, (PeerId, Arc<Epoch>)>,
     /// Sessions that are sealed in.
@@ -102,6 +104,8 @@ struct PeerState {
     path: Option<SocketAddr>,
     /// The peer takes frames in clear where its path is.
     takes_clear: bool,
+    /// How much less than any datagram passes there.
+    shortage: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -131,6 +135,7 @@ impl Registry {
             remotes: Slots::new(),
             ways: BTreeMap::new(),
             sources: BTreeMap::new(),
+            vtep_rooms: BTreeMap::new(),
             opens: BTreeMap::new(),
             seals: BTreeMap::new(),
             moved: Vec::new(),
@@ -214,7 +219,8 @@ impl Registry {
         let takes_clear = path.is_some() && held.is_some_and(|held| held.takes_clear);
         let unadvertised = unadvertised.map(canonical);
         let networks = networks.into_iter().collect();
-        let state = PeerState { candidates, unadvertised, networks, trusted, path, takes_clear };
+        let shortage = held.filter(|_| path.is_some()).map_or(0, |held| held.shortage);
+        let state = PeerState { candidates, unadvertised, networks, trusted, path, takes_clear, shortage };
         if held != Some(&state) {
             self.remove_peer(peer);
             self.remotes.intern(RemoteKey::Peer(peer));
@@ -304,6 +310,29 @@ impl Registry {
         let unclear = moved.into_iter().any(|addr| self.claimants_of(addr.ip()) != 1);
         self.dirty.sources |= unclear;
         self.peer_changed(peer);
+    }
+
+    /// The longest datagram that passes on the path of a peer, in bytes of UDP payload. Unknown peers are ignored.
+    pub fn set_room(&mut self, peer: PeerId, room: u16) {
+        let shortage = Remote::ANY_ROOM - room;
+        if let Some(state) = self.peers.get_mut(&peer).filter(|state| state.shortage != shortage) {
+            state.shortage = shortage;
+            self.dirty.remotes = true;
+        }
+    }
+
+    /// The longest datagrams that reach VTEPs, by their addresses; replaces what was said before. True when that changes the
+    /// tables.
+    pub fn set_vtep_rooms(&mut self, rooms: BTreeMap<IpAddr, u16>) -> bool {
+        let changed = self.vtep_rooms != rooms;
+        self.vtep_rooms = rooms;
+        self.dirty.remotes |= changed;
+        changed
+    }
+
+    /// The addresses of all VTEPs.
+    pub fn vtep_addresses(&self) -> BTreeSet<IpAddr> {
+        self.networks.values().flat_map(|network| network.vteps.iter().map(|addr| addr.ip())).collect()
     }
 
     /// Whether the peer takes frames in clear where its path is, also on sealed networks. Unknown peers are ignored.
@@ -576,12 +605,16 @@ impl Registry {
 
     fn build_remotes(&self) -> Arc<[Option<Remote>]> {
         let remote = |key: &RemoteKey| match *key {
-            RemoteKey::Vtep(addr) => Some(self.remote(addr, None, (true, false))),
+            RemoteKey::Vtep(addr) => {
+                let room = self.vtep_rooms.get(&addr.ip()).copied().unwrap_or(Remote::ANY_ROOM);
+                Some(Remote { room, ..self.remote(addr, None, (true, false)) })
+            }
             RemoteKey::Peer(id) => {
                 let peer = self.peers.get(&id)?;
                 let addr = peer.path?;
                 let advertised = peer.unadvertised != Some(addr) && peer.candidates.contains(&addr);
-                Some(self.remote(addr, Some(id), (advertised, self.sends_clear(peer))))
+                let room = Remote::ANY_ROOM - peer.shortage;
+                Some(Remote { room, ..self.remote(addr, Some(id), (advertised, self.sends_clear(peer))) })
             }
         };
         self.remotes.keys().iter().map(|key| key.as_ref().and_then(remote)).collect()
@@ -604,7 +637,8 @@ impl Registry {
     }
 
     fn remote(&self, addr: SocketAddr, peer: Option<PeerId>, (spread, clear): (bool, bool)) -> Remote {
-        Remote { addr, peer, spread, clear, through: self.ways.get(&addr.ip()).copied() }
+        let through = self.ways.get(&addr.ip()).copied();
+        Remote { addr, peer, spread, clear, through, room: Remote::ANY_ROOM }
     }
 
     /// For each of [`Registry::clear_sources`] what each peer with that address trusts in common with this host.

@@ -84,7 +84,14 @@ fn who_may_send_what() {
     let of_vtep = tables.source(addr(2).ip(), vni(7)).unwrap();
     assert_eq!(
         tables.remote(of_vtep),
-        Some(&Remote { addr: addr(2), peer: None, spread: true, clear: false, through: None })
+        Some(&Remote {
+            addr: addr(2),
+            peer: None,
+            spread: true,
+            clear: false,
+            through: None,
+            room: u16::MAX
+        })
     );
     assert_eq!(tables.source(addr(2).ip(), NET), Err(DropReason::NotOnNetwork));
 }
@@ -106,7 +113,14 @@ fn only_who_is_where_he_says_is_sent_to_from_other_ports() {
         let remote = registry.tables().remote(of_peer).copied();
         assert_eq!(
             remote,
-            Some(Remote { addr: addr(path), peer: Some(peer(1)), spread, clear: false, through: None })
+            Some(Remote {
+                addr: addr(path),
+                peer: Some(peer(1)),
+                spread,
+                clear: false,
+                through: None,
+                room: u16::MAX
+            })
         );
     }
 }

@@ -43,6 +43,10 @@ const ASK: Duration = Duration::from_secs(group::QUERY_INTERVAL_S as u64);
 /// How often workers are asked for which hosts they lack sessions, and which were heard elsewhere. Each costs a wake-up then,
 /// and no more while frames for the one, or keepalives of the other, keep coming.
 const WANTS: Duration = Duration::from_millis(100);
+/// How often workers are asked for the hosts to which large datagrams flow.
+const BULK: Duration = Duration::from_millis(200);
+/// IP and UDP headers of a datagram: of IPv4, of IPv6.
+const HEADERS: [u32; 2] = [28, 48];
 /// Receives of a control socket at a time.
 const RECEIVES: usize = 32;
 
@@ -85,6 +89,8 @@ pub(super) struct Control {
     pub(super) hops: Hops,
     /// MTU of each network, and whether it is sealed.
     pub(super) networks: BTreeMap<Vni, (u16, bool)>,
+    /// What is probed for: the largest packet, and what sealing adds to it.
+    pub(super) probed: (u16, usize),
     /// None until this host has an identity.
     pub(super) keeper: Option<Keeper>,
     /// Of the peers that have told theirs.
@@ -95,11 +101,15 @@ pub(super) struct Control {
     pub(super) next_found: Instant,
     /// When containers are asked next which multicast groups they want.
     pub(super) next_ask: Instant,
+    /// When it is looked next to whom large datagrams flow.
+    pub(super) next_bulk: Instant,
     pub(super) ports: BTreeMap<PortId, OpenPort>,
     pub(super) captures: BTreeMap<u64, Running>,
     pub(super) events: Sender<Event>,
     /// The destinations have changed since their ways were looked up.
     pub(super) ways_stale: bool,
+    /// VTEPs have changed since it was looked up what reaches them.
+    pub(super) rooms_stale: bool,
     /// The same of what both ends trust, and of the addresses that face it.
     pub(super) trust_stale: bool,
     /// The peers to which frames of sealed networks go in clear, as it was told last.
@@ -156,15 +166,18 @@ impl Control {
             ways: Ways::default(),
             hops: Hops::default(),
             networks: BTreeMap::new(),
+            probed: (0, 0),
             keeper: None,
             keys: BTreeMap::new(),
             next_wants: now,
+            next_bulk: now,
             next_found: now,
             next_ask: now,
             ports: BTreeMap::new(),
             captures: BTreeMap::new(),
             events,
             ways_stale: false,
+            rooms_stale: false,
             trust_stale: false,
             in_clear: BTreeSet::new(),
             stopping: false,
@@ -175,7 +188,7 @@ impl Control {
         match &update {
             Update::SetNetwork { vni, mtu, sealed, .. } => {
                 self.networks.insert(*vni, (*mtu, *sealed));
-                self.set_probe_sizes();
+                self.set_probe_sizes(now);
             }
             Update::RemoveNetwork { vni } => {
                 self.networks.remove(vni);
@@ -186,6 +199,7 @@ impl Control {
                 self.set_keys(*peer, keys.clone());
                 let (peer, path) = (*peer, self.paths.path(*peer));
                 self.registry.apply(update);
+                self.registry.set_room(peer, self.paths.room(peer));
                 // It may be where nobody said that it is.
                 return self.registry.set_path(peer, path);
             }
@@ -206,16 +220,21 @@ impl Control {
             | Update::SetDns { .. }
             | Update::Answer { .. } => {}
         }
-        self.ways_stale |= matches!(update, Update::AddVtep { .. });
+        let vtep = matches!(update, Update::AddVtep { .. });
+        (self.ways_stale, self.rooms_stale) = (self.ways_stale | vtep, self.rooms_stale | vtep);
         self.registry.apply(update);
     }
 
     /// The largest datagram of any network decides what is probed for.
-    fn set_probe_sizes(&mut self) {
+    fn set_probe_sizes(&mut self, now: Instant) {
         let size = |&(mtu, sealed): &(u16, bool)| (mtu, if sealed { sealed::OVERHEAD } else { 0 });
         let largest = self.networks.values().map(size).max_by_key(|(mtu, seal)| usize::from(*mtu) + seal);
         let (mtu, sealing) = largest.unwrap_or_default();
-        self.paths.set_mtu(mtu, sealing);
+        if self.probed != (mtu, sealing) {
+            self.probed = (mtu, sealing);
+            self.paths.set_mtu(mtu, sealing);
+            self.paths.ask_all(now);
+        }
     }
 
     fn set_keys(&mut self, peer: PeerId, keys: Option<PeerKeys>) {
@@ -297,6 +316,7 @@ impl Control {
 
     fn set_path(&mut self, now: Instant, peer: PeerId, addr: Option<SocketAddr>) {
         self.registry.set_path(peer, addr);
+        self.registry.set_room(peer, self.paths.room(peer));
         let seals = self.networks.values().any(|(_, sealed)| *sealed);
         if let Some(keeper) = &mut self.keeper {
             keeper.set_path(peer, addr);
@@ -351,6 +371,19 @@ impl Control {
         }
     }
 
+    /// Has the paths watched on which large datagrams flow, and those tried anew that have become too small.
+    fn watch_paths(&mut self, now: Instant, signals: &Signals) {
+        for peer in signals.too_long.take().into_iter().filter_map(|remote| self.registry.peer(remote)) {
+            self.paths.handle_too_long(now, peer);
+        }
+        if now >= self.next_bulk && signals.bulk.any() {
+            self.next_bulk = now + BULK;
+            for peer in signals.bulk.take().into_iter().filter_map(|remote| self.registry.peer(remote)) {
+                self.paths.handle_bulk(now, peer);
+            }
+        }
+    }
+
     /// Takes a datagram of a control socket, `first` of that for initiations. A packet of many datagrams goes where its first
     /// one belongs, so initiations may come by the other one; there they would take the time of probes.
     fn handle_datagram(
@@ -371,11 +404,18 @@ impl Control {
 
     /// When there is something to do next, on its own.
     fn poll_timeout(&mut self, signals: &Signals) -> Option<Instant> {
+        let bulk = signals.bulk.any().then_some(self.next_bulk);
         let wants = (signals.missing.any() || signals.lost.any()).then_some(self.next_wants);
         let wants = wants.into_iter().chain(signals.found.any().then_some(self.next_found));
         let sessions =
             self.keeper.as_mut().and_then(|keeper| keeper.poll_timeout().into_iter().chain(wants).min());
-        self.paths.poll_timeout().into_iter().chain(sessions).chain(self.ways.poll_timeout()).min()
+        self.paths
+            .poll_timeout()
+            .into_iter()
+            .chain(sessions)
+            .chain(self.ways.poll_timeout())
+            .chain(bulk)
+            .min()
     }
 
     /// Whether an open port keeps this namespace alive.
@@ -549,7 +589,9 @@ impl Inner {
             }
             self.find_sources(&mut control, now, netlink, anew);
             control.run_sessions(now, &self.signals, sweep);
+            control.watch_paths(now, &self.signals);
             control.follow_routes(now, netlink, look);
+            self.find_rooms(&mut control, netlink, anew);
             control.paths.handle_timeout(now);
             self.send_all(&mut control, now);
             doors.iter_mut().for_each(|door| door.rest(now));
@@ -573,6 +615,22 @@ impl Inner {
         let (destinations, hops) = (control.registry.destinations(), &mut control.hops);
         let ways = underlay.ways(netlink, destinations.into_iter().map(|ip| (ip, hops.to(netlink, ip))));
         if control.registry.set_ways(ways) {
+            self.store(&mut control.registry);
+        }
+    }
+
+    /// Looks up what reaches the VTEPs, which are not probed, when anything of it may have changed.
+    fn find_rooms(&self, control: &mut Control, netlink: &Netlink, anyhow: bool) {
+        if !std::mem::take(&mut control.rooms_stale) && !anyhow {
+            return;
+        }
+        let room = |ip: IpAddr| {
+            let mtu = netlink.mtu_to(ip).ok().flatten()?;
+            u16::try_from(mtu.saturating_sub(HEADERS[usize::from(ip.is_ipv6())])).ok()
+        };
+        let vteps = control.registry.vtep_addresses().into_iter();
+        let rooms = vteps.filter_map(|ip| Some((ip, room(ip)?))).collect();
+        if control.registry.set_vtep_rooms(rooms) {
             self.store(&mut control.registry);
         }
     }

@@ -16,6 +16,8 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTAX_MTU: u16 = 2;
 const RT_TABLE_MAIN: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
@@ -47,18 +49,27 @@ pub struct Hop {
 impl Netlink {
     /// Where a packet to `addr` would leave, to an address of this host the loopback; none when it would not leave.
     pub fn route_to(&self, addr: IpAddr) -> Result<Option<Hop>, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(addr);
-        message.header.destination_prefix_length = if addr.is_ipv4() { 32 } else { 128 };
-        message.attributes.push(RouteAttribute::Destination(addr.into()));
-        let (message, action) =
-            (RouteNetlinkMessage::GetRoute(message), || format!("look up the route to {addr}"));
+        let (message, action) = question(addr);
         let mut found = None;
         match self.request(message, 0, &action, |body| found = read_hop(body)) {
             Ok(_) => Ok(found),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+            Err(e) if is_unreachable(&e) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The largest packet that leaves for `addr` whole, in bytes, as far as this host knows; none when none would leave.
+    pub fn mtu_to(&self, addr: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let (message, action) = question(addr);
+        let mut found = None;
+        match self.request(message, 0, &action, |body| found = Some((read_hop(body), read_mtu(body)))) {
+            Ok(_) => {}
+            Err(e) if is_unreachable(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        let Some((Some(hop), of_route)) = found else { return Ok(None) };
+        let of_link = self.link_by_index(hop.index)?.map(|link| link.mtu);
+        Ok(of_route.into_iter().chain(of_link).min())
     }
 
     /// The unicast routes of the main table, of both families.
@@ -88,6 +99,29 @@ impl Netlink {
             format!("add a route to {}", route.destination)
         })
     }
+}
+
+/// How the route to `addr` is asked for.
+fn question(addr: IpAddr) -> (RouteNetlinkMessage, impl Fn() -> String) {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(addr);
+    message.header.destination_prefix_length = if addr.is_ipv4() { 32 } else { 128 };
+    message.attributes.push(RouteAttribute::Destination(addr.into()));
+    (RouteNetlinkMessage::GetRoute(message), move || format!("look up the route to {addr}"))
+}
+
+fn is_unreachable(error: &NetlinkError) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH))
+}
+
+/// The MTU among the metrics of a route: set by people, or learned from ICMP.
+fn read_mtu(body: &[u8]) -> Option<u32> {
+    let (_, rest) = body.split_at_checked(RTMSG_LEN)?;
+    let metrics = attributes(rest).find(|attribute| attribute.kind() == RTA_METRICS)?;
+    attributes(metrics.value())
+        .find(|metric| metric.kind() == RTAX_MTU)
+        .and_then(|metric| number(metric.value()))
+        .filter(|&mtu| mtu > 0)
 }
 
 /// Reads the `rtmsg` of one looked-up route.

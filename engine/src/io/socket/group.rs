@@ -135,15 +135,19 @@ fn bound_addr(socket: &Socket, asked: SocketAddr) -> SocketAddr {
     socket.local_addr().ok().and_then(|addr| addr.as_socket()).unwrap_or(asked)
 }
 
-/// An unbound socket with all its settings but the offloads.
+/// linux/in6.h; the other family's has the same number.
+const IPV6_PMTUDISC_PROBE: libc::c_int = libc::IP_PMTUDISC_PROBE;
+
+/// An unbound socket with all its settings but the offloads. It never fragments, and the kernel's own idea of the path does not
+/// keep it from sending: what passes is found by probes, which nobody off the path can answer (RFC 8899 section 4.6).
 pub(super) fn open(ip: IpAddr) -> io::Result<Socket> {
     let domain = if ip.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if ip.is_ipv6() {
         socket.set_only_v6(!ip.is_unspecified())?;
-        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)?;
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &IPV6_PMTUDISC_PROBE)?;
     }
-    set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO)?;
+    set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_PROBE)?;
     grow(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     grow(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     Ok(socket)

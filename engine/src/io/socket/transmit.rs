@@ -50,7 +50,7 @@ impl DataSocket {
     /// fewer than given only where the kernel refused to cut and the rest met an error.
     ///
     /// Errors: `EAGAIN` ([`io::ErrorKind::WouldBlock`]), the send buffer is full: drop; `EMSGSIZE`, a datagram is
-    /// longer than the path takes; `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` (a firewall), `ENOBUFS`: drop.
+    /// longer than the device takes; `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` (a firewall), `ENOBUFS`: drop.
     /// `EIO` and `EINVAL` for a cut send turn cutting off for good and are not reported.
     pub fn send(
         &self,

@@ -18,8 +18,10 @@ use crate::io::socket::{DataSocket, MAX_SEGMENTS, MAX_SEND_BYTES};
 use crate::io::tap::Tap;
 use crate::network::Network;
 use crate::offload::cut::{Outbox, cut, cut_for_sealing};
+use crate::offload::fragment::fragment;
 use crate::offload::join::{Joined, Joiner};
 use crate::offload::source_port::SourcePort;
+use crate::offload::too_big::{self, Limit as AnswerLimit};
 use crate::offload::{self, Intake};
 use crate::packet::{Batch, Slot};
 use crate::rate::{self, Limit};
@@ -33,11 +35,17 @@ use crate::wire::group;
 use crate::wire::virtio::{self, VnetHeader};
 use crate::wire::vxlan;
 
+/// Datagrams of so many bytes are worth a look at whether they still pass.
+const LARGE: usize = 1000;
+
 /// Pieces of one vectored write: the virtio-net header, the head, and a body for each segment.
 const WRITE_PIECES: usize = 2 + 128;
 
 /// To which host, and from which port.
 pub(super) type Route = (RemoteIndex, SourcePort);
+
+/// A network, whether its frames go sealed, and the largest packet that passes: its own, or that of the way ahead.
+type Lane<'a> = (&'a Network, bool, u16);
 
 /// Where a worker writes to.
 pub(super) struct Output {
@@ -49,6 +57,8 @@ pub(super) struct Output {
     /// Who gets copies of what passes.
     pub(super) lenses: Lenses,
     outbox: Outbox,
+    /// How many containers are told that their packets are too big.
+    answers: AnswerLimit,
     /// What is sealed is brought together here.
     sealed: Sealed,
     pub(super) sessions: SessionSide,
@@ -94,7 +104,8 @@ impl Output {
             pool: sides.pool,
             whole,
             lenses: Lenses::default(),
-            outbox: Outbox::new(),
+            outbox: Outbox::new().of_worker(sessions.lane),
+            answers: AnswerLimit::default(),
             sealed: Sealed::new(MAX_SEGMENTS, MAX_SEND_BYTES),
             sessions,
             door,
@@ -211,18 +222,44 @@ impl Output {
         slot: &Slot,
     ) -> u64 {
         let tables = switch.tables();
-        let (_, remotes) = switch.flood(from, network.vni(), flooded.reach);
-        let mut remotes = remotes.filter(|&remote| tables.seals(network, remote) == sealed).peekable();
-        if remotes.peek().is_none() {
-            return 0;
+        let alike = || {
+            let remotes = switch.flood(from, network.vni(), flooded.reach).1;
+            remotes.filter(|&remote| tables.seals(network, remote) == sealed)
+        };
+        // All that take full packets get the same datagrams, each of the others its own.
+        let mut full = alike().filter(|&to| mtu_to(tables, network, to, sealed) == network.mtu()).peekable();
+        let mut destinations = 0;
+        if full.peek().is_some() {
+            let lane = (network, sealed, network.mtu());
+            destinations += self.flood_alike(tables, (from, flooded.source), lane, full, batch, slot);
         }
+        for remote in alike() {
+            let lane = (network, sealed, mtu_to(tables, network, remote, sealed));
+            if lane.2 < network.mtu() {
+                let remote = std::iter::once(remote);
+                destinations += self.flood_alike(tables, (from, flooded.source), lane, remote, batch, slot);
+            }
+        }
+        destinations
+    }
+
+    /// Copies a frame to remotes that take the same datagrams; gives how many these are.
+    fn flood_alike(
+        &mut self,
+        tables: &Tables,
+        (from, source): (Port, SourcePort),
+        lane: Lane<'_>,
+        remotes: impl Iterator<Item = RemoteIndex>,
+        batch: &Batch,
+        slot: &Slot,
+    ) -> u64 {
         self.outbox.clear();
-        match self.cut(tables, None, (network, sealed), batch, slot) {
+        match self.divide(tables, None, lane, batch, slot) {
             Ok(datagrams) => {
                 let mut destinations = 0;
                 for remote in remotes {
                     self.counters.recut(segments(batch, slot), datagrams);
-                    self.flush(tables, (remote, flooded.source), sealed, batch);
+                    self.flush(tables, (remote, source), lane.1, batch);
                     destinations += 1;
                 }
                 destinations
@@ -250,16 +287,39 @@ impl Output {
                 .for_each(|slot| self.drop_from(from, DropReason::UnknownVni, segments(batch, slot)));
         };
         let sealed = tables.seals(network, to.0);
+        let lane = (network, sealed, mtu_to(tables, network, to.0, sealed));
         for slot in slots {
-            if !sealed && self.send_whole(tables, to, network, batch, slot) {
+            if !sealed && self.send_whole(tables, to, lane, batch, slot) {
                 continue;
             }
-            match self.cut(tables, Some(to), (network, sealed), batch, slot) {
+            match self.divide(tables, Some(to), lane, batch, slot) {
                 Ok(datagrams) => self.counters.recut(segments(batch, slot), datagrams),
-                Err(reason) => self.drop_from(from, reason, segments(batch, slot)),
+                Err(reason) => {
+                    self.drop_from(from, reason, segments(batch, slot));
+                    if reason == DropReason::TooBig {
+                        self.tell_too_big(from, lane, slot.frame(batch.arena()));
+                    }
+                }
             }
         }
         self.flush(tables, to, sealed, batch);
+    }
+
+    /// Tells a container that its packet is too big for the way ahead, unless many have been told just now.
+    #[cold]
+    fn tell_too_big(&mut self, from: Port, (network, _, mtu): Lane<'_>, frame: &[u8]) {
+        let Port::Tap(port) = from else { return };
+        if !self.answers.admits(self.now) {
+            return;
+        }
+        let mut reply = [0; too_big::MAX_LEN];
+        let gateway = |sender| network.gateway_for(sender);
+        let mac = MacAddr::gateway(network.vni());
+        if let Some(len) = too_big::answer(frame, mtu, mac, gateway, &mut reply) {
+            self.answer(port, reply.get(..len).unwrap_or_default());
+            // A frame that nobody sent.
+            self.counters.flooded(1, 2);
+        }
     }
 
     /// Sends a super-frame uncut, behind what is in the outbox; false when it must be cut.
@@ -267,7 +327,7 @@ impl Output {
         &mut self,
         tables: &Tables,
         to: Route,
-        network: &Network,
+        (network, _, mtu): Lane<'_>,
         batch: &Batch,
         slot: &Slot,
     ) -> bool {
@@ -278,13 +338,14 @@ impl Output {
             self.outbox.clear();
         }
         let vni = network.vni();
-        let Some(result) = self.whole.send((remote, to.1), (vni, network.mtu()), batch, slot) else {
+        let Some(result) = self.whole.send((remote, to.1), (vni, mtu), batch, slot) else {
             return false;
         };
         let segments = segments(batch, slot);
         match result {
             Ok(bytes) => {
                 self.counters.super_frames_whole(1);
+                self.sessions.flow(to.0);
                 self.sent.frames += segments;
                 self.sent.segments += segments;
                 self.sent.bytes += bytes as u64;
@@ -299,40 +360,63 @@ impl Output {
         true
     }
 
-    /// Puts one frame into the outbox, as so many datagrams. A full one is sent to `to` first; a single frame
-    /// always has room.
-    fn cut(
+    /// Puts one frame into the outbox, as so many datagrams: whole, in segments, or where it is too big and may be, in
+    /// fragments.
+    fn divide(
         &mut self,
         tables: &Tables,
         to: Option<Route>,
-        (network, sealed): (&Network, bool),
+        lane: Lane<'_>,
         batch: &Batch,
         slot: &Slot,
     ) -> Result<u64, DropReason> {
-        let (vni, mtu) = (network.vni(), network.mtu());
-        let cut = if sealed { cut_for_sealing } else { cut };
+        let cut = if lane.1 { cut_for_sealing } else { cut };
+        let datagrams = match self
+            .take_in(tables, to, lane, batch, |vni, mtu, outbox| cut(batch.arena(), slot, vni, mtu, outbox))
+        {
+            Err(DropReason::TooBig) => self.take_in(tables, to, lane, batch, |vni, mtu, outbox| {
+                fragment(batch.arena(), slot, vni, mtu, outbox)
+            }),
+            cut => cut,
+        }?;
+        self.counters.super_frames_cut(u64::from(slot.vnet.is_super()));
+        Ok(datagrams)
+    }
+
+    /// Has `fill` put datagrams into the outbox, and counts them. A full one is sent to `to` first; a single frame always has
+    /// room.
+    fn take_in(
+        &mut self,
+        tables: &Tables,
+        to: Option<Route>,
+        (network, sealed, mtu): Lane<'_>,
+        batch: &Batch,
+        fill: impl Fn(Vni, u16, &mut Outbox) -> Result<Intake, DropReason>,
+    ) -> Result<u64, DropReason> {
         let mut before = self.outbox.datagrams().len();
-        let mut taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;
+        let mut taken = fill(network.vni(), mtu, &mut self.outbox)?;
         if let (Intake::Full, Some(to)) = (taken, to) {
             self.flush(tables, to, sealed, batch);
             self.outbox.clear();
             before = 0;
-            taken = cut(batch.arena(), slot, vni, mtu, &mut self.outbox)?;
+            taken = fill(network.vni(), mtu, &mut self.outbox)?;
         }
-        if taken == Intake::Full {
-            return Err(DropReason::SocketFull);
+        match taken {
+            Intake::Full => Err(DropReason::SocketFull),
+            Intake::Taken => Ok((self.outbox.datagrams().len() - before) as u64),
         }
-        self.counters.super_frames_cut(u64::from(slot.vnet.is_super()));
-        Ok((self.outbox.datagrams().len() - before) as u64)
     }
 
     /// Sends the outbox to one host and leaves it as it is, for the next host of a flood.
     fn flush(&mut self, tables: &Tables, (to, source): Route, sealed: bool, batch: &Batch) {
         let count = self.outbox.datagrams().len() as u64;
         let Some(remote) = tables.remote(to) else { return self.counters.dropped(DropReason::NoPath, count) };
+        if self.outbox.datagrams().first().is_some_and(|first| first.len() >= LARGE) {
+            self.sessions.flow(to);
+        }
         if sealed {
             return match tables.epoch(to) {
-                Some(epoch) => self.flush_sealed(epoch, (remote, source), batch),
+                Some(epoch) => self.flush_sealed(epoch, remote, (to, source), batch),
                 None if count == 0 => {}
                 None => {
                     self.sessions.miss(to);
@@ -345,6 +429,7 @@ impl Output {
         }
         let socket = socket_for(&self.socket, &self.pool, remote, source);
         let (addr, counters, sent, lenses) = (remote.addr, &self.counters, &mut self.sent, &mut self.lenses);
+        let sessions = &self.sessions;
         burst::send_all(socket, addr, &self.outbox, batch.arena(), |pieces, result| {
             let datagrams = pieces.len() as u64 / 2;
             match result {
@@ -357,15 +442,22 @@ impl Output {
                     sent.segments += datagrams;
                     sent.bytes += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
                 }
-                Err(error) => counters.dropped(send_failure(&error), datagrams),
+                Err(error) => {
+                    let reason = send_failure(&error);
+                    if reason == DropReason::TooBig {
+                        sessions.refuse(to);
+                    }
+                    counters.dropped(reason, datagrams);
+                }
             }
         });
     }
 
     /// The same in a session: sealed in this worker's lane, one buffer after the other.
-    fn flush_sealed(&mut self, epoch: &Epoch, (remote, source): (&Remote, SourcePort), batch: &Batch) {
+    fn flush_sealed(&mut self, epoch: &Epoch, remote: &Remote, (to, source): Route, batch: &Batch) {
         let socket = socket_for(&self.socket, &self.pool, remote, source);
         let (addr, counters, sent, lenses) = (remote.addr, &self.counters, &mut self.sent, &mut self.lenses);
+        let sessions = &self.sessions;
         let (mut next, count) = (0, self.outbox.datagrams().len());
         while next < count {
             let seal = (epoch, self.sessions.lane);
@@ -385,7 +477,13 @@ impl Output {
                     sent.segments += run.count as u64;
                     sent.bytes += run.bytes.len() as u64;
                 }
-                Err(error) => counters.dropped(send_failure(&error), run.count as u64),
+                Err(error) => {
+                    let reason = send_failure(&error);
+                    if reason == DropReason::TooBig {
+                        sessions.refuse(to);
+                    }
+                    counters.dropped(reason, run.count as u64);
+                }
             });
         }
     }
@@ -500,6 +598,11 @@ pub(super) fn socket_for<'a>(
     pooled.and_then(|at| pool.get(at)).unwrap_or(data)
 }
 
+/// The largest packet of a network that passes on the way to a host.
+fn mtu_to(tables: &Tables, network: &Network, to: RemoteIndex, sealed: bool) -> u16 {
+    tables.remote(to).map_or(network.mtu(), |remote| remote.mtu(network.mtu(), sealed))
+}
+
 /// What a frame of the batch counts for.
 pub(super) fn segments(batch: &Batch, slot: &Slot) -> u64 {
     offload::segments(slot.frame(batch.arena()), &slot.vnet)
@@ -519,6 +622,7 @@ fn write_failure(error: &io::Error) -> DropReason {
 
 pub(super) fn send_failure(error: &io::Error) -> DropReason {
     match error.kind() {
+        _ if error.raw_os_error() == Some(libc::EMSGSIZE) => DropReason::TooBig,
         io::ErrorKind::WouldBlock => DropReason::SocketFull,
         _ => DropReason::SendFailed,
     }
