@@ -39,6 +39,8 @@ pub(super) struct Networks {
     changed: BTreeSet<NetworkId>,
     /// Records changed since.
     unresolved: bool,
+    /// Networks with another number than their records have.
+    renumbered: BTreeSet<NetworkId>,
     /// What this host was told to use.
     told: BTreeSet<NetworkId>,
     /// The ports of this host on each network, by their records.
@@ -322,9 +324,13 @@ impl Mesh {
         if let Some((vni, true)) = before.filter(|before| Some(*before) != now) {
             self.hide_contents(network, vni);
         }
+        self.networks.renumbered.remove(&network);
         match view {
             Some(view) => {
                 self.open_addresses(&view);
+                if self.network_record(network).is_some_and(|(record, _)| record.vni != view.vni) {
+                    self.networks.renumbered.insert(network);
+                }
                 self.networks.shown.insert(network, (view.vni, used));
                 self.view.show_network(view);
             }

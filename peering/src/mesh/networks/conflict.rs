@@ -87,11 +87,10 @@ impl Mesh {
     /// Writes down the numbers that networks got instead of those in their records, so that they stay when the others go.
     /// The writer of the record does it, or the lowest host that is alive.
     pub(in crate::mesh) fn write_numbers(&mut self) {
-        let shown = &self.networks.resolution.shown;
-        let renumbered = shown.iter().filter_map(|(network, shown)| {
-            let (record, _) = self.network_record(*network)?;
-            let due = record.vni != shown.vni && self.is_writer_of(*network);
-            due.then(|| NetworkRecord { vni: shown.vni, ..record.clone() })
+        let mine = self.networks.renumbered.iter().filter(|network| self.is_writer_of(**network));
+        let renumbered = mine.filter_map(|network| {
+            let ((record, _), vni) = (self.network_record(*network)?, self.vni(*network)?);
+            Some(NetworkRecord { vni, ..record.clone() })
         });
         for record in renumbered.collect::<Vec<_>>() {
             let written = self.store.put_network(&self.config.identity, &record);
