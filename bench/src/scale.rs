@@ -187,16 +187,16 @@ fn timed(works: &mut [cases::Work], runs: usize) -> Vec<Vec<f64>> {
     times
 }
 
-/// Lets more stations speak than a table holds.
+/// Lets more stations speak than a table holds: at a peer, since a port has but its own.
 pub fn stations() -> Result<Stations> {
     let world = World::new(2, 2)?;
     let mut switch = world.switch();
-    let to = world.stations.macs[1];
+    let to = world.stations.macs[0];
     for number in 0..STATIONS {
         let [_, a, b, c] = number.to_be_bytes();
         let from = engine::types::MacAddr([0x02, 0x30, 0, a, b, c]);
         let frame = ether::header(to, from, ether::IPV4);
-        switch.forward(world.epoch, Port::Tap(world.port), Vni::MESH, &frame);
+        switch.forward(world.epoch, Port::Remote(world.remote), Vni::MESH, &frame);
     }
     let network = world.tables.network(Vni::MESH).context("the network is gone")?;
     let stations = Stations { offered: STATIONS, held: network.learned().len(), bound: MAX_LEARNED };

@@ -1,5 +1,11 @@
 //! Paths that carry less than the network's packets: traffic goes on in smaller pieces, senders are told, and nothing stalls.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test sends datagrams of its own sizes"
+)]
+
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
