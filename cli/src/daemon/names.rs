@@ -220,11 +220,19 @@ fn askers(
         together.sort_by_key(|i| (i.port != intent.port, i.order, i.port));
         Asker {
             networks: together.iter().map(|i| i.vni).collect(),
-            links: intent.links.iter().map(|(name, alias)| (alias.clone(), name.clone())).collect(),
+            links: together.iter().flat_map(|i| links(i)).collect(),
             forwards: together.iter().any(|i| has_way_out(i.network)),
         }
     };
     all.iter().map(|intent| (intent.port, asker(intent))).collect()
+}
+
+/// The links of a port, each leading to its own network unless it names one, and no further.
+fn links(intent: &Intent) -> impl Iterator<Item = (String, String)> + '_ {
+    intent.links.iter().map(|(name, alias)| {
+        let scoped = || format!("{name}.{}", intent.network_name);
+        (alias.clone(), if name.contains('.') { name.clone() } else { scoped() })
+    })
 }
 
 /// A name as it may stand in a record.
@@ -340,8 +348,9 @@ mod tests {
         assert_eq!(all.len(), 3);
         assert_eq!(all[&web.port].networks, [web.vni, blue.vni]);
         assert_eq!(all[&blue.port].networks, [blue.vni, web.vni]);
-        assert_eq!(all[&blue.port].links, [("foo".to_owned(), "c5".to_owned())]);
-        assert!(all[&web.port].links.is_empty() && !all[&other.port].forwards);
+        let link = [("foo".to_owned(), "c5.mesh".to_owned())];
+        assert_eq!((&all[&blue.port].links[..], &all[&web.port].links[..]), (&link[..], &link[..]));
+        assert!(all[&other.port].links.is_empty() && !all[&other.port].forwards);
     }
 
     #[test]
