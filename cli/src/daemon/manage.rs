@@ -110,7 +110,8 @@ impl Daemon {
     async fn remove_network(&self, view: &NetworkView) -> Result<String, Failure> {
         let coming = {
             let ports = self.ports();
-            let mut coming = ports.all().filter(|intent| intent.network == view.id);
+            // Everybody else is in the records.
+            let mut coming = ports.all().filter(|i| i.network == view.id && i.addresses.is_empty());
             coming.next().map(|intent| format!("{} on {}", intent.name, self.hello.nickname))
         };
         if let Some(users) = coming {
