@@ -65,11 +65,11 @@ impl Lab {
         found.kill()
     }
 
-    /// `ping -w 4 NAME` in a container: the address that answered, or what it said.
+    /// `ping NAME` in a container: the address that answered, or what it said.
     fn ping(&self, from: &str, to: &str) -> Result<String> {
         let (_, found) = self.on(from)?;
         let namespace = found.reference().trim_start_matches("netns:").to_owned();
-        let ping = Tool::new("ip").args(["netns", "exec", &namespace, "ping", "-c", "1", "-w", "2", to]);
+        let ping = Tool::new("ip").args(["netns", "exec", &namespace, "ping", "-c", "1", "-w", "1", to]);
         let outcome = ping.outcome()?;
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
         let answered = outcome.ok().map_err(|_| anyhow!("{from} pings {to}: {said}"))?;
