@@ -132,6 +132,8 @@ pub(crate) mod code {
     pub(crate) const AMBIGUOUS_NETWORK: &str = "ambiguous_network";
     /// The container is not on the network.
     pub(crate) const NOT_CONNECTED: &str = "not_connected";
+    /// The network has no way out.
+    pub(crate) const NETWORK_INTERNAL: &str = "network_internal";
     /// External endpoints cannot take part in the network: its frames are sealed.
     pub(crate) const NETWORK_SEALED: &str = "network_sealed";
     /// No address space came in time.

@@ -159,6 +159,32 @@ fn masquerading_needs_no_route_back_in_either_direction() -> Result<()> {
 }
 
 #[test]
+fn an_internal_network_has_no_way_out() -> Result<()> {
+    let net = Topology::new("expose on an internal network")?.hosts(2)?;
+    net.web_and_db(&[])?;
+    net.host(0).run(&["network", "create", "inside", "--internal", "--subnet", "10.99.0.0/24"])?;
+    for flag in ["--masquerade", "--route"] {
+        let said = net.host(0).meshnet(&["expose", "--network", "inside", flag])?.fails_with(1)?;
+        ensure!(said.contains("internal"), "it says: {said}");
+    }
+    ensure!(net.host(0).namespace().ports()?.is_empty() && rules(net.host(0))?.is_empty(), "half done");
+    let container = Container::new("c1")?;
+    let attached = net.host(1).attach_with(&container, &["--network", "inside"])?;
+    let address = expose(net.host(0), &["--network", "inside"])?;
+    attached.ping(&address)?;
+
+    // On two networks the host is no way from one to the other, whatever it forwards.
+    let other = expose(net.host(0), &["--masquerade"])?;
+    let db = net.host(1).attach("db2")?;
+    db.ping(&other)?;
+    net.host(0).namespace().sysctl("net/ipv4/ip_forward", "1")?;
+    route_by(&db, other)?;
+    db.no_ping(&attached, secs(1))?;
+    net.host(0).run(&["hide", "--network", "inside"])?;
+    net.host(0).run(&["hide"]).map(drop)
+}
+
+#[test]
 fn a_range_that_overlaps_a_route_is_an_error() -> Result<()> {
     let net = Topology::new("expose over a route")?.hosts(2)?;
     net.web_and_db(&[])?;

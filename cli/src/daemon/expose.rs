@@ -45,6 +45,11 @@ pub(super) async fn expose(daemon: Arc<Daemon>, request: ExposeRequest, caller: 
         dns,
         timeout_s,
     };
+    if let Err(failure) = daemon.refuse_way_out(&request.network, forwarding) {
+        // Whoever left need not be told.
+        let _ = caller.send(Err(failure));
+        return;
+    }
     attach::attach(daemon, request, Subject::Host(forwarding), caller).await;
 }
 
@@ -70,6 +75,20 @@ pub(super) fn passing(forwarding: Forwarding) -> Option<Passing> {
 }
 
 impl Daemon {
+    /// An internal network has no way out.
+    fn refuse_way_out(&self, network: &str, forwarding: Forwarding) -> Result<(), Failure> {
+        let id = self.network_id(network)?;
+        let internal = self.networks.borrow().get(id).is_some_and(|view| view.internal);
+        if !internal || forwarding == Forwarding::None {
+            return Ok(());
+        }
+        Err(Failure::new(
+            code::NETWORK_INTERNAL,
+            format!("the network {network} is internal: nothing passes out of it"),
+        )
+        .hint("expose this host without --route and --masquerade, or make a network without --internal"))
+    }
+
     /// Sets the rules for the ports of this host, of which `coming` has its interface by now. Nothing to do for others.
     pub(super) async fn admit_outlet(self: &Arc<Self>, coming: &Intent) -> Result<(), Failure> {
         if coming.source != Source::Host {
