@@ -19,6 +19,8 @@ pub(super) struct Holder {
     pub(super) name: String,
     /// How it came by the address.
     pub(super) given: Given,
+    /// The version of its host's claim on its MAC address.
+    pub(super) claim: u64,
 }
 
 /// The endpoints of one network by address, and their addresses.
@@ -85,19 +87,18 @@ impl Taken {
 
     /// Who keeps an address: of those that show it, the same one on every host that has the same records.
     pub(super) fn winner(&self, addr: IpAddr) -> Option<EndpointId> {
-        let best = self.holders(addr).max_by_key(|(id, holder)| rank(**id, holder.given));
+        let best = self.holders(addr).max_by_key(|(id, holder)| rank(**id, holder));
         best.map(|(id, _)| *id)
     }
 }
 
 /// Greater keeps the address: asked for by people; the lower cluster id; given later, when the unit had changed hands;
-/// the lower peer id; the lower port id. A total order, since no two endpoints have the same id.
-fn rank(
-    (peer, port): EndpointId,
-    given: Given,
-) -> (bool, Reverse<ClusterId>, u64, Reverse<PeerId>, Reverse<PortId>) {
-    let cluster = given.cluster.unwrap_or(ClusterId([0xff; 16]));
-    (given.explicit, Reverse(cluster), given.epoch, Reverse(peer), Reverse(port))
+/// claimed later, as by a host that lost its keys and goes on as another one with the same ports; the lower peer id; the
+/// lower port id. A total order, since no two endpoints have the same id.
+fn rank((peer, port): EndpointId, holder: &Holder) -> impl Ord + use<> {
+    let Given { explicit, cluster, epoch } = holder.given;
+    let cluster = cluster.unwrap_or(ClusterId([0xff; 16]));
+    (explicit, Reverse(cluster), epoch, holder.claim, Reverse(peer), Reverse(port))
 }
 
 #[cfg(test)]
@@ -106,12 +107,16 @@ mod tests {
 
     use super::*;
 
-    fn holder() -> impl Strategy<Value = (EndpointId, Given)> {
+    fn holder() -> impl Strategy<Value = (EndpointId, Holder)> {
         let given = (any::<bool>(), proptest::option::of(0u8..3), 0u64..3);
-        ((0u8..4, 0u8..4), given).prop_map(|((peer, port), (explicit, cluster, epoch))| {
+        ((0u8..4, 0u8..4), given, 0u64..3).prop_map(|((peer, port), (explicit, cluster, epoch), claim)| {
             let cluster = cluster.map(|id| ClusterId([id; 16]));
-            ((PeerId([peer; 16]), PortId([port; 8])), Given { explicit, cluster, epoch })
+            ((PeerId([peer; 16]), PortId([port; 8])), of(Given { explicit, cluster, epoch }, claim))
         })
+    }
+
+    fn of(given: Given, claim: u64) -> Holder {
+        Holder { name: String::new(), given, claim }
     }
 
     proptest! {
@@ -121,13 +126,13 @@ mod tests {
             turn in 0usize..8,
         ) {
             // One record per endpoint: the last one counts, as in the store.
-            let by_id: BTreeMap<EndpointId, Given> = holders.iter().copied().collect();
+            let by_id: BTreeMap<EndpointId, Holder> = holders.iter().cloned().collect();
             holders = by_id.into_iter().collect();
             let addr = "10.32.0.2".parse().unwrap();
-            let show = |holders: &[(EndpointId, Given)]| {
+            let show = |holders: &[(EndpointId, Holder)]| {
                 let mut taken = Taken::default();
-                for (id, given) in holders {
-                    taken.set(*id, &[addr], &Holder { name: String::new(), given: *given });
+                for (id, holder) in holders {
+                    taken.set(*id, &[addr], holder);
                 }
                 taken.winner(addr)
             };
@@ -140,27 +145,30 @@ mod tests {
             let winner = winner.unwrap();
             // With the winner and any other one alone, the winner still wins: no chain of losers goes round.
             for other in &holders {
-                let pair: Vec<_> = holders.iter().filter(|h| h.0 == winner || h.0 == other.0).copied().collect();
+                let pair: Vec<_> = holders.iter().filter(|h| h.0 == winner || h.0 == other.0).cloned().collect();
                 prop_assert_eq!(show(&pair), Some(winner));
             }
         }
     }
 
     #[test]
-    fn people_then_the_lower_cluster_then_the_later_gift_then_the_lower_host_decide() {
+    fn people_then_the_lower_cluster_then_the_later_gift_then_the_later_claim_then_the_lower_host_decide() {
         let addr = "10.32.0.2".parse().unwrap();
         let id = |peer: u8| (PeerId([peer; 16]), PortId([peer; 8]));
         let given =
             |explicit, cluster, epoch| Given { explicit, cluster: Some(ClusterId([cluster; 16])), epoch };
-        let wins = |a: Given, b: Given| {
+        let wins_with = |a: (Given, u64), b: (Given, u64)| {
             let mut taken = Taken::default();
-            taken.set(id(1), &[addr], &Holder { name: String::new(), given: a });
-            taken.set(id(2), &[addr], &Holder { name: String::new(), given: b });
+            taken.set(id(1), &[addr], &of(a.0, a.1));
+            taken.set(id(2), &[addr], &of(b.0, b.1));
             taken.winner(addr) == Some(id(1))
         };
+        let wins = |a, b| wins_with((a, 1), (b, 1));
         assert!(!wins(given(false, 1, 9), given(true, 2, 1)));
         assert!(!wins(given(true, 2, 9), given(true, 1, 1)));
         assert!(!wins(given(false, 1, 1), given(false, 1, 2)));
+        assert!(!wins_with((given(false, 1, 1), 1), (given(false, 1, 1), 2)));
+        assert!(!wins_with((given(false, 1, 1), 2), (given(false, 1, 2), 1)));
         assert!(wins(given(false, 1, 1), given(false, 1, 1)));
         assert!(!wins(Given::default(), given(false, 0xfe, 0)), "a host that does not remember has no claim");
     }
@@ -169,7 +177,7 @@ mod tests {
     fn what_was_set_is_removed_as_a_whole() {
         let addrs = ["10.32.0.2".parse().unwrap(), "10.32.0.3".parse().unwrap()];
         let (one, two) = ((PeerId([1; 16]), PortId([1; 8])), (PeerId([2; 16]), PortId([1; 8])));
-        let holder = Holder { name: "web".to_owned(), given: Given::default() };
+        let holder = Holder { name: "web".to_owned(), given: Given::default(), claim: 1 };
         let mut taken = Taken::default();
         taken.set(one, &addrs, &holder);
         taken.set(two, &addrs[..1], &holder);

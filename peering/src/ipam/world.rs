@@ -55,10 +55,10 @@ impl Ipam {
         network: NetworkId,
         endpoint: &EndpointRecord,
     ) -> Vec<(PeerId, PortId)> {
-        let EndpointRecord { port, ref name, given, .. } = *endpoint;
+        let EndpointRecord { port, ref name, given, claim_version: claim, .. } = *endpoint;
         let mut touched = self.forget_endpoint(peer, port);
         let addrs: Vec<IpAddr> = endpoint.addresses.iter().map(|prefix| prefix.addr).collect();
-        let holder = Holder { name: name.clone(), given };
+        let holder = Holder { name: name.clone(), given, claim };
         self.taken.entry(network).or_default().set((peer, port), &addrs, &holder);
         self.shows_on.insert((peer, port), network);
         self.stirred.insert(network);
