@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use engine::types::{MacAddr, Vni};
+use engine::types::Vni;
 use ipnet::IpNet;
 use peering::mesh::NetworkError;
 
-use super::naming::NamingArgs;
-use super::{mac, name, seconds, subnet};
+use super::value::subnet;
+use super::{EndpointArgs, name};
 use crate::render::template::Template;
 use crate::shape::{CreateRequest, SubnetRequest};
 use crate::spec::spec;
@@ -120,20 +119,8 @@ pub(crate) struct JoinArgs {
     /// The IPv6 address it shall have there
     #[arg(long, value_name = "ADDR")]
     pub(crate) ip6: Option<Ipv6Addr>,
-    /// Its name there [default: the container's or the namespace's]
-    #[arg(long, value_parser = name)]
-    pub(crate) name: Option<String>,
-    /// Its MAC address there [default: made from the ids of host and port]
-    #[arg(long, value_parser = mac)]
-    pub(crate) mac: Option<MacAddr>,
-    /// Let it send from any address, tagged frames and what routers and servers say
-    #[arg(long)]
-    pub(crate) no_spoof_check: bool,
     #[command(flatten)]
-    pub(crate) naming: NamingArgs,
-    /// How long to wait for an address, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub(crate) timeout: Duration,
+    pub(crate) endpoint: EndpointArgs,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -1,3 +1,4 @@
+use super::value::{duration, vtep};
 use super::*;
 
 fn parse(words: &str) -> Result<Cli, clap::Error> {
@@ -42,7 +43,7 @@ fn attach_takes_several_addresses() {
         "attach web --ip 10.32.0.9 --ip 10.32.0.10 --mac 02:00:00:00:00:01 --ifname eth7 --timeout 1.5";
     let Command::Attach(args) = parse(words).unwrap().command else { panic!() };
     assert_eq!(args.ip.len(), 2);
-    assert_eq!(args.timeout, Duration::from_millis(1500));
+    assert_eq!(args.endpoint.timeout, Duration::from_millis(1500));
     assert_eq!(args.network, "mesh");
 }
 

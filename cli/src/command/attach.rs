@@ -1,27 +1,40 @@
 //! `meshnet attach`: a port for a container. Prints the addresses alone, one per line.
 
-use crate::args::{AttachArgs, Format};
+use std::net::IpAddr;
+
+use crate::args::{AttachArgs, EndpointArgs, Format};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render::{self, Progress};
 use crate::shape::{AttachRequest, Attachment};
 
 pub(super) async fn run(client: &Client, format: Format, args: AttachArgs) -> Result<(), Failure> {
-    let request = AttachRequest {
-        container: absolute(args.container),
-        network: args.network,
-        ip: args.ip,
-        name: args.name,
-        mac: args.mac.map(|mac| mac.to_string()),
-        ifname: args.ifname,
-        rate: args.rate.map(|rate| rate.to_string()),
-        no_spoof_check: args.no_spoof_check,
-        aliases: args.naming.alias,
-        links: args.naming.link.into_iter().map(|link| (link.name, link.alias)).collect(),
-        dns: !args.naming.no_dns,
-        timeout_s: args.timeout.as_secs_f64(),
-    };
-    ask(client, format, &request).await
+    let asked = request(args.container, args.network, args.ip, args.endpoint);
+    let rate = args.rate.map(|rate| rate.to_string());
+    ask(client, format, &AttachRequest { ifname: args.ifname, rate, ..asked }).await
+}
+
+/// What is asked of the daemon to put a container on a network.
+pub(super) fn request(
+    container: String,
+    network: String,
+    ip: Vec<IpAddr>,
+    endpoint: EndpointArgs,
+) -> AttachRequest {
+    AttachRequest {
+        container: absolute(container),
+        network,
+        ip,
+        name: endpoint.name,
+        mac: endpoint.mac.map(|mac| mac.to_string()),
+        ifname: None,
+        rate: None,
+        no_spoof_check: endpoint.no_spoof_check,
+        aliases: endpoint.naming.alias,
+        links: endpoint.naming.link.into_iter().map(|link| (link.name, link.alias)).collect(),
+        dns: !endpoint.naming.no_dns,
+        timeout_s: endpoint.timeout.as_secs_f64(),
+    }
 }
 
 /// Has the daemon attach a container, and prints its addresses.

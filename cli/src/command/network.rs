@@ -11,9 +11,7 @@ use crate::args::network::{CreateArgs, Filter, JoinArgs, LeaveArgs, LsArgs, Netw
 use crate::client::Client;
 use crate::failure::{Failure, code};
 use crate::render::{self, network as text};
-use crate::shape::{
-    AttachRequest, DetachRequest, Detached, Inspected, Network, NetworkNames, RemovedNetworks,
-};
+use crate::shape::{DetachRequest, Detached, Inspected, Network, NetworkNames, RemovedNetworks};
 
 pub(super) async fn run(client: &Client, format: Format, command: NetworkCommand) -> Result<(), Failure> {
     match command {
@@ -64,20 +62,8 @@ async fn inspect(client: &Client, format: Format, networks: Vec<String>) -> Resu
 
 async fn connect(client: &Client, format: Format, args: JoinArgs) -> Result<(), Failure> {
     let v4 = args.ip.map(Into::into);
-    let request = AttachRequest {
-        container: absolute(args.container),
-        network: args.network,
-        ip: v4.into_iter().chain(args.ip6.map(Into::into)).collect(),
-        name: args.name,
-        mac: args.mac.map(|mac| mac.to_string()),
-        ifname: None,
-        rate: None,
-        no_spoof_check: args.no_spoof_check,
-        aliases: args.naming.alias,
-        links: args.naming.link.into_iter().map(|link| (link.name, link.alias)).collect(),
-        dns: !args.naming.no_dns,
-        timeout_s: args.timeout.as_secs_f64(),
-    };
+    let ip = v4.into_iter().chain(args.ip6.map(Into::into)).collect();
+    let request = attach::request(args.container, args.network, ip, args.endpoint);
     attach::ask(client, format, &request).await
 }
 

@@ -113,7 +113,7 @@ impl FromStr for PruneFilter {
         }
         match text.split_once('=') {
             Some(("label", value)) => Label::parse(value).map(PruneFilter::Label),
-            Some(("until", value)) => crate::args::span(value).map(PruneFilter::Until),
+            Some(("until", value)) => crate::args::value::span(value).map(PruneFilter::Until),
             _ => Err("expected label=KEY[=VALUE], label!=KEY[=VALUE] or until=DURATION".to_owned()),
         }
     }
