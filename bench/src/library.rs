@@ -85,6 +85,19 @@ impl Library {
         })
     }
 
+    /// The first two lines of one run that have a quantity of one row and of another on a wire for this column.
+    pub fn pair(&self, wire: &str, rows: [Row; 2], quantity: Quantity, column: Column) -> Option<[&Line; 2]> {
+        let results = self.throughput.iter().chain(&self.latency).map(|named| &named.content);
+        let mut wires = results.flat_map(|results| &results.wires).filter(|it| it.wire == wire);
+        wires.find_map(|it| {
+            let has = |line: &&Line, row| {
+                line.row == row && line.quantity == quantity && line.columns.contains_key(&column)
+            };
+            let [first, second] = rows.map(|row| it.lines.iter().find(|line| has(line, row)));
+            first.zip(second).map(|(first, second)| [first, second])
+        })
+    }
+
     /// Nanoseconds of an iteration of the micro-benchmark with this name.
     pub fn micro(&self, name: &str) -> Option<f64> {
         let mut micros = self.scale.iter().flat_map(|named| &named.content.micro);
@@ -101,6 +114,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_compared_is_of_one_run() {
+        let mut library = Library::default();
+        let of = |rows: &[&str], kernel| {
+            let lines = rows.iter().map(|row| results(5, kernel, &[]).replace("tcp1", row));
+            let mut lines = lines.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+            let mut all = lines.next().unwrap();
+            let more = lines.filter_map(|one| one.pointer("/wires/0/lines/0").cloned());
+            all.pointer_mut("/wires/0/lines").unwrap().as_array_mut().unwrap().extend(more);
+            all.to_string()
+        };
+        library.add("throughput-a.json".into(), &of(&["flooded"], 1.0)).unwrap();
+        library.add("throughput-b.json".into(), &of(&["unread"], 2.0)).unwrap();
+        let rows = [Row::Flooded, Row::Unread];
+        let pair = |library: &Library| {
+            let lines = library.pair("nic", rows, Quantity::GbitPerS, Column::Kernel)?;
+            Some(lines.map(|line| line.columns[&Column::Kernel].median))
+        };
+        assert_eq!(pair(&library), None);
+        library.add("throughput-c.json".into(), &of(&["unread", "flooded"], 3.0)).unwrap();
+        assert_eq!(pair(&library), Some([3.0, 3.0]));
+    }
 
     fn results(runs: usize, kernel: f64, more: &[(&str, f64)]) -> String {
         let sample = |value: f64| json!({"median": value, "min": value, "max": value, "runs": [value]});

@@ -114,6 +114,13 @@ enum RemoteKey {
     Vtep(SocketAddr),
 }
 
+impl PeerState {
+    /// Whether both hosts trust the underlay at `ip`.
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted.iter().any(|prefix| prefix.contains(ip))
+    }
+}
+
 impl Registry {
     /// Nothing known yet. Ages of learned entries count from `now`.
     pub fn new(now: Instant) -> Self {
@@ -352,10 +359,9 @@ impl Registry {
 
     /// The addresses of peers that both ends would trust, if datagrams to them leave from the right address.
     pub fn trusted_candidates(&self) -> BTreeSet<IpAddr> {
-        let trusted = |peer: &PeerState, ip: IpAddr| peer.trusted.iter().any(|prefix| prefix.contains(ip));
         let of_peer = |peer: &'_ PeerState| {
             let ips = peer.candidates.iter().map(SocketAddr::ip);
-            ips.filter(|ip| trusted(peer, *ip)).collect::<Vec<_>>()
+            ips.filter(|ip| peer.trusts(*ip)).collect::<Vec<_>>()
         };
         self.peers.values().flat_map(of_peer).collect()
     }
@@ -403,8 +409,7 @@ impl Registry {
 
     /// Whether both hosts trust the way between this one and the address `ip` of the peer.
     fn is_clear(&self, peer: &PeerState, ip: IpAddr) -> bool {
-        let trusted = |ip| peer.trusted.iter().any(|prefix| prefix.contains(ip));
-        trusted(ip) && self.sources.get(&ip).is_some_and(|own| trusted(*own))
+        peer.trusts(ip) && self.sources.get(&ip).is_some_and(|own| peer.trusts(*own))
     }
 
     /// Which peer has this number, whether or not it has a path.
