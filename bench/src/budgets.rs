@@ -147,6 +147,11 @@ pub fn sealed(library: &Library) -> Vec<Budget> {
             measured: of_rows(library, GbitPerS, [Row::Flooded, Row::Unread], Aes),
         },
         Budget {
+            what: "the same with a right MAC1".to_owned(),
+            limit: AtLeast(0.7),
+            measured: of_rows(library, GbitPerS, [Row::Meant, Row::Unread], Aes),
+        },
+        Budget {
             what: "refusing an initiation with a wrong MAC1, ns".to_owned(),
             limit: AtMost(300.0),
             measured: library.micro(cases::WRONG_MAC1),

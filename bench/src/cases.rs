@@ -247,7 +247,7 @@ fn round_trip() -> Result<Work> {
 fn wrong_mac1() -> Result<Work> {
     let now = Instant::now();
     let mut sessions = Sessions::new(now, StaticKey::new([1; 32]), 1, [2; 32]);
-    let datagram = initiation();
+    let datagram = initiation(&STRANGER);
     let from = SocketAddr::from(([198, 18, 0, 1], vxlan::PORT));
     let refused = sessions.handle_datagram(now, from, &datagram);
     ensure!(refused == Err(DropReason::BadHandshake), "the initiation was taken");
@@ -256,12 +256,15 @@ fn wrong_mac1() -> Result<Work> {
     }))
 }
 
-/// One that is for nobody, of the usual length.
-pub fn initiation() -> Vec<u8> {
+/// A key that nobody has.
+pub const STRANGER: [u8; 32] = [3; 32];
+
+/// One whose MAC1 is right for this key, and nothing else, of the usual length.
+pub fn initiation(to: &[u8; 32]) -> Vec<u8> {
     let mut datagram = vec![INITIATION, Suite::AesGcm.number(), 0, 0];
     // What comes before the hashes when one pre-shared key is offered: number, Noise message, its payload of three words.
     datagram.resize(8 + 96 + 24, 0x5a);
-    MacKeys::of(&[3; 32]).finish(&mut datagram, None);
+    MacKeys::of(to).finish(&mut datagram, None);
     datagram
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use netns_tests::{Attached, Container, Host, KernelContainer, Namespace, Process, Topology, Wire};
+use netns_tests::{Attached, Container, Host, KernelContainer, Namespace, Process, Topology, Value, Wire};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{RECEIVERS, Scene};
@@ -96,7 +96,7 @@ impl Column {
         let lane = match (self, scene) {
             (Column::Bare, Scene::Local) => return Ok(None),
             (Column::Aes, Scene::Flooded) => {
-                meshnet::lane(topology(2)?, scene, &sealed("aes-256-gcm")).map(Lane::with_flood)
+                meshnet::lane(topology(2)?, scene, &sealed("aes-256-gcm")).and_then(Lane::with_flood)
             }
             (_, Scene::Flooded) => return Ok(None),
             (Column::Bare, _) => Ok(bare::lane(topology(count)?)),
@@ -179,12 +179,22 @@ pub struct Lane {
     pub daemon_hosts: usize,
     /// The devices of the containers and where they are, for whoever changes their settings.
     pub devices: Vec<(Namespace, String)>,
-    /// Where a flood starts, and the host that it goes to; none where there shall be none.
-    pub flooded: Option<(Namespace, End)>,
+    /// Who is flooded; none where nobody shall be.
+    pub flooded: Option<Flooded>,
     _processes: Vec<Process>,
     _containers: Vec<Container>,
     _files: Vec<Leftover>,
     _topology: Topology,
+}
+
+/// Where a flood goes.
+pub struct Flooded {
+    /// Where it starts.
+    pub from: Namespace,
+    /// The host that it goes to.
+    pub to: End,
+    /// The key of that host, for which handshakes are.
+    pub key: [u8; 32],
 }
 
 /// A file that a killed daemon leaves behind outside of its host's directory; removed when this is dropped.
@@ -212,10 +222,15 @@ impl Lane {
     }
 
     /// The second host is flooded from the first.
-    fn with_flood(mut self) -> Self {
-        let from = self._topology.host(0).namespace().clone();
-        self.flooded = Some((from, End::from(self._topology.host(1))));
-        self
+    fn with_flood(mut self) -> Result<Self> {
+        let (from, to) = (self._topology.host(0).namespace().clone(), self._topology.host(1));
+        let status = to.status()?;
+        let text = status.pointer("/sealing/noise_key").and_then(Value::as_str).unwrap_or_default();
+        let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2).unwrap_or_default(), 16);
+        let key: Vec<u8> = (0..64).step_by(2).map(byte).collect::<Result<_, _>>()?;
+        let key = key.as_slice().try_into()?;
+        self.flooded = Some(Flooded { from, to: End::from(to), key });
+        Ok(self)
     }
 
     /// Keeps containers for as long as the lane.

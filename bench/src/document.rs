@@ -109,7 +109,7 @@ As root, on a machine that does nothing else:
 cargo build --release --bin meshnet
 cargo run --release -p bench --bin throughput -- --json docs/results/throughput.json
 cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64 --peer ovs,vpncloud,boringtun --json docs/results/throughput-peers.json
-cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64,flooded,unread --columns kernel,meshnet,aes,chacha,rekeyed --peer boringtun,wireguard-go --json docs/results/throughput-sealed.json
+cargo run --release -p bench --bin throughput -- --wires nic --rows tcp1,udp64,flooded,meant,unread --columns kernel,meshnet,aes,chacha,rekeyed --peer boringtun,wireguard-go --json docs/results/throughput-sealed.json
 cargo run --release -p bench --bin latency -- --json docs/results/latency.json
 cargo run --release -p bench --bin latency -- --rows rtt1,rtt100 --columns meshnet,aes,chacha --json docs/results/latency-sealed.json
 cargo run --release -p bench --bin latency -- --txqueuelen 64,100,250,500,1000 --json docs/results/sweep.json

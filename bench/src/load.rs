@@ -9,8 +9,8 @@ use engine::wire::vxlan;
 use netns_tests::{Flood, IperfReport, IperfServer, Transport, pause};
 
 use crate::blast::{self, FLOOD64, FLOOD1400, IMIX, Pattern, SPREAD};
-use crate::cases;
-use crate::column::{Lane, Route};
+use crate::cases::{self, STRANGER};
+use crate::column::{Flooded, Lane, Route};
 use crate::cpu::{Snapshot, peak_memory};
 use crate::echo;
 use crate::plan::{Quantity, Row};
@@ -55,8 +55,9 @@ pub fn run(row: Row, lane: &Lane, own: &BTreeSet<u32>, time: Duration) -> Result
             Row::Udp1400 => pattern(route, FLOOD1400, time),
             Row::Spread64 => pattern(route, SPREAD, time),
             Row::Imix => pattern(route, IMIX, time),
-            Row::Flooded => under_flood(lane, vxlan::PORT, time),
-            Row::Unread => under_flood(lane, UNREAD, time),
+            Row::Flooded => under_flood(lane, vxlan::PORT, |_| cases::initiation(&STRANGER), time),
+            Row::Meant => under_flood(lane, vxlan::PORT, cases::initiation, time),
+            Row::Unread => under_flood(lane, UNREAD, cases::initiation, time),
             Row::Rtt1 => echoes(route, 1.0, time),
             Row::Rtt100 => echoes(route, 100.0, time),
             Row::Loaded => loaded(route, time),
@@ -136,14 +137,19 @@ fn loaded(route: &Route, time: Duration) -> Result<Figures> {
     Ok(figures)
 }
 
-/// One stream beside initiations to a port of the host that receives it. The receiver of the stream is busiest there.
-fn under_flood(lane: &Lane, port: u16, time: Duration) -> Result<Figures> {
-    let (from, to) = lane.flooded.as_ref().context("nobody floods this lane")?;
+/// One stream beside initiations, made for a key, to a port of the host that receives it. The receiver of the stream is busiest there.
+fn under_flood(
+    lane: &Lane,
+    port: u16,
+    make: impl Fn(&[u8; 32]) -> Vec<u8>,
+    time: Duration,
+) -> Result<Figures> {
+    let Flooded { from, to, key } = lane.flooded.as_ref().context("nobody floods this lane")?;
     let end = lane.route.end()?;
     let IpAddr::V4(address) = to.address else { bail!("{} is no IPv4 address", to.address) };
     let _unread = to.namespace.hold_port(UNREAD)?;
     let server = IperfServer::start(&end.namespace, &end.address)?;
-    let flood = Flood::start(from, SocketAddrV4::new(address, port), &cases::initiation())?;
+    let flood = Flood::start(from, SocketAddrV4::new(address, port), &make(key))?;
     pause(WARM_UP);
     let report = server.measure(&lane.route.from, Transport::TCP, time, "")?;
     let peak = lane.route.daemons.iter().filter_map(|pid| peak_memory(*pid)).sum::<u64>();

@@ -32,8 +32,10 @@ pub enum Row {
     /// One TCP stream between two containers of one host.
     Local,
     /// One TCP stream while initiations from forged addresses come to the daemon of the host that receives it, as many as one
-    /// sender can make.
+    /// sender can make, all with a wrong MAC1.
     Flooded,
+    /// The same with a right MAC1, as of one that was overheard: most are answered with a cookie.
+    Meant,
     /// The same, but they come to a port of that host that nobody reads.
     Unread,
     /// Echo requests, one a second, while nothing else goes on.
@@ -81,7 +83,7 @@ impl Row {
     ];
 
     /// More rows of `throughput`, when they are asked for.
-    pub const FLOODS: [Row; 2] = [Row::Flooded, Row::Unread];
+    pub const FLOODS: [Row; 3] = [Row::Flooded, Row::Meant, Row::Unread];
 
     /// The rows of `latency`, in the order of the table.
     pub const LATENCY: [Row; 3] = [Row::Rtt1, Row::Rtt100, Row::Loaded];
@@ -99,7 +101,7 @@ impl Row {
             Row::Udp64 | Row::Udp64i | Row::Udp1400 | Row::Imix | Row::Spread64 => {
                 &[KppsDelivered, LostPercent]
             }
-            Row::Flooded | Row::Unread => &[GbitPerS, FloodKpps, PeakMib],
+            Row::Flooded | Row::Meant | Row::Unread => &[GbitPerS, FloodKpps, PeakMib],
             Row::Rtt1 => &[AvgUs, P50Us],
             Row::Rtt100 => &[AvgUs, P50Us, P99Us, P999Us],
             Row::Loaded => &[AvgUs, P50Us, P99Us, P999Us, GbitPerS],
@@ -120,6 +122,7 @@ impl Row {
             Row::Udp1400 => "udp1400",
             Row::Local => "local",
             Row::Flooded => "flooded",
+            Row::Meant => "meant",
             Row::Unread => "unread",
             Row::Rtt1 => "rtt1",
             Row::Rtt100 => "rtt100",
@@ -132,7 +135,7 @@ impl Row {
         match self {
             Row::Spread64 => Scene::Spread,
             Row::Local => Scene::Local,
-            Row::Flooded | Row::Unread => Scene::Flooded,
+            Row::Flooded | Row::Meant | Row::Unread => Scene::Flooded,
             _ => Scene::Pair,
         }
     }
@@ -161,6 +164,7 @@ impl fmt::Display for Row {
             Row::Udp1400 => "UDP, 1400 B, 1 flow",
             Row::Local => "TCP, 1 stream, one host",
             Row::Flooded => "TCP under handshakes",
+            Row::Meant => "TCP under handshakes with a right MAC1",
             Row::Unread => "TCP under as many unread",
             Row::Rtt1 => "RTT, idle, 1/s",
             Row::Rtt100 => "RTT, idle, 100/s",
