@@ -148,7 +148,7 @@ pub fn sealed(library: &Library) -> Vec<Budget> {
         },
         Budget {
             what: "the same with a right MAC1".to_owned(),
-            limit: AtLeast(0.7),
+            limit: AtLeast(0.9),
             measured: of_rows(library, GbitPerS, [Row::Meant, Row::Unread], Aes),
         },
         Budget {
