@@ -7,7 +7,10 @@
 
 mod control;
 mod doors;
+mod due;
 mod hops;
+mod state;
+mod thread;
 
 use std::io;
 use std::net::IpAddr;
@@ -42,7 +45,8 @@ use crate::session::psk::Psk;
 use crate::session::signals::Signals;
 use crate::tables::{Entry, Tables};
 use crate::types::{PortId, Vni};
-use control::{Control, Inner, OpenPort, Running, WorkerEnd};
+use control::{Inner, WorkerEnd};
+use state::{Control, OpenPort, Running};
 
 /// How the data plane of this host is set up.
 #[derive(Clone, Debug)]
