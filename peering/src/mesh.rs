@@ -11,10 +11,13 @@ mod clones;
 mod commands;
 mod config;
 mod disk;
+mod flow;
+mod founding;
 mod gate;
 mod greeting;
 mod handing;
 mod hosts;
+mod input;
 mod journal;
 mod members;
 mod names;
@@ -33,23 +36,21 @@ mod view;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::types::{IpPrefix, NetworkId, PeerId, PortId, Vni};
+use engine::types::{NetworkId, PeerId, Vni};
 use ipnet::IpNet;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::seq::IteratorRandom;
-use rand::{RngExt, SeedableRng};
 
-use crate::gossip::{Record, RecordStore, Slot, kind};
-use crate::ipam::{Ipam, IpamOutput};
+use crate::gossip::{Record, RecordStore};
+use crate::ipam::Ipam;
 use crate::membership::Membership;
-use crate::proto::Message;
-use crate::records::{Cause, ClusterId, NetworkRecord, SubnetRecord, TargetRecord};
+use crate::records::{SubnetRecord, TargetRecord};
 use crate::secret::SecretName;
-use crate::topology::{Action, Topology};
+use crate::topology::Topology;
 use budget::{Budget, Repairs};
 use clones::Clones;
 use journal::Journal;
@@ -147,7 +148,6 @@ pub struct Mesh {
     stopped: bool,
 }
 
-/// Input.
 impl Mesh {
     /// Starts from what the disk held, if anything.
     ///
@@ -200,114 +200,6 @@ impl Mesh {
         };
         mesh.recall();
         Ok(mesh)
-    }
-
-    /// A connection stands and its far end proved to be `peer`; `dial` is the attempt it came from, if it was ours.
-    pub fn handle_established(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        peer: PeerId,
-        dial: Option<DialId>,
-        remote: SocketAddr,
-    ) {
-        if !self.begin(now) {
-            return self.outbox.push(Output::Close { conn, reason: "stopped".to_owned() });
-        }
-        self.topology.handle_established(now, conn, peer, dial, remote);
-        if let Some(reason) = self.barred(peer) {
-            self.turn_away(conn, (peer, remote), dial, &reason);
-        } else if !self.turns_away(conn, peer, dial.is_some()) {
-            self.budgets.insert(conn, Budget::new(now));
-            self.say_hello(conn);
-        }
-        if peer == self.me {
-            // One target less is unresolved: a founding may wait for just that.
-            self.refresh_own_host();
-        }
-        self.settle();
-    }
-
-    /// The shell found addresses for the name of an attempt, and goes on to connect.
-    pub fn handle_resolved(&mut self, dial: DialId) {
-        self.topology.handle_resolved(dial);
-    }
-
-    /// One message came on the stream of a connection.
-    pub fn handle_message(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        if self.begin(now) {
-            self.receive(conn, bytes);
-            self.settle();
-        }
-    }
-
-    /// One datagram came on a connection.
-    pub fn handle_datagram(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        self.handle_message(now, conn, bytes);
-    }
-
-    /// The far end of a connection goes on from another address.
-    pub fn handle_moved(&mut self, now: Instant, conn: ConnId, remote: SocketAddr) {
-        if self.begin(now)
-            && let Some(peer) = self.topology.handle_moved(conn, remote)
-        {
-            self.seen.insert(peer, remote);
-            self.show_again_at_its_address(peer);
-            self.settle();
-        }
-    }
-
-    /// A connection ended, whoever closed it.
-    pub fn handle_closed(&mut self, now: Instant, conn: ConnId, reason: &str) {
-        if !self.begin(now) {
-            return;
-        }
-        self.budgets.remove(&conn);
-        let peer = self.topology.far_end(conn).map(|(peer, ..)| peer);
-        match peer {
-            Some(peer) if peer == self.me => self.handle_own_closed(conn, reason),
-            Some(peer) if greeting::is_refusal(reason) => {
-                self.topology.handle_refused(now, conn, reason);
-                self.count_bar(reason);
-                self.note_refusal(peer, reason);
-                if clones::is_clone(reason) {
-                    self.become_clone(reason);
-                }
-            }
-            Some(peer) => {
-                if self.topology.handle_closed(now, conn, reason) {
-                    self.membership.lost(self.now, peer);
-                }
-                self.forget_where_it_was(peer, reason);
-            }
-            None => {}
-        }
-        self.forget_trials_of(conn);
-        self.settle();
-    }
-
-    /// An attempt to connect failed.
-    pub fn handle_dial_failed(&mut self, now: Instant, dial: DialId, reason: &str) {
-        if self.begin(now) {
-            self.topology.handle_dial_failed(now, dial, reason);
-            self.settle();
-        }
-    }
-
-    /// The moment told by [`Self::poll_timeout`] has come, or passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.begin(now) {
-            return;
-        }
-        self.membership.handle_timeout(now);
-        self.judge_newcomers();
-        self.ipam.handle_timeout(now);
-        if self.next_tick <= now {
-            self.next_tick = now + TICK.mul_f64(self.rng.random_range(0.9..=1.1));
-            self.tick();
-        }
-        self.topology.handle_timeout(now);
-        self.settle();
     }
 }
 
@@ -423,48 +315,6 @@ impl Mesh {
         !self.stopped
     }
 
-    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
-        let Some((peer, _, ready)) = self.topology.far_end(conn) else { return };
-        let paid = self.budgets.get_mut(&conn).is_some_and(|budget| budget.pay(self.now, bytes.len()));
-        if !paid {
-            self.topology.close(conn, "too much at once");
-            return;
-        }
-        match Message::decode(bytes) {
-            Ok(Message::Hello(hello)) => self.handle_hello(conn, peer, ready, &hello),
-            Ok(message) if ready && self.clones.oneself().is_none() => self.dispatch(conn, peer, message),
-            // A host that waits for the second hello of a founder that gives way hears nothing else.
-            Ok(_) => {}
-            Err(_) => self.malformed += 1,
-        }
-    }
-
-    fn dispatch(&mut self, conn: ConnId, peer: PeerId, message: Message) {
-        self.topology.touch(self.now, conn);
-        self.membership.heard(self.now, peer);
-        match message {
-            Message::Swim(bytes) => {
-                if let Some(question) = Membership::answer(&bytes) {
-                    self.refuse_clones_of(conn, peer, question);
-                }
-                self.membership.handle_datagram(self.now, peer, &bytes);
-            }
-            Message::CloneSeen(seen) => self.handle_clone_seen(seen),
-            Message::Members(members) => self.handle_members(conn, &members),
-            Message::Summary(summary) => self.handle_summary(conn, summary),
-            Message::Ranges(ranges) => self.handle_ranges(conn, &ranges),
-            Message::Digest(digest) => self.handle_digest(conn, &digest),
-            Message::Confirm(confirm) => self.handle_confirm(conn, peer, confirm),
-            Message::Confirmed(confirmed) => self.handle_confirmed(conn, peer, confirmed),
-            Message::Pull(slots) => self.handle_pull(conn, &slots),
-            Message::Push(records) | Message::Records(records) => self.handle_records(conn, peer, &records),
-            Message::SecretRequest(name) => self.handle_secret_request(conn, peer, name),
-            Message::SecretAnswer(secret) => self.handle_secret_answer(secret),
-            Message::Hello(_) | Message::Unknown { .. } => {}
-            other => self.ipam.handle_message(self.now, peer, other),
-        }
-    }
-
     fn tick(&mut self) {
         self.waiting.expire(self.now);
         self.cease_to_be_clone();
@@ -481,164 +331,6 @@ impl Mesh {
         self.go_on_sweeping();
         self.compare_members();
         self.membership.set_neighbours(self.now, self.topology.partners());
-    }
-
-    /// Carries what one module decided to the others, until nothing moves.
-    fn settle(&mut self) {
-        self.drain_membership();
-        loop {
-            self.go_on_creating();
-            self.drain_ipam();
-            if !self.settle_networks() {
-                break;
-            }
-        }
-        self.answer_creators();
-        self.drain_membership();
-        self.drain_topology();
-    }
-
-    fn drain_membership(&mut self) {
-        while let Some(event) = self.membership.poll_event() {
-            self.handle_member(event);
-        }
-        while let Some((peer, bytes)) = self.membership.poll_datagram() {
-            self.send_swim(peer, bytes);
-        }
-    }
-
-    /// News go to somebody there is a connection to; only a probe is worth a new one.
-    fn send_swim(&mut self, peer: PeerId, bytes: Vec<u8>) {
-        if self.topology.best(peer).is_some() || Membership::is_worth_a_connection(&bytes) {
-            return self.send(peer, &Message::Swim(bytes));
-        }
-        if Membership::is_news(&bytes) {
-            let other = self.topology.partners().into_iter().choose(&mut self.rng);
-            let redirected = other.and_then(|other| Some((other, self.membership.redirect(&bytes, other)?)));
-            if let Some((other, bytes)) = redirected {
-                self.send(other, &Message::Swim(bytes));
-            }
-        }
-    }
-
-    /// The farewell takes the stream: it arrives before the connection ends.
-    fn drain_farewell(&mut self) {
-        while let Some((peer, bytes)) = self.membership.poll_datagram() {
-            if let Some(conn) = self.topology.best(peer) {
-                self.outbox.push(Output::Transmit { conn, bytes: Message::Swim(bytes).encode() });
-            }
-        }
-    }
-
-    fn drain_ipam(&mut self) {
-        while !self.ipam.is_dirty() {
-            let Some(output) = self.ipam.poll_output() else { return };
-            match output {
-                IpamOutput::Send { to, message } => self.send(to, &message),
-                IpamOutput::Push(table) => self.push_units(&Message::Units(table)),
-                IpamOutput::Allocated { request, result } => {
-                    self.outbox.push(Output::Allocated { request, result })
-                }
-                IpamOutput::Cluster { founded, cluster } => self.handle_cluster(founded, cluster),
-                IpamOutput::Founded { network, result } => self.network_founded(network, result),
-                IpamOutput::Leaves(peer) => self.let_leave(peer),
-                IpamOutput::CannotLeave => self.cannot_leave(),
-                IpamOutput::Readdress { port, old, new, .. } => self.readdress(port, old, new),
-                IpamOutput::Reclaim(peer) => drop(self.remove(peer, Cause::Reclaimed)),
-                IpamOutput::Notice { kind, message } => self.note(kind, message),
-            }
-        }
-    }
-
-    /// Has the daemon change the interface of an endpoint of this host.
-    fn readdress(&mut self, port: PortId, old: IpAddr, new: IpPrefix) {
-        let Some(endpoint) = self.store.endpoint(self.me, port) else { return };
-        let kept = endpoint.addresses.iter().copied().filter(|prefix| prefix.addr != old && *prefix != new);
-        let addresses = kept.chain([new]).collect();
-        self.view.tell(MeshEvent::Readdress { port, addresses });
-    }
-
-    fn drain_topology(&mut self) {
-        while let Some(action) = self.topology.poll_action() {
-            match action {
-                Action::Dial(dial, target) => self.outbox.push(Output::Dial { dial, target }),
-                Action::Tell(conn) => self.say_hello(conn),
-                Action::Close(conn, reason) => {
-                    self.budgets.remove(&conn);
-                    self.clones.forget(conn);
-                    self.outbox.push(Output::Close { conn, reason });
-                }
-            }
-        }
-    }
-
-    /// Sends over the connection to a peer, or keeps the message until there is one.
-    fn send(&mut self, peer: PeerId, message: &Message) {
-        if self.clones.oneself().is_some() {
-            return;
-        }
-        let bytes = message.encode();
-        let datagram = matches!(message, Message::Swim(_));
-        match self.topology.best(peer) {
-            Some(conn) => {
-                self.topology.touch(self.now, conn);
-                let output = if datagram {
-                    Output::Datagram { conn, bytes }
-                } else {
-                    Output::Transmit { conn, bytes }
-                };
-                self.outbox.push(output);
-            }
-            None => {
-                self.waiting.keep(self.now, peer, bytes);
-                self.topology.want(self.now, peer);
-            }
-        }
-    }
-
-    fn flush_waiting(&mut self, peer: PeerId) {
-        let Some(conn) = self.topology.best(peer) else { return };
-        for bytes in self.waiting.take(peer) {
-            self.outbox.push(Output::Transmit { conn, bytes });
-        }
-    }
-
-    fn handle_cluster(&mut self, founded: bool, cluster: Option<ClusterId>) {
-        if let Some(cluster) = cluster.filter(|_| founded) {
-            let network = NetworkRecord {
-                network: MESH_NETWORK,
-                name: MESH_NAME.to_owned(),
-                vni: Vni::MESH,
-                vni_given: true,
-                subnets: vec![SubnetRecord::whole(IpNet::V4(self.config.range))],
-                subnet_chosen: false,
-                mtu: self.config.mtu,
-                reclaim_after: self.config.reclaim_after,
-                cluster,
-                encrypted: self.config.sealing.seals(),
-                internal: false,
-                labels: Vec::new(),
-                options: Vec::new(),
-                created_s: 0,
-            };
-            let record = self.store.put_network(&self.config.identity, &network);
-            self.wrote(record.as_slice());
-        } else if cluster.is_none() {
-            self.drop_settings();
-        }
-        self.say_hello_again();
-    }
-
-    /// The networks of a cluster that nobody used go with it.
-    fn drop_settings(&mut self) {
-        let networks = self.store.live().filter(|record| record.kind() == kind::NETWORK);
-        let slots: Vec<Slot> = networks.map(|record| record.slot()).collect();
-        for slot in slots {
-            if let Some(record) = self.store.drop_slot(slot) {
-                self.note_network(record.key());
-            }
-        }
-        self.outbox.change(self.now);
     }
 
     fn note(&mut self, kind: &'static str, message: String) {

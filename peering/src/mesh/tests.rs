@@ -1,7 +1,8 @@
 use super::*;
+use crate::gossip::Slot;
 use crate::identity::Identity;
 use crate::keyring::Keyring;
-use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Purpose};
+use crate::proto::{Hello, MAX_VERSION, MIN_VERSION, Message, Purpose};
 use crate::records::{Encryption, HostRecord, VtepRecord};
 use crate::sealing::Sealing;
 
