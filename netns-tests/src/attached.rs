@@ -42,6 +42,17 @@ impl Attached {
             told: told.clone(),
         })
     }
+
+    /// All its addresses on the network, those of IPv4 first.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let told = self.told.get("addresses").and_then(Value::as_array);
+        let told = told.ok_or_else(|| anyhow!("no addresses in {}", self.told))?;
+        let address = |text: &Value| text.as_str()?.split('/').next()?.parse().ok();
+        let read = told.iter().map(|text| address(text).ok_or_else(|| anyhow!("{text} is no address")));
+        let mut addresses = read.collect::<Result<Vec<IpAddr>>>()?;
+        addresses.sort();
+        Ok(addresses)
+    }
 }
 
 impl Deref for Attached {

@@ -11,7 +11,10 @@ use crate::host::Host;
 /// What plain VXLAN over IPv4 leaves of 1500 bytes.
 const OVERLAY_MTU: u16 = 1450;
 
-/// A VXLAN device with VNI 1 and a bridge, as an administrator would make them with `ip`.
+/// The number of the network `mesh`.
+const MESH: u32 = 1;
+
+/// A VXLAN device and a bridge, as an administrator would make them with `ip`.
 #[derive(Debug)]
 pub struct KernelVtep<'host> {
     host: &'host Host,
@@ -20,21 +23,33 @@ pub struct KernelVtep<'host> {
 }
 
 impl<'host> KernelVtep<'host> {
-    /// Makes it on `host`, towards these other hosts.
+    /// Makes it on `host` for the network `mesh`, towards these other hosts.
     pub fn new(host: &'host Host, remotes: &[&Host]) -> Result<Self> {
-        Self::with(host, remotes, |host| host.address().into())
+        Self::of_network(MESH, host, remotes)
     }
 
-    /// The same over IPv6.
+    /// The same for the network of this number (VNI).
+    pub fn of_network(vni: u32, host: &'host Host, remotes: &[&Host]) -> Result<Self> {
+        Self::with(vni, host, remotes, |host| host.address().into())
+    }
+
+    /// For the network `mesh`, over IPv6.
     pub fn over_ipv6(host: &'host Host, remotes: &[&Host]) -> Result<Self> {
-        Self::with(host, remotes, |host| host.address6().into())
+        Self::of_network_over_ipv6(MESH, host, remotes)
     }
 
-    fn with(host: &'host Host, remotes: &[&Host], at: impl Fn(&Host) -> IpAddr) -> Result<Self> {
+    /// For the network of this number (VNI), over IPv6.
+    pub fn of_network_over_ipv6(vni: u32, host: &'host Host, remotes: &[&Host]) -> Result<Self> {
+        Self::with(vni, host, remotes, |host| host.address6().into())
+    }
+
+    fn with(vni: u32, host: &'host Host, remotes: &[&Host], at: impl Fn(&Host) -> IpAddr) -> Result<Self> {
         let (first, rest) = remotes.split_first().ok_or_else(|| anyhow!("no remote"))?;
         let (local, namespace) = (at(host), host.namespace());
-        let line =
-            format!("link add name vxlan1 type vxlan id 1 dstport 4789 local {local} remote {}", at(first));
+        let line = format!(
+            "link add name vxlan1 type vxlan id {vni} dstport 4789 local {local} remote {}",
+            at(first)
+        );
         namespace.ip(&line)?;
         namespace.ip("link add name vbr1 type bridge stp_state 0 mcast_snooping 0")?;
         namespace.ip("link set dev vxlan1 master vbr1 up")?;

@@ -116,6 +116,8 @@ fn tricks(web: Station, db: Station) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let echo = |from, ip| icmp_echo((db.mac, db.ip), (from, ip), b"a container that lies");
     let neighbour = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &[0xfd; 16], &[2, 1], &web.mac].concat();
     let advertisement = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    // From the port of servers to that of clients (RFC 8415 section 7.2).
+    let dhcp6 = [&[2, 35, 2, 34, 0, 28, 0, 0][..], &[7; 20]].concat();
     let behind = |header: [u8; 8], message: &[u8]| [&header[..], message].concat();
     // Asked for, it has no answer.
     let nowhere = Ipv4Addr::new(10, 32, 200, 200);
@@ -137,6 +139,7 @@ fn tricks(web: Station, db: Station) -> Result<Vec<(&'static str, Vec<u8>)>> {
         ("tagged_frame", tagged(&tagged(&echo(web.mac, GATEWAY), 0x8100, 10), 0x88a8, 20)),
         ("ethertype", ethernet(db.mac, web.mac, 0x88b5, b"a container that lies, in a language of its own")),
         ("dhcp_answer", udp4(web, everybody, (67, 68), &[2; 240])?),
+        ("dhcp_answer", icmpv6(web, 17, &dhcp6)),
         ("router_advertisement", icmpv6(web, 58, &advertisement)),
         ("router_advertisement", icmpv6(web, 60, &behind([58, 0, 1, 4, 0, 0, 0, 0], &advertisement))),
         ("router_advertisement", icmpv6(web, 44, &behind([58, 0, 0, 1, 0, 0, 0, 7], &advertisement))),

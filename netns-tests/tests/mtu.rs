@@ -10,8 +10,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use netns_tests::{
-    Attached, Container, Host, IperfReport, IperfServer, Result, Stopwatch, Tool, Topology, Transport, Value,
-    Wire, bail, ensure, pause, secs, wait_for, wait_until,
+    Attached, Container, Error, Host, IperfReport, IperfServer, Result, Stopwatch, Tool, Topology, Transport,
+    Value, Wire, anyhow, bail, ensure, pause, secs, wait_for, wait_until,
 };
 
 /// The longest pause of a stream whose path changes.
@@ -158,6 +158,87 @@ fn jumbo_packets_pass_an_underlay_of_9000() -> Result<()> {
     let (web, db) = net.web_and_db_alike(&["--mtu", "8950"])?;
     wait_until("the path is measured", secs(5), || path_is(net.host(0), 8950))?;
     web.ping_whole(&db, 8922)?;
+    both_ways(&web, &db, "")
+}
+
+#[test]
+fn networks_have_packets_of_their_own_sizes_on_one_path() -> Result<()> {
+    let net = Topology::new("networks of 1300, 1450 and 8950")?.hosts(2)?;
+    let (web, db) = net.web_and_db(&[])?;
+    let [small, large] = [("small", 1300), ("large", 8950)].map(|(network, mtu)| {
+        net.host(0).run_line(&format!("network create {network} --ipv6 --mtu {mtu}"))?;
+        let join = |index: usize, container: &Attached| {
+            wait_until("the network is known", secs(5), || {
+                net.host(index).attach_to(container, network, &["--no-spoof-check"])
+            })
+        };
+        Ok::<_, Error>((join(0, &web)?, join(1, &db)?))
+    });
+    // What the network has passes, what it has not does not leave the container.
+    let (near, far) = small?;
+    let (_, far6) = sixths(&near, &far)?;
+    near.ping(&far)?;
+    near.ping_whole(&far, 1272)?;
+    near.namespace().ping_within(&far6, secs(3))?;
+    near.namespace().ping_whole(&far6, 1252)?;
+    refused_inside(&near, &far, 1273, 1300)?;
+    both_ways(&near, &far, "")?;
+    let server = IperfServer::start(far.namespace(), &far6)?;
+    fast_enough(&server.measure(near.namespace(), Transport::TCP, secs(1), "")?)?;
+    drop(server);
+
+    // What the path does not carry goes in pieces, on the network that has such packets and on no other.
+    let (near, far) = large?;
+    let (_, far6) = sixths(&near, &far)?;
+    near.ping(&far)?;
+    wait_until("the path is measured", secs(5), || path_is(net.host(0), 1450))?;
+    wait_until("from the other side too", secs(5), || path_is(net.host(1), 1450))?;
+    let warned = net.host(0).warnings("small_path")?;
+    ensure!(warned.len() == 1 && warned[0].contains("large"), "{warned:?}");
+    both_ways(&near, &far, "")?;
+    near.namespace().ping_in_fragments(&far, 8900)?;
+    near.ping_whole(&far, 1422)?;
+    let server = IperfServer::start(far.namespace(), &far6)?;
+    fast_enough(&server.measure(near.namespace(), Transport::TCP, secs(1), "")?)?;
+    fast_enough(&server.measure(near.namespace(), Transport::TCP, secs(1), "-R")?)?;
+    web.ping_whole(&db, 1422)?;
+    net.all().iter().try_for_each(|host| host.wait_balanced(secs(5)))
+}
+
+/// The IPv6 addresses that two containers were given.
+fn sixths(near: &Attached, far: &Attached) -> Result<(IpAddr, IpAddr)> {
+    let of = |container: &Attached| {
+        let found = container.addresses()?.into_iter().find(IpAddr::is_ipv6);
+        found.ok_or_else(|| anyhow!("{} has no IPv6 address", container.name()))
+    };
+    Ok((of(near)?, of(far)?))
+}
+
+/// The container's own kernel refuses so many bytes, as it knows the network's packets.
+fn refused_inside(from: &Attached, to: &Attached, payload: usize, mtu: u16) -> Result<()> {
+    let said = from.namespace().ping_once(to, &format!("-W 1 -M do -s {payload}"))?;
+    let told = format!("{}{}", said.stdout, said.stderr);
+    ensure!(said.code != Some(0) && told.contains(&format!("mtu={mtu}")), "{told}");
+    Ok(())
+}
+
+#[test]
+fn a_network_that_is_removed_leaves_paths_as_they_were() -> Result<()> {
+    let net = Topology::new("a large network that goes")?.hosts(2)?;
+    let (web, db) = net.web_and_db(&[])?;
+    net.host(0).run_line("network create large --mtu 8950")?;
+    let guest = net.host(0).attach_to(&Container::new("guest")?, "large", &[])?;
+    wait_until("it is told that the path is small", secs(10), || {
+        ensure!(net.host(0).warns("small_path"), "not yet");
+        Ok(())
+    })?;
+    net.host(0).run_line(&format!("network disconnect large {}", guest.reference()))?;
+    net.host(0).run_line("network rm large")?;
+    wait_until("nothing is small any more", secs(5), || {
+        ensure!(!net.host(0).warns("small_path"), "still");
+        Ok(())
+    })?;
+    web.ping_whole(&db, 1422)?;
     both_ways(&web, &db, "")
 }
 

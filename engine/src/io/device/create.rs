@@ -22,6 +22,7 @@ pub fn create(spec: &PortSpec, netns: &Netns) -> Result<Device, DeviceError> {
     move_in(spec, netns)?;
     let link = inside.link_by_alias(&alias(spec.port))?.ok_or(DeviceError::Gone { port: spec.port })?;
     apply_settings(netns, &link)?;
+    switch_ipv6_on(netns, &link, &spec.addresses)?;
     set_up(spec, &inside, &link)?;
     queues[0].set_persistent(true).map_err(|source| {
         let action = "make persistent";
@@ -107,6 +108,17 @@ fn apply_settings(netns: &Netns, link: &Link) -> Result<(), NetnsError> {
     })
 }
 
+/// Docker switches IPv6 off in all its containers, and on for the interfaces that it gives an address of it; so is this one.
+fn switch_ipv6_on(netns: &Netns, link: &Link, addresses: &[IpPrefix]) -> Result<(), NetnsError> {
+    if !addresses.iter().any(|prefix| prefix.addr.is_ipv6()) {
+        return Ok(());
+    }
+    netns.run(|| {
+        // Without, adding the address says so.
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.name), "0");
+    })
+}
+
 /// The MAC address is set inside, where no device daemon of the host can interfere. Without a queueing discipline
 /// frames go straight to the ring of the device, which takes them or drops them and never pushes back; of a
 /// multi-queue device the default, `mq`, would also cost hundreds of child queues.
@@ -129,6 +141,7 @@ pub fn readdress(
 ) -> Result<(), DeviceError> {
     let inside = Netlink::open_in(netns)?;
     let link = inside.link_by_alias(&alias(port))?.ok_or(DeviceError::Gone { port })?;
+    switch_ipv6_on(netns, &link, addresses)?;
     for prefix in former.iter().filter(|prefix| !addresses.contains(prefix)) {
         inside.remove_address(link.index, *prefix)?;
     }

@@ -83,8 +83,8 @@ pub enum DeviceError {
         /// Its interface.
         ifname: String,
     },
-    /// An IPv6 address is wanted where IPv6 is switched off.
-    #[error("cannot add {prefix}: IPv6 is switched off in the namespace")]
+    /// An IPv6 address is wanted where there is no IPv6, or it is switched off and cannot be switched on.
+    #[error("cannot add {prefix}: there is no IPv6 in the namespace")]
     Ipv6Off {
         /// The address.
         prefix: IpPrefix,
