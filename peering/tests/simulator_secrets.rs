@@ -4,10 +4,13 @@
 
 mod sim;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use peering::mesh::{PeerState, RotateError};
+use peering::proto::Message;
 use peering::secret::SecretName;
 use rand::RngExt;
 use sim::{Launch, Loss, World, secret};
@@ -358,6 +361,100 @@ fn two_parts_that_began_apart_end_together() {
         world.assert_agreement_within(30 * SECOND);
         assert_eq!(world.status(0).peers.len(), 5, "seed {seed}");
     }
+}
+
+#[test]
+fn who_does_not_get_the_answer_asks_again() {
+    for (seed, hosts) in [(0, 2), (1, 2), (2, 3), (3, 5), (4, 5), (5, 5)] {
+        let mut world = cluster(seed, hosts);
+        // Who asked, and when; who was to get the answer that was lost, and when that was.
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let lost = Rc::new(RefCell::new(None));
+        let (asks, loses) = (Rc::clone(&asked), Rc::clone(&lost));
+        world.loses = Some(Box::new(move |(from, to), message| match message {
+            Message::SecretRequest(_) => {
+                asks.borrow_mut().push(from);
+                false
+            }
+            Message::SecretAnswer(_) if loses.borrow().is_none() => {
+                *loses.borrow_mut() = Some((to, asks.borrow().len()));
+                true
+            }
+            _ => false,
+        }));
+        world.rotate(0, Some(2), false).expect("it begins");
+        assert_eq!(watch_until_done(&mut world, 15 * SECOND), secret(2).name(), "seed {seed}");
+        let (asker, before) = lost.borrow().expect("an answer was sent");
+        let again = asked.borrow()[before..].iter().filter(|from| **from == asker).count();
+        assert!((1..=8).contains(&again), "seed {seed}: {asker} asked {again} times more");
+        world.assert_agreement();
+    }
+}
+
+#[test]
+fn a_host_without_room_keeps_to_the_old_secret_and_says_so_until_there_is_room() {
+    for seed in 0..12 {
+        let mut world = cluster(seed, 4);
+        // Also the host on which people say it.
+        let full = seed as usize % 4;
+        world.hosts[full].disk_fails = true;
+        world.rotate(0, Some(2), false).expect("it begins");
+        watch(&mut world, 20 * SECOND);
+        assert_eq!(events(&world, full, "store_failed"), 1, "seed {seed}");
+        let kept = world.hosts[full].kept.as_ref().map(|kept| kept.names());
+        assert!(kept.is_none_or(|names| names == [secret(1).name()]), "seed {seed}: it was written");
+        // Nobody prefers the new one: a start of the full host could not prove it.
+        for number in 0..4 {
+            assert_eq!(names(&world, number)[0], secret(1).name(), "seed {seed}: host {number}");
+        }
+        let rotation = world.status((full + 1) % 4).rotation;
+        match full {
+            // Nobody was told of a secret that its host may forget.
+            0 => assert!((1..4).all(|number| names(&world, number).len() == 1), "seed {seed}: {rotation:?}"),
+            _ => {
+                let rotation = rotation.expect("it is under way");
+                let lacking: Vec<_> = rotation.hosts.iter().filter(|host| !host.has).collect();
+                assert!(rotation.phase == "spread" && lacking.len() == 1, "seed {seed}: {rotation:?}");
+                assert_eq!(lacking[0].nickname, World::name(full), "seed {seed}");
+            }
+        }
+        // The old one lets hosts in: connections come again, and the host itself may be started anew.
+        if seed < 4 {
+            (0..4).filter(|other| *other != full).for_each(|other| world.break_connections(full, other));
+        } else if full != 0 {
+            world.crash_with(full, Loss::Nothing, Duration::ZERO);
+            world.restart(full);
+        }
+        watch(&mut world, 15 * SECOND);
+        assert!((0..4).all(|number| world.alive(number).len() == 3), "seed {seed}: one is cut off");
+        world.hosts[full].disk_fails = false;
+        assert_eq!(watch_until_done(&mut world, 15 * SECOND), secret(2).name(), "seed {seed}");
+        assert_eq!(events(&world, full, "store_works"), 1, "seed {seed}");
+        world.assert_agreement();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_on_the_way_delays_the_rotation_and_no_more() {
+    let mut delayed = 0;
+    for seed in 0..20 {
+        let mut world = cluster(seed, 4);
+        world.rotate(0, Some(2), false).expect("it begins");
+        let after = Duration::from_millis(world.rng.random_range(0..4000));
+        watch(&mut world, after);
+        let full = world.rng.random_range(0..4);
+        world.hosts[full].disk_fails = true;
+        watch(&mut world, 15 * SECOND);
+        delayed += u32::from(world.status(0).rotation.is_some_and(|it| it.phase != "done"));
+        // Whatever its disk has, the others take it.
+        world.crash_with(full, Loss::Nothing, Duration::ZERO);
+        world.restart(full);
+        watch(&mut world, 15 * SECOND);
+        assert!((0..4).all(|number| world.alive(number).len() == 3), "seed {seed}: one is cut off");
+        world.hosts[full].disk_fails = false;
+        assert_eq!(watch_until_done(&mut world, 15 * SECOND), secret(2).name(), "seed {seed}");
+    }
+    assert!((5..20).contains(&delayed), "{delayed} of 20 were under way");
 }
 
 #[test]

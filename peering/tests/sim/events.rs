@@ -319,6 +319,9 @@ impl World {
         };
         let now = self.hosts[number].here(self.now);
         self.note_item(way, &item);
+        if self.is_lost(way, &item) {
+            return self.end(pair, "the network broke it");
+        }
         let Some(mesh) = self.hosts[number].living(life) else { return };
         match item {
             Item::Message(bytes) => mesh.handle_message(now, conn, &bytes),
@@ -329,6 +332,14 @@ impl World {
             }
         }
         self.pump(number);
+    }
+
+    /// What the test wants lost of what is sent again until it arrives: that is lost with its connection alone.
+    fn is_lost(&mut self, way: (usize, usize), item: &Item) -> bool {
+        match (&mut self.loses, item) {
+            (Some(loses), Item::Message(bytes)) => Message::decode(bytes).is_ok_and(|it| loses(way, &it)),
+            _ => false,
+        }
     }
 
     fn closed(&mut self, host: usize, life: u64, conn: ConnId, reason: &str) {

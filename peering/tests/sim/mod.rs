@@ -20,6 +20,7 @@ use peering::mesh::{
     AllocRequest, MESH_NETWORK, NetworkError, NetworkSpec, NetworkView, RemoveError, RequestId, RotateError,
     Target,
 };
+use peering::proto::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -37,6 +38,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// So many things at one instant are a loop that never ends.
 const BUSY: u32 = 100_000;
+
+/// From which host to which, and what.
+pub type Loses = dyn FnMut((usize, usize), &Message) -> bool;
 
 /// The hosts, the wires between them, and what is on its way.
 pub struct World {
@@ -57,6 +61,8 @@ pub struct World {
     pub steps: u64,
     /// How often hosts closed connections, by the reason they gave.
     pub closes: BTreeMap<String, u64>,
+    /// Is asked about every message that arrives; true: it is lost on its way, and with it the connection.
+    pub loses: Option<Box<Loses>>,
     requests: u64,
     busy: (Instant, u32),
     /// 1: tells what happens to the hosts, 2: every message too.
@@ -83,6 +89,7 @@ impl World {
             held: BTreeMap::new(),
             steps: 0,
             closes: BTreeMap::new(),
+            loses: None,
             requests: 0,
             busy: (start, 0),
             trace: std::env::var("SIM_TRACE").map_or(0, |level| level.parse().unwrap_or(1)),
