@@ -64,6 +64,7 @@ pub fn all(library: &Library) -> Vec<Budget> {
     let mut budgets = throughput(library);
     budgets.extend(latency(library));
     budgets.extend(scale(library));
+    budgets.extend(names(library));
     budgets
 }
 
@@ -207,6 +208,22 @@ fn scale(library: &Library) -> Vec<Budget> {
             what: "the same at rest, % of a processor".to_owned(),
             limit: Limit::AtMost(0.5),
             measured: memory.map(|memory| memory.rest_percent),
+        },
+    ]
+}
+
+fn names(library: &Library) -> [Budget; 2] {
+    let first = library.names.first().map(|named| &named.content);
+    [
+        Budget {
+            what: "10,000 questions a second for a local name, lost".to_owned(),
+            limit: Limit::AtMost(0.0),
+            measured: first.map(|names| names.lost as f64),
+        },
+        Budget {
+            what: "the same, p99 of the answers in ms".to_owned(),
+            limit: Limit::AtMost(1.0),
+            measured: first.map(|names| names.p99_us / 1e3),
         },
     ]
 }

@@ -99,6 +99,10 @@ A frame is 64 bytes of UDP, alone in its batch, so that every look into the tabl
 and cut) and one in (opened, joined and decided on), in one process, without devices. Instructions are counted by
 valgrind's callgrind, and hardly differ from run to run.";
 
+const NAMES: &str = "\
+A container asks the gateway of its network for the address of another one on its host, by UDP, at a steady rate. A time
+counts from when the question was due, so that a sender who is late hides nothing.";
+
 /// How to measure again.
 const AGAIN: &str = "\
 ## Measure again
@@ -114,6 +118,7 @@ cargo run --release -p bench --bin latency -- --json docs/results/latency.json
 cargo run --release -p bench --bin latency -- --rows rtt1,rtt100 --columns meshnet,aes,chacha --json docs/results/latency-sealed.json
 cargo run --release -p bench --bin latency -- --txqueuelen 64,100,250,500,1000 --json docs/results/sweep.json
 cargo run --release -p bench --bin scale -- --json docs/results/scale.json
+cargo run --release -p bench --bin names -- --json docs/results/names.json
 cargo run --release -p bench --bin report
 ```
 
@@ -141,6 +146,10 @@ pub fn page(library: &Library) -> String {
     for Named { file, content } in &library.scale {
         let body = measured(&content.headline(), file, SCALE, &content.markdown());
         section(&mut out, "Scale", &body);
+    }
+    for Named { file, content } in &library.names {
+        let body = measured(&content.headline(), file, NAMES, &content.markdown());
+        section(&mut out, "Names", &body);
     }
     out.push('\n');
     out.push_str(AGAIN);

@@ -28,6 +28,7 @@ pub mod frames;
 pub mod library;
 pub mod load;
 pub mod machine;
+pub mod names;
 pub mod options;
 pub mod plan;
 pub mod results;

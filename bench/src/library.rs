@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
 use crate::column::Column;
+use crate::names::Names;
 use crate::plan::{Quantity, Row};
 use crate::results::{Line, Results};
 use crate::scale::Scale;
@@ -22,6 +23,8 @@ pub struct Library {
     pub sweeps: Vec<Named<Sweep>>,
     /// `scale*.json`.
     pub scale: Vec<Named<Scale>>,
+    /// `names*.json`.
+    pub names: Vec<Named<Names>>,
 }
 
 /// What a file holds.
@@ -61,9 +64,11 @@ impl Library {
             self.sweeps.push(Named { content: parse(&file, text)?, file });
         } else if file.starts_with("scale") {
             self.scale.push(Named { content: parse(&file, text)?, file });
+        } else if file.starts_with("names") {
+            self.names.push(Named { content: parse(&file, text)?, file });
         } else if !file.starts_with("crowd") {
             // Crowds have a page of their own, `docs/scale.md`.
-            bail!("{file}: a result is called throughput, latency, sweep, scale or crowd");
+            bail!("{file}: a result is called throughput, latency, sweep, scale, names or crowd");
         }
         Ok(())
     }

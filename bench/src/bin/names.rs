@@ -8,10 +8,14 @@
 )]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use bench::machine::Machine;
+use bench::names::Names;
+use bench::options::write_json;
 use clap::Parser;
 use netns_tests::Topology;
 
@@ -30,6 +34,9 @@ struct Args {
     /// Length of the run
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u32,
+    /// Write all figures here too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -38,17 +45,10 @@ fn main() -> Result<()> {
     net.host(0).launch(&[])?;
     let (web, _db) = (net.host(0).attach("web")?, net.host(0).attach("db")?);
     web.ping(&GATEWAY.ip())?;
-    let mut times = web.namespace().run(|| ask(&args))??;
-    let asked = u64::from(args.rate) * u64::from(args.seconds);
-    times.sort_unstable();
-    let at = |share: f64| {
-        let place = (times.len() as f64 * share) as usize;
-        times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
-    };
-    println!("{} questions in {} s, {} without an answer", asked, args.seconds, asked - times.len() as u64);
-    println!("p50 {:?}, p99 {:?}, p99.9 {:?}, longest {:?}", at(0.5), at(0.99), at(0.999), at(1.0));
-    println!("{}", net.host(0).run(&["status", "dataplane"])?);
-    Ok(())
+    let times = web.namespace().run(|| ask(&args))??;
+    let names = Names::new(Machine::read()?, args.rate, args.seconds, times);
+    println!("{}\n\n{}", names.headline(), names.markdown());
+    args.json.as_ref().map_or(Ok(()), |path| write_json(path, &names))
 }
 
 /// Sends at the rate, whatever comes back; how long each answer took.
