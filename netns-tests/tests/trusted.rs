@@ -35,6 +35,22 @@ fn wait_way(host: &Host, other: &str, kind: &str, trust: &str) -> Result<()> {
     })
 }
 
+/// Two hosts with a secret that send each other frames in clear, a container on each; the first has a further address,
+/// [`ELSEWHERE`], which the second can reach.
+fn trusting(net: &Topology) -> Result<(Attached, Attached)> {
+    let files = net.share_secret()?;
+    let (first, second) = (net.host(0), net.host(1));
+    first.namespace().ip(&format!("address add {ELSEWHERE}/32 dev lo"))?;
+    second.namespace().ip(&format!("route add {ELSEWHERE}/32 dev eth0"))?;
+    first.launch(&["--secret-file", &files[0], "--trusted-subnets", SUBNET])?;
+    second.launch(&["node01", "--secret-file", &files[1], "--trusted-subnets", SUBNET])?;
+    let (web, db) = (first.attach("web")?, second.attach("db")?);
+    web.ping(&db)?;
+    wait_way(first, "node02", "plain", "both")?;
+    wait_way(second, "node01", "plain", "both")?;
+    Ok((web, db))
+}
+
 /// Whether the marker is seen on the underlay of `host` while one container says it to another.
 fn overheard(net: &Topology, host: &Host, from: &Attached, to: &Attached) -> Result<bool> {
     let capture = Capture::start(host.namespace(), host.interface(), "udp port 4789", net.directory())?;
@@ -94,16 +110,8 @@ fn who_trusts_a_subnet_and_seals_nothing_is_warned() -> Result<()> {
 #[test]
 fn a_host_that_leaves_the_trusted_subnet_seals_at_once() -> Result<()> {
     let net = Topology::new("out of the trusted subnet")?.hosts(2)?;
-    let files = net.share_secret()?;
+    let (web, db) = trusting(&net)?;
     let (first, second) = (net.host(0), net.host(1));
-    first.namespace().ip(&format!("address add {ELSEWHERE}/32 dev lo"))?;
-    second.namespace().ip(&format!("route add {ELSEWHERE}/32 dev eth0"))?;
-    first.launch(&["--secret-file", &files[0], "--trusted-subnets", SUBNET])?;
-    second.launch(&["node01", "--secret-file", &files[1], "--trusted-subnets", SUBNET])?;
-    let (web, db) = (first.attach("web")?, second.attach("db")?);
-    web.ping(&db)?;
-    wait_way(first, "node02", "plain", "both")?;
-    wait_way(second, "node01", "plain", "both")?;
     first.namespace().ip(&format!("route replace {SUBNET} dev eth0 src {ELSEWHERE}"))?;
     wait_for("the next frame is sealed", secs(1.0), || {
         way(first, "node02").is_ok_and(|(kind, _)| kind == "sealed")
@@ -116,16 +124,8 @@ fn a_host_that_leaves_the_trusted_subnet_seals_at_once() -> Result<()> {
 #[test]
 fn what_is_sent_to_an_address_that_nobody_trusts_is_no_frame_of_a_sealed_network() -> Result<()> {
     let net = Topology::new("an address that is not trusted")?.hosts(2)?;
-    let files = net.share_secret()?;
+    let (web, db) = trusting(&net)?;
     let (first, second) = (net.host(0), net.host(1));
-    first.namespace().ip(&format!("address add {ELSEWHERE}/32 dev lo"))?;
-    second.namespace().ip(&format!("route add {ELSEWHERE}/32 dev eth0"))?;
-    first.launch(&["--secret-file", &files[0], "--trusted-subnets", SUBNET])?;
-    second.launch(&["node01", "--secret-file", &files[1], "--trusted-subnets", SUBNET])?;
-    let (web, db) = (first.attach("web")?, second.attach("db")?);
-    web.ping(&db)?;
-    wait_way(first, "node02", "plain", "both")?;
-    wait_way(second, "node01", "plain", "both")?;
     // From the address that is trusted: anybody may forge that, who is where nobody looks at it.
     let frame = vxlan(1, &ethernet([0xff; 6], [2, 0, 0, 0, 0, 9], 0x88b5, &[0; 46]));
     let send = |to: &str| {

@@ -186,7 +186,10 @@ pub(super) fn put_back(dir: &std::path::Path) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Mutex;
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::resolver::plan::Phase;
@@ -199,56 +202,64 @@ mod tests {
         Wish { gateway: [10, 32, 0, last].into(), networks: vec!["mesh".to_owned()] }
     }
 
-    #[test]
-    fn a_file_is_pointed_and_put_back_and_the_disk_knows_it_first() {
+    /// A resolv.conf to point, and what is remembered of it.
+    struct Scene {
+        state: TempDir,
+        /// Holds the file.
+        _etc: TempDir,
+        path: PathBuf,
+        place: Place,
+        resolvers: Mutex<Resolvers>,
+    }
+
+    /// With this text in the file, or without a file.
+    fn scene(text: Option<&str>) -> Scene {
         let (state, etc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = etc.path().join("resolv.conf");
-        std::fs::write(&path, "nameserver 192.0.2.53\n").unwrap();
-        let place = Place::Named(path.clone());
+        text.iter().for_each(|text| std::fs::write(&path, text).unwrap());
         let resolvers = Mutex::new(Resolvers::load(state.path()).unwrap().0);
-        carry_out(&resolvers, &blue(), &place, Some(&wish(1)), false).unwrap();
-        assert!(std::fs::read_to_string(&path).unwrap().contains("nameserver 10.32.0.1\n"));
+        Scene { state, _etc: etc, place: Place::Named(path.clone()), path, resolvers }
+    }
+
+    #[test]
+    fn a_file_is_pointed_and_put_back_and_the_disk_knows_it_first() {
+        let Scene { state, path, place, resolvers, .. } = &scene(Some("nameserver 192.0.2.53\n"));
+        carry_out(resolvers, &blue(), place, Some(&wish(1)), false).unwrap();
+        assert!(std::fs::read_to_string(path).unwrap().contains("nameserver 10.32.0.1\n"));
         let (stored, _) = Resolvers::load(state.path()).unwrap();
         assert_eq!(stored.get(&blue()).unwrap().former.as_deref(), Some("nameserver 192.0.2.53\n"));
         assert_eq!(stored.get(&blue()).unwrap().phase, Phase::Written);
         // A crash in the middle of writing: the next daemon puts back what was there.
         let half =
             crate::resolver::plan::Pointed { phase: Phase::Writing, ..stored.get(&blue()).unwrap().clone() };
-        super::super::lock_of(&resolvers).put(&blue(), half).unwrap();
-        std::fs::write(&path, "# Written by mesh").unwrap();
+        super::super::lock_of(resolvers).put(&blue(), half).unwrap();
+        std::fs::write(path, "# Written by mesh").unwrap();
         let next = Mutex::new(Resolvers::load(state.path()).unwrap().0);
-        carry_out(&next, &blue(), &place, None, false).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "nameserver 192.0.2.53\n");
+        carry_out(&next, &blue(), place, None, false).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "nameserver 192.0.2.53\n");
         assert!(Resolvers::load(state.path()).unwrap().0.sources().is_empty());
     }
 
     #[test]
     fn a_file_that_was_made_is_removed_again() {
-        let (state, etc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let path = etc.path().join("resolv.conf");
-        let place = Place::Named(path.clone());
-        let resolvers = Mutex::new(Resolvers::load(state.path()).unwrap().0);
-        carry_out(&resolvers, &blue(), &place, Some(&wish(1)), false).unwrap();
+        let Scene { path, place, resolvers, .. } = &scene(None);
+        carry_out(resolvers, &blue(), place, Some(&wish(1)), false).unwrap();
         assert!(path.exists());
-        carry_out(&resolvers, &blue(), &place, Some(&wish(2)), false).unwrap();
-        assert!(std::fs::read_to_string(&path).unwrap().contains("nameserver 10.32.0.2\n"));
-        carry_out(&resolvers, &blue(), &place, None, false).unwrap();
+        carry_out(resolvers, &blue(), place, Some(&wish(2)), false).unwrap();
+        assert!(std::fs::read_to_string(path).unwrap().contains("nameserver 10.32.0.2\n"));
+        carry_out(resolvers, &blue(), place, None, false).unwrap();
         assert!(!path.exists());
     }
 
     #[test]
     fn what_somebody_else_wrote_stays() {
-        let (state, etc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let path = etc.path().join("resolv.conf");
-        std::fs::write(&path, "nameserver 192.0.2.53\n").unwrap();
-        let place = Place::Named(path.clone());
-        let resolvers = Mutex::new(Resolvers::load(state.path()).unwrap().0);
-        carry_out(&resolvers, &blue(), &place, Some(&wish(1)), false).unwrap();
-        std::fs::write(&path, "nameserver 192.0.2.99\n").unwrap();
-        carry_out(&resolvers, &blue(), &place, Some(&wish(1)), false).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "nameserver 192.0.2.99\n");
-        carry_out(&resolvers, &blue(), &place, None, false).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "nameserver 192.0.2.99\n");
-        assert!(super::super::lock_of(&resolvers).get(&blue()).is_none());
+        let Scene { path, place, resolvers, .. } = &scene(Some("nameserver 192.0.2.53\n"));
+        carry_out(resolvers, &blue(), place, Some(&wish(1)), false).unwrap();
+        std::fs::write(path, "nameserver 192.0.2.99\n").unwrap();
+        carry_out(resolvers, &blue(), place, Some(&wish(1)), false).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "nameserver 192.0.2.99\n");
+        carry_out(resolvers, &blue(), place, None, false).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "nameserver 192.0.2.99\n");
+        assert!(super::super::lock_of(resolvers).get(&blue()).is_none());
     }
 }

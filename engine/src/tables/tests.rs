@@ -27,6 +27,10 @@ fn addr(host: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, host], 4789))
 }
 
+fn set_network(vni: Vni, mtu: u16, sealed: bool) -> Update {
+    Update::SetNetwork { vni, name: String::new(), mtu, sealed, gateways: vec![] }
+}
+
 fn set_peer(number: u8, candidates: &[u8], networks: &[Vni]) -> Update {
     let candidates = candidates.iter().map(|&host| addr(host)).collect();
     Update::SetPeer {
@@ -46,13 +50,7 @@ fn pin(claimant: u8, version: u64, location: Location) -> Update {
 
 fn registry() -> Registry {
     let mut registry = Registry::new(Instant::now());
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1450,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1450, false));
     registry
 }
 
@@ -64,13 +62,7 @@ fn flood_addrs(tables: &Tables, vni: Vni) -> Vec<SocketAddr> {
 #[test]
 fn who_may_send_what() {
     let mut registry = registry();
-    registry.apply(Update::SetNetwork {
-        vni: vni(7),
-        name: String::new(),
-        mtu: 1450,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(vni(7), 1450, false));
     registry.apply(set_peer(1, &[1, 11], &[NET, vni(99)]));
     registry.apply(Update::AddVtep { vni: vni(7), addr: addr(2) });
     let tables = registry.tables();
@@ -211,24 +203,12 @@ fn pins_and_vteps_may_come_before_their_network() {
     registry.apply(Update::AddVtep { vni: NET, addr: addr(9) });
     assert!(registry.tables().network(NET).is_none());
     assert_eq!(registry.tables().source(addr(9).ip(), NET), Err(DropReason::UnknownVni));
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1450,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1450, false));
     let tables = registry.tables();
     assert_eq!(flood_addrs(&tables, NET), [addr(9)]);
     assert_eq!(tables.network(NET).unwrap().pins().len(), 1);
     registry.apply(Update::RemoveNetwork { vni: NET });
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1450,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1450, false));
     let tables = registry.tables();
     assert!(tables.network(NET).unwrap().pins().is_empty() && flood_addrs(&tables, NET).is_empty());
 }
@@ -240,7 +220,7 @@ fn saying_a_thing_twice_changes_nothing() {
         set_peer(1, &[1], &[NET]),
         Update::AddVtep { vni: NET, addr: addr(9) },
         pin(1, 1, Location::Peer(peer(1))),
-        Update::SetNetwork { vni: NET, name: String::new(), mtu: 1450, sealed: false, gateways: vec![] },
+        set_network(NET, 1450, false),
     ];
     updates.iter().cloned().for_each(|update| registry.apply(update));
     registry.add_port(port(1), NET, None);
@@ -264,13 +244,7 @@ fn what_did_not_change_is_shared() {
     assert!(Arc::ptr_eq(&pins(&before), &pins(&after)));
     assert!(Arc::ptr_eq(&before.ports, &after.ports));
     assert!(Arc::ptr_eq(&before.sources, &after.sources));
-    registry.apply(Update::SetNetwork {
-        vni: vni(7),
-        name: String::new(),
-        mtu: 1450,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(vni(7), 1450, false));
     let network = |tables: &Tables| Arc::clone(&tables.networks[&NET]);
     assert!(Arc::ptr_eq(&network(&after), &network(&registry.tables())));
 }
@@ -304,7 +278,7 @@ fn the_way_does_not_matter() {
         Update::RemovePeer { peer: peer(2) },
         Update::RemoveVtep { vni: NET, addr: addr(9) },
         Update::AddVtep { vni: NET, addr: addr(1) },
-        Update::SetNetwork { vni: NET, name: String::new(), mtu: 1418, sealed: false, gateways: vec![] },
+        set_network(NET, 1418, false),
     ];
     for count in 1..=updates.len() {
         assert_eq!(told(&updates[..count], true), told(&updates[..count], false), "{count} updates");
@@ -315,13 +289,7 @@ fn the_way_does_not_matter() {
 fn learned_entries_age_and_go_with_their_port() {
     let start = Instant::now();
     let mut registry = Registry::new(start);
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1450,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1450, false));
     let index = registry.add_port(port(1), NET, None);
     let tables = registry.tables();
     let network = tables.network(NET).unwrap();
@@ -341,13 +309,7 @@ fn learned_entries_age_and_go_with_their_port() {
 /// A sealed network, and a peer at 192.0.2.1 that trusts 192.0.2.0/24 as this host does.
 fn trusting() -> Registry {
     let mut registry = Registry::new(Instant::now());
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1418,
-        sealed: true,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1418, true));
     trust(&mut registry, &[1], &[24]);
     registry.set_path(peer(1), Some(addr(1)));
     registry
@@ -435,21 +397,9 @@ fn a_vtep_has_no_part_in_a_sealed_network() {
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
     let tables = registry.tables();
     assert!(!tables.takes_clear(tables.network(NET).unwrap(), addr(7).ip(), Some(addr(9).ip())));
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1418,
-        sealed: false,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1418, false));
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1), addr(7)]);
-    registry.apply(Update::SetNetwork {
-        vni: NET,
-        name: String::new(),
-        mtu: 1418,
-        sealed: true,
-        gateways: vec![],
-    });
+    registry.apply(set_network(NET, 1418, true));
     assert_eq!(flood_addrs(&registry.tables(), NET), [addr(1)]);
 }
 
