@@ -26,7 +26,8 @@ const PORT: u16 = 7000;
 const TRAFFIC_S: u32 = 25;
 /// Echo requests in a second.
 const PINGS: u32 = 100;
-/// More than this of 25,000 are not lost because the machine did something else for a moment.
+/// Even when the kernel had no room for as many: more than this of 25,000 are not lost in a moment in which the machine did
+/// something else.
 const MOST_LOST: u64 = 50;
 /// Reasons for which a rotation could drop frames.
 const REASONS: [&str; 6] =
