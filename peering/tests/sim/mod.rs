@@ -9,6 +9,7 @@ mod checks;
 mod clock;
 mod events;
 mod host;
+pub mod secrets;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
