@@ -1,8 +1,8 @@
 //! An underlay of IPv6, one of both families, and hosts that have no IPv6 at all.
 
 use netns_tests::{
-    Host, IperfServer, KernelVtep, Result, Tool, Topology, Transport, Value, ensure, meshnet_binary,
-    ping_all_pairs, secs, wait_until,
+    Attached, Container, Host, IperfServer, KernelVtep, Result, Tool, Topology, Transport, Value, ensure,
+    meshnet_binary, ping_all_pairs, secs, wait_until,
 };
 
 /// Takes IPv4 away from the underlay of some hosts.
@@ -163,5 +163,76 @@ fn hosts_whose_kernel_has_no_ipv6() -> Result<()> {
     // A peer that has an address of that family alone is no reason to stumble.
     net.host(0).run(&["connect", "[2001:db8::77]"])?;
     net.host(0).vtep_add("2001:db8::78")?;
-    web.ping(&db)
+    web.ping(&db)?;
+    // On a network of both families their containers have IPv4, and nobody is told anything else.
+    net.host(0).run_line("network create blue --subnet 10.99.0.0/16 --subnet fd00:99::/64")?;
+    let join = |index: usize, container: &Attached| {
+        wait_until("the network is known", secs(5), || net.host(index).attach_to(container, "blue", &[]))
+    };
+    let (web, db) = (join(0, &web)?, join(1, &db)?);
+    ensure!(db.addresses()?.len() == 1 && db.address.is_ipv4(), "{:?}", db.addresses()?);
+    web.ping(&db)?;
+    wait_until("the name is told", secs(2), || {
+        let told = web.namespace().dig("@10.99.0.1 db.blue AAAA")?;
+        ensure!(told.contains("status: NOERROR") && told.contains("ANSWER: 0"), "{told}");
+        ensure!(web.namespace().resolve("@10.99.0.1 db.blue A") == [db.address.to_string()], "no address");
+        Ok(())
+    })
+}
+
+#[test]
+fn hosts_without_a_family_in_common_say_whom_they_wait_for() -> Result<()> {
+    let net = Topology::new("IPv4 alone beside IPv6 alone")?.hosts(2)?;
+    let (fourth, sixth) = (net.host(0), net.host(1));
+    fourth.namespace().ip("-6 address flush dev eth0 scope global")?;
+    only_ipv6(&[sixth])?;
+    fourth.launch(&[&bracketed(sixth)])?;
+    let web = Container::new("web")?;
+    let attach = ["attach", &web.reference(), "--timeout", "3"];
+    let told = fourth.fails_with(&attach, "timeout")?;
+    ensure!(told.contains(&format!("waiting for {}", sixth.address6())), "{told}");
+    let said = fourth.meshnet(&attach)?.fails_with(1)?;
+    ensure!(said.contains("status targets") && said.contains("launch --found"), "{said}");
+    let targets = fourth.run(&["status", "targets"])?;
+    ensure!(targets.contains("network unreachable"), "{targets}");
+    // As it says.
+    fourth.stop()?;
+    fourth.launch(&["--found", &bracketed(sixth)])?;
+    fourth.attach_with(&web, &[]).map(drop)
+}
+
+#[test]
+fn a_founding_that_some_cannot_take_part_in_says_who() -> Result<()> {
+    let net = Topology::new("a founder that does not reach all")?.hosts(3)?;
+    let [both, fourth, sixth] = [0, 1, 2].map(|index| net.host(index));
+    fourth.namespace().ip("-6 address flush dev eth0 scope global")?;
+    only_ipv6(&[sixth])?;
+    // The host of the lowest id founds: it shall be one that does not reach all others.
+    let mut founder = false;
+    for _ in 0..40 {
+        both.launch(&[])?;
+        fourth.launch(&["node01"])?;
+        sixth.launch(&[&bracketed(both)])?;
+        founder = both.peer_id()? < fourth.peer_id()?.min(sixth.peer_id()?);
+        if !founder {
+            break;
+        }
+        for host in net.all() {
+            host.stop()?;
+            std::fs::remove_dir_all(host.state_dir())?;
+        }
+    }
+    ensure!(!founder, "node01 has the lowest id of forty times three");
+    net.wait_converged(secs(10))?;
+    let lower = if fourth.peer_id()? < sixth.peer_id()? { fourth } else { sixth };
+    let other = if lower.name() == fourth.name() { sixth } else { fourth };
+    let web = Container::new("web")?;
+    let told = both.fails_with(&["attach", &web.reference(), "--timeout", "4"], "timeout")?;
+    ensure!(told.contains(&format!("waiting for {}", other.name())), "{told}");
+    // What `launch --found` is for.
+    both.stop()?;
+    both.launch(&["--found"])?;
+    both.attach_with(&web, &[])?;
+    fourth.attach("four")?;
+    sixth.attach("six").map(drop)
 }

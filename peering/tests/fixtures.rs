@@ -337,6 +337,7 @@ fn stored_states_keep_being_read() {
         network: MESH_NETWORK,
         holder: "web".to_owned(),
         wanted: Vec::new(),
+        without_ipv6: false,
     };
     ipam.allocate(now, RequestId(1), what.clone());
     let bytes = fixture("stored-addresses-v1", &ipam.save().unwrap());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use blake2::{Blake2s256, Digest};
 use engine::io::nftables::Forwarding;
+use engine::io::socket;
 use engine::rate::Rate;
 use engine::types::{MacAddr, NetworkId, PeerId, PortId};
 use peering::mesh::{AllocError, AllocRequest, NetworkView};
@@ -22,6 +23,10 @@ use super::networks::unknown;
 use super::ports::{Intent, Source};
 use crate::failure::{Failure, code};
 use crate::shape::{AttachRequest, Attachment, DetachRequest, Detached};
+
+/// What to do about a founding that does not end.
+pub(super) const STUCK: &str = "see `meshnet status ipam` and `meshnet status targets`; a cluster is founded once all hosts that it \
+                                waits for answer, over IPv4 or IPv6, or by `meshnet launch --found` on one of them";
 
 /// How long the settings of a network may take after an address in it was given.
 const SETTINGS: Duration = Duration::from_secs(2);
@@ -210,10 +215,13 @@ async fn allocate(
         network: intent.network,
         holder: intent.name.clone(),
         wanted: request.ip.clone(),
+        without_ipv6: daemon.gives_ipv4_alone(intent.network),
     };
     daemon.peering.use_network(intent.network, true).await.map_err(|_| unknown(&intent.network_name))?;
+    // It is asked for until it is told whom it waited for.
+    let mut asked = std::pin::pin!(daemon.peering.allocate(ask));
     let addresses = tokio::select! {
-        answer = daemon.peering.allocate(ask) => answer.map_err(|e| refused(&e))?,
+        answer = &mut asked => answer.map_err(|e| refused(&e))?,
         () = tokio::time::sleep(patience(request)) => return Err(too_slow(daemon, request).await),
         () = caller.closed() => return Err(left()),
     };
@@ -367,6 +375,15 @@ fn refused(error: &AllocError) -> Failure {
     Failure::new(error.code(), error.to_string()).hint(hint)
 }
 
+impl Daemon {
+    /// True where the kernel has no IPv6 at all, so that a port on a network of both families can have an address of IPv4 alone.
+    fn gives_ipv4_alone(&self, network: NetworkId) -> bool {
+        let networks = self.networks.borrow();
+        let subnets = networks.get(network).map(|view| view.subnets.as_slice()).unwrap_or_default();
+        subnets.iter().any(|subnet| subnet.gateway.is_ipv4()) && !socket::kernel_has_ipv6()
+    }
+}
+
 /// No address came in time: says whom it waits for.
 async fn too_slow(daemon: &Daemon, request: &AttachRequest) -> Failure {
     let status = daemon.peering.status().await;
@@ -377,7 +394,7 @@ async fn too_slow(daemon: &Daemon, request: &AttachRequest) -> Failure {
     let whom =
         if waiting.is_empty() { String::new() } else { format!(": waiting for {}", waiting.join(", ")) };
     let message = format!("no address on the network {name} within {} s{whom}", request.timeout_s);
-    Failure::new(code::TIMEOUT, message).hint("see `meshnet status ipam` and `meshnet status targets`")
+    Failure::new(code::TIMEOUT, message).hint(STUCK)
 }
 
 /// Said to nobody: the caller is gone.

@@ -9,6 +9,7 @@ use peering::mesh::{EndpointView, NetworkError, NetworkSpec, NetworkView};
 use peering::records::SubnetRecord;
 
 use super::Daemon;
+use super::attach::STUCK;
 use super::networks::unknown;
 use super::status::{Nicknames, attachment, state};
 use crate::failure::{Failure, code};
@@ -31,8 +32,9 @@ impl Daemon {
         let spec = NetworkSpec { avoid: self.elsewhere().await?, created_s, ..spec };
         self.refuse_swallowing(&spec).await?;
         let name = spec.name.clone();
-        let made = tokio::time::timeout(FOUNDING, self.peering.create_network(spec)).await;
-        let view = match made {
+        // It is asked for until it is told whom it waited for.
+        let mut made = std::pin::pin!(self.peering.create_network(spec));
+        let view = match tokio::time::timeout(FOUNDING, &mut made).await {
             Ok(made) => made.map_err(|error| refused(&error))?,
             Err(_) => return Err(self.not_founded(&name).await),
         };
@@ -48,7 +50,7 @@ impl Daemon {
             "the network {name} was not made within {} s: the cluster is not founded, waiting for {whom}",
             FOUNDING.as_secs()
         );
-        Failure::new(code::TIMEOUT, message).hint("see `meshnet status ipam` and `meshnet status targets`")
+        Failure::new(code::TIMEOUT, message).hint(STUCK)
     }
 
     /// All networks.

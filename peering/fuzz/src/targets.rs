@@ -157,8 +157,13 @@ pub fn addresses(data: &[u8]) {
             0 | 1 => {
                 let wanted = (op & 0x80 != 0).then(|| [10, 9, 0, op >> 3 & 0x1f].into());
                 let (port, holder) = (PortId(request.to_le_bytes()), String::new());
-                let what =
-                    AllocRequest { port, network: NETWORK, holder, wanted: wanted.into_iter().collect() };
+                let what = AllocRequest {
+                    port,
+                    network: NETWORK,
+                    holder,
+                    wanted: wanted.into_iter().collect(),
+                    without_ipv6: false,
+                };
                 ipam.allocate(now, RequestId(request), what);
             }
             2 => {

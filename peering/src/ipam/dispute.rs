@@ -160,8 +160,10 @@ impl Ipam {
                 .map(|(_, holder)| holder.name.clone())
         });
         let holder = name.unwrap_or_default();
-        self.pending
-            .push(Pending::replacement(addr, AllocRequest { port, network, holder, wanted: Vec::new() }));
+        self.pending.push(Pending::replacement(
+            addr,
+            AllocRequest { port, network, holder, wanted: Vec::new(), without_ipv6: false },
+        ));
     }
 
     /// The search for another address ended.

@@ -45,6 +45,7 @@ impl Pending {
     fn wants_any(&self, ipv6: bool) -> bool {
         match self.replaces {
             Some(lost) => lost.is_ipv6() == ipv6,
+            None if ipv6 && self.what.without_ipv6 => false,
             None => !self.what.wanted.iter().any(|addr| addr.is_ipv6() == ipv6),
         }
     }
@@ -201,7 +202,7 @@ impl Ipam {
     }
 
     fn serve_wanted(&mut self, now: Instant, pending: &mut Pending) -> Outcome {
-        let AllocRequest { port, network, holder, wanted } = pending.what.clone();
+        let AllocRequest { port, network, holder, wanted, .. } = pending.what.clone();
         if let Err(error) = wanted.iter().try_for_each(|addr| self.check_wanted(network, port, *addr)) {
             return Some(Err(error));
         }

@@ -14,8 +14,10 @@ pub struct AllocRequest {
     pub network: NetworkId,
     /// The name of the holder, told to whoever wants the same address.
     pub holder: String,
-    /// These addresses and no others; one free address when empty.
+    /// These addresses, and a free one of each family of the network that none of them is of.
     pub wanted: Vec<IpAddr>,
+    /// No free address of IPv6: the holder could not use one.
+    pub without_ipv6: bool,
 }
 
 /// Why there is no address.

@@ -278,6 +278,7 @@ fn a_clone_gives_no_addresses_until_the_other_is_gone() {
             network: MESH_NETWORK,
             holder: "web".to_owned(),
             wanted: Vec::new(),
+            without_ipv6: false,
         };
         bench.mesh.allocate(bench.now, RequestId(number), wanted);
         bench.outputs().into_iter().find_map(|output| match output {

@@ -124,5 +124,6 @@ pub(crate) fn request(host: &Host, port: u8) -> AllocRequest {
         network: MESH_NETWORK,
         holder: format!("c{port} on node{:02}", host.index),
         wanted: Vec::new(),
+        without_ipv6: false,
     }
 }

@@ -220,7 +220,8 @@ impl Host {
         let mut mesh =
             Mesh::new(config, self.disk.as_deref(), here).expect("the disk holds what was written");
         let holder = String::new();
-        let what = AllocRequest { port, network: MESH_NETWORK, holder, wanted: Vec::new() };
+        let what =
+            AllocRequest { port, network: MESH_NETWORK, holder, wanted: Vec::new(), without_ipv6: false };
         mesh.allocate(here, RequestId(0), what);
         while mesh.poll_persist().is_some() {
             mesh.handle_persisted(Ok(()));

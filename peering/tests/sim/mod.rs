@@ -284,7 +284,7 @@ impl World {
         let port = engine::types::PortId(self.rng.random());
         let holder = format!("container{}", self.requests);
         let wanted = wanted.iter().map(|addr| addr.parse().expect("an address")).collect();
-        let what = AllocRequest { port, network, holder, wanted };
+        let what = AllocRequest { port, network, holder, wanted, without_ipv6: false };
         self.note(&format!("attach {request:?} on {number} wants {:?}", what.wanted));
         let now = self.now;
         self.hosts[number].allocate(now, request, what);

@@ -122,6 +122,11 @@ fn bind_error(addr: SocketAddr, source: io::Error) -> SocketError {
     }
 }
 
+/// False where the kernel was built without IPv6, or booted with `ipv6.disable=1`: no namespace has it then.
+pub fn kernel_has_ipv6() -> bool {
+    !Socket::new(Domain::IPV6, Type::DGRAM, None).is_err_and(|error| lacks_ipv6(&error))
+}
+
 /// What the kernel answers for the IPv6 wildcard where IPv6 is compiled out or switched off at boot.
 fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(

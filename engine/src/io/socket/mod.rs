@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, net::SocketAddr};
 
 pub use gauge::{Gauge, SocketLoad};
-pub use group::{SocketError, SocketGroup, bind};
+pub use group::{SocketError, SocketGroup, bind, kernel_has_ipv6};
 pub use holder::{Holder, port_holder};
 pub use pool::pools;
 pub use receive::{Received, RecvBatch, SLOT_LEN};

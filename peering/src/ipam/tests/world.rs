@@ -255,7 +255,7 @@ impl World {
         self.next_request += 1;
         let wanted = wanted.iter().map(|addr| addr.parse().unwrap()).collect();
         let holder = format!("port {port} on host{n}");
-        let what = AllocRequest { port, network: NETWORK, holder, wanted };
+        let what = AllocRequest { port, network: NETWORK, holder, wanted, without_ipv6: false };
         let (now, request) = (self.now, self.next_request);
         self.hosts[n].ipam.allocate(now, RequestId(request), what);
         self.drain(n);
