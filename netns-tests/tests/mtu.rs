@@ -278,6 +278,32 @@ fn a_device_of_the_host_that_shrinks_stalls_nothing() -> Result<()> {
     })
 }
 
+#[test]
+fn ipv6_over_ipv6_stalls_on_no_path_that_shrinks_below_its_least_packet() -> Result<()> {
+    let net = Topology::new("a shrinking path, IPv6 alone")?.bridged().hosts(2)?;
+    net.all().iter().try_for_each(|host| host.namespace().ip("-4 address flush dev eth0").map(drop))?;
+    net.host(0).launch(&[])?;
+    net.host(1).launch(&[&format!("[{}]", net.host(0).address6())])?;
+    net.host(0).run_line("network create blue --ipv6")?;
+    let join = |index: usize, name| {
+        let container = Container::new(name)?;
+        wait_until("the network is known", secs(5), || net.host(index).attach_to(&container, "blue", &[]))
+    };
+    let (mut web, mut db) = (join(0, "web")?, join(1, "db")?);
+    (web.address, db.address) = sixths(&web, &db)?;
+    web.ping(&db)?;
+    // Of 1280 bytes 70 are the headers of VXLAN over IPv6: no packet that IPv6 wants whole fits.
+    shrink_under_traffic(&net, &web, &db, 1210, || {
+        let switch = net.unique_name("switch");
+        for port in ["node01", "node02"] {
+            Tool::new("ip").args(["-n", &switch]).words(&format!("link set dev {port} mtu 1280")).run()?;
+        }
+        Ok(())
+    })?;
+    web.ping_whole(&db, 1232)?;
+    db.ping_whole(&web, 1232)
+}
+
 /// A stream goes on while `shrink` makes its path one that carries packets of `mtu` bytes.
 fn shrink_under_traffic(
     net: &Topology,
@@ -297,6 +323,8 @@ fn shrink_under_traffic(
     ensure!(stall <= MOST, "the stream stood still for {stall:?}: {:?}", arrived(&report)?);
     fast_enough(&report)?;
     drop(server);
+    // The stream went one way: a path that nothing large goes along is looked at each ten seconds only.
+    web.namespace().ping_once(db, "-c 40 -i 0.05 -s 1100")?;
     wait_until("from the other side too", secs(15), || path_is(net.host(0), mtu))?;
     both_ways(web, db, "")
 }
