@@ -29,6 +29,7 @@ pub mod library;
 pub mod load;
 pub mod machine;
 pub mod names;
+pub mod networks;
 pub mod options;
 pub mod plan;
 pub mod results;
