@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::PacketBuilder;
 use netns_tests::{
-    Attached, Capture, Host, Result, Topology, Value, anyhow, ensure, ethernet, icmp_echo, secs, vxlan,
-    wait_until,
+    Attached, Capture, Container, Host, Result, Topology, Value, anyhow, ensure, ethernet, icmp_echo, secs,
+    vxlan, wait_until,
 };
 
 /// A station that nobody has.
@@ -266,5 +266,48 @@ fn a_container_is_not_heard_as_a_host() -> Result<()> {
     let counts: Vec<_> = outer.iter().map(|frame| whole(frame)).collect();
     ensure!(counts == [1; 4], "the datagrams came so often as they were sent: {counts:?}");
     ensure!(whole(&inner) == outer.len(), "the frame inside came {} times, also alone", whole(&inner));
+    Ok(())
+}
+
+#[test]
+fn what_another_host_sends_in_the_number_of_a_network_stays_in_that_network() -> Result<()> {
+    let net = Topology::new("the number of another network")?.hosts(2)?;
+    net.host(0).launch(&[])?;
+    net.host(1).launch(&["node01"])?;
+    net.wait_converged(secs(10))?;
+    net.host(1).run_line("network create red --subnet 10.99.0.0/16 --vni 7002")?;
+    net.host(1).run_line("network create blue --subnet 10.98.0.0/16 --vni 7001")?;
+    let on = |at: usize, name: &str, network: &str| {
+        net.host(at).attach_with(&Container::new(name)?, &["--network", network])
+    };
+    let far = on(1, "far", "blue")?;
+    wait_until("blue is known", secs(3), || net.host(0).inspect("blue").map(drop))?;
+    let (web, red) = (on(0, "web", "blue")?, on(0, "red", "red")?);
+    far.ping_within(&web, secs(5))?;
+
+    let (to, from) = (Station::of(&web)?, Station::of(&far)?);
+    let frame = icmp_echo((to.mac, to.ip), (from.mac, from.ip), b"a frame in a number");
+    // Whether it came to `web`, and to `red`.
+    let came = |vni: u32| -> Result<[bool; 2]> {
+        let watch = |at: &Attached| Capture::start(at.namespace(), &at.ifname, "icmp", net.directory());
+        let captures = (watch(&web)?, watch(&red)?);
+        let data_port = (net.host(0).address(), 4789).into();
+        net.host(1).namespace().send_datagrams(data_port, &[vxlan(vni, &frame)])?;
+        let holds = |file: Vec<u8>| file.windows(frame.len()).any(|bytes| bytes == frame);
+        Ok([holds(captures.0.stop_raw()?), holds(captures.1.stop_raw()?)])
+    };
+    ensure!(came(7001)? == [true, false], "in its own number it comes to web alone");
+    let before = net.host(0).dropped("not_on_network")?;
+    ensure!(came(7002)? == [false, false], "the other host is not on red");
+    let counted = || {
+        let held = net.host(0).dropped("not_on_network")? - before;
+        if held == 1 { Ok(()) } else { Err(anyhow!("{held} are counted")) }
+    };
+    wait_until("it is counted", secs(3), counted)?;
+    // Once it is, nobody has that station there.
+    let other = on(1, "other", "red")?;
+    other.ping_within(&red, secs(5))?;
+    ensure!(!came(7002)?[0], "it came to web in the number of red");
+    ensure!(came(7001)? == [true, false], "web is reached as before");
     Ok(())
 }

@@ -49,7 +49,7 @@ fn a_name_is_everywhere_in_a_second_and_gone_with_what_has_it() -> Result<()> {
     println!("container gone after {:?}", answered(&asker, "first", &[], secs(1))?);
     answered(&asker, "second.mesh", &[second.address], secs(1))?;
     net.host(0).kill_dead()?;
-    println!("daemon gone after {:?}", answered(&asker, "second", &[], secs(8))?);
+    println!("daemon gone after {:?}", answered(&asker, "second", &[], secs(5))?);
     answered(&asker, "third", &[third.address], secs(1))?;
     // A host that loses its power: nothing of it is heard any more.
     net.all().iter().enumerate().filter(|(at, _)| *at != 1).try_for_each(|(at, _)| net.cut(1, at))?;

@@ -7,6 +7,7 @@
 mod compare;
 mod datagram;
 mod member;
+mod vacancy;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +19,7 @@ use rand::rngs::StdRng;
 
 use crate::mesh::PeerState;
 use member::{MemberId, config, event_of, state_of};
+use vacancy::Vacancies;
 use watch::{Step, Watch};
 
 /// A datagram of this module is never longer, in bytes: it fits a QUIC datagram on a path of 1200 bytes.
@@ -70,6 +72,7 @@ pub struct Membership {
     /// The probe under way was answered; none before the first.
     answered: Option<bool>,
     watch: Watch,
+    vacancies: Vacancies,
     left: bool,
 }
 
@@ -96,6 +99,7 @@ impl Membership {
             doubt: 0,
             answered: None,
             watch: Watch::default(),
+            vacancies: Vacancies::default(),
             left: false,
         }
     }
@@ -154,16 +158,18 @@ impl Membership {
     /// Something came from `peer` over a connection that proved who it is.
     pub fn heard(&mut self, now: Instant, peer: PeerId) {
         self.watch.heard(now, peer);
+        self.vacancies.heard(peer);
     }
 
     /// The peers to which there are connections that stay: they are looked after more closely than others.
     pub fn set_neighbours(&mut self, now: Instant, neighbours: Vec<PeerId>) {
         self.watch.set_neighbours(now, neighbours);
+        self.vacancies.tidy(now);
     }
 
     /// The last connection to `peer` broke, and neither side gave it up: it is asked over a new one whether it is there.
     pub fn lost(&mut self, now: Instant, peer: PeerId) {
-        self.watch.lost(peer);
+        self.watch.sign(peer);
         self.watch_neighbours(now);
     }
 
@@ -294,7 +300,16 @@ impl Membership {
         while let Some(step) = self.watch.poll(now, patience) {
             match step {
                 Step::Ask(peer) => self.ask(peer, 0),
-                Step::Suspect(peer) => self.suspect(now, peer),
+                Step::AskAgain(peer) => {
+                    self.ask(peer, 0);
+                    self.testify(now, peer);
+                }
+                Step::Suspect(peer) => {
+                    self.suspect(now, peer);
+                    self.testify(now, peer);
+                    self.vacancies.silent(peer);
+                    self.bury_vacant(now, peer);
+                }
             }
         }
     }

@@ -322,6 +322,12 @@ impl Topology {
         peers
     }
 
+    /// The peers whose connection in use goes to this address.
+    pub fn peers_at(&self, remote: SocketAddr) -> Vec<PeerId> {
+        let there = self.conns.iter().filter(|(_, conn)| conn.remote == remote && conn.nonce.is_some());
+        there.filter(|(id, conn)| self.best(conn.peer) == Some(**id)).map(|(_, conn)| conn.peer).collect()
+    }
+
     /// The peers to tell news and to compare with: in a crowd those connected by choice, so that a host that everybody
     /// names as a target is not everybody's partner.
     pub fn partners(&self) -> Vec<PeerId> {

@@ -22,6 +22,7 @@ use peering::mesh::{AllocRequest, MESH_NETWORK, RequestId};
 use peering::proto::{
     Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, CloneSeen, Confirm, Confirmed, Hello,
     Member, Members, Message, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
+    Vacant,
 };
 use peering::records::{
     Body, Cause, ClusterId, Encryption, EndpointRecord, Given, HostRecord, NameRecord, NetworkRecord, Phase,
@@ -150,6 +151,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message-25-confirmed-v1", Message::Confirmed(Confirmed { upto, same: true })),
         ("message-26-secret-request-v1", Message::SecretRequest(SecretName([0x5f; 8]))),
         ("message-27-secret-answer-v1", Message::SecretAnswer(secret())),
+        ("message-28-vacant-v1", Message::Vacant(Vacant { peer: PeerId([0x3a; 16]) })),
     ]
 }
 

@@ -91,6 +91,8 @@ fn names_of_a_host_that_dies_are_answered_last_and_then_not_at_all() {
             told(world, 0).into_values().filter(|v| v.peer == world.hosts[3].peer_id()).count()
         };
         assert_eq!(of_three(&world), 2);
+        // A machine that says nothing: the suspicion lasts.
+        world.hosts[3].powered = false;
         world.crash(3, false);
         let doubted =
             |world: &World| answered(world, 0).iter().filter(|word| word.starts_with('[')).count() == 2;

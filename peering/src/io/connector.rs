@@ -51,6 +51,8 @@ pub(super) enum WireEvent {
     Closed { conn: ConnId, reason: String },
     /// The name of a dial has addresses, which are tried now.
     Resolved { dial: DialId },
+    /// Nobody listens there any more, says the machine.
+    Vacant { remote: SocketAddr },
     /// A dial came to nothing.
     DialFailed { dial: DialId, reason: String },
     /// One side did not let the other in: no connection came about.
@@ -132,6 +134,16 @@ impl Connector {
                 },
                 Some(_) = guests.join_next() => {}
             }
+        }
+    }
+
+    /// Hears of addresses where nobody listens any more, until it is dropped.
+    pub(super) async fn hear_of_vacancies(self) {
+        let Some(socket) = self.quic.socket() else { return };
+        let Ok(errors) = socket.errors().listen() else { return };
+        while let Ok(remote) = errors.next().await {
+            // It is said again at the next packet; who is behind with all else need not hear it now.
+            let _ = self.inbox.try_send(WireEvent::Vacant { remote: canonical(remote) });
         }
     }
 

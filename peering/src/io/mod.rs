@@ -25,6 +25,7 @@ mod runtime;
 mod screen;
 mod store;
 mod tls;
+mod vacancy;
 
 pub use addresses::underlay_addresses;
 pub use config::{DEFAULT_RANGE, PeeringConfig, StartError};

@@ -25,6 +25,7 @@ use super::reason;
 use super::screen::{Counts, Screen};
 use super::store::plain;
 use super::tls::{Credentials, ServerCheck, peer_of};
+use super::vacancy::Errors;
 use crate::identity::Identity;
 use crate::mesh::{IDLE_TIMEOUT, KEEP_ALIVE};
 
@@ -90,13 +91,18 @@ impl Quic {
     ) -> Result<Self, BindError> {
         let refused = |error: io::Error| refused(error, listen, port);
         let socket = open(listen, port).map_err(refused)?;
+        let errors = Errors::of(&socket).map_err(refused)?;
         let runtime = Arc::new(TokioRuntime);
         let [a, b, c, d, e, f, g, h, ..] = derived(identity, "connection ids");
         let ids_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let inner = runtime.wrap_udp_socket(socket).map_err(refused)?;
         let counts = Arc::<Counts>::default();
-        let screen =
-            Arc::new(Screen::new(inner, HashedConnectionIdGenerator::from_key(ids_key), counts.clone()));
+        let screen = Arc::new(Screen::new(
+            inner,
+            errors,
+            HashedConnectionIdGenerator::from_key(ids_key),
+            counts.clone(),
+        ));
         let socket = Arc::downgrade(&screen);
         let transport = Arc::new(transport());
         let server = server_config(&credentials, transport.clone())?;
@@ -133,6 +139,11 @@ impl Quic {
     /// The next host that dials us; `None` once the endpoint is closed.
     pub(super) async fn accept(&self) -> Option<Incoming> {
         self.endpoint.accept().await
+    }
+
+    /// The socket, for who listens to what is said of its packets: they hold the port.
+    pub(super) fn socket(&self) -> Option<Arc<Screen>> {
+        self.socket.upgrade()
     }
 
     /// Closes what is left and waits until the peers know, or need not.

@@ -119,6 +119,7 @@ impl Runtime {
     /// Runs until the last handle is dropped.
     pub(super) async fn run(mut self) {
         let accepting = tokio::spawn(self.connector.clone().accept());
+        let hearing = tokio::spawn(self.connector.clone().hear_of_vacancies());
         let stopped = self.serve().await;
         let deadline = tokio::time::Instant::now() + STOP;
         if stopped.is_some() {
@@ -126,6 +127,7 @@ impl Runtime {
         }
         // From here on nothing is read any more, only written.
         accepting.abort();
+        hearing.abort();
         self.dialled.abort_all();
         self.close_all(deadline).await;
         let Runtime { mesh, store, quic, connector, inbox, allocations, replies, mut commands, .. } = self;
@@ -226,6 +228,7 @@ impl Runtime {
                 self.mesh.handle_refused(now, peer, dial, remote, refusal);
             }
             WireEvent::DialFailed { dial, reason } => self.mesh.handle_dial_failed(now, dial, &reason),
+            WireEvent::Vacant { remote } => self.mesh.handle_vacant(now, remote),
             WireEvent::Moved { conn, remote } => {
                 tracing::debug!(%remote, "the far end of a connection has moved");
                 self.mesh.handle_moved(now, conn, remote);

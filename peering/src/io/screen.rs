@@ -13,6 +13,8 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
 
+use super::vacancy::Errors;
+
 /// How many datagrams came in on the port of peering.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PortCounters {
@@ -42,6 +44,7 @@ impl Counts {
 /// A socket that counts.
 pub(super) struct Screen {
     inner: Arc<dyn AsyncUdpSocket>,
+    errors: Errors,
     ids: HashedConnectionIdGenerator,
     counts: Arc<Counts>,
 }
@@ -56,10 +59,16 @@ impl Screen {
     /// `ids` recognizes the connection ids of this host.
     pub(super) fn new(
         inner: Arc<dyn AsyncUdpSocket>,
+        errors: Errors,
         ids: HashedConnectionIdGenerator,
         counts: Arc<Counts>,
     ) -> Self {
-        Screen { inner, ids, counts }
+        Screen { inner, errors, ids, counts }
+    }
+
+    /// What the network says of packets that were sent.
+    pub(super) fn errors(&self) -> &Errors {
+        &self.errors
     }
 
     /// One receive may hold several datagrams of equal length, the last one shorter.

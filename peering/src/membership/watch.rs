@@ -20,6 +20,8 @@ const HURRY: Duration = Duration::from_secs(5);
 pub(super) enum Step {
     /// Ask whether it is there.
     Ask(PeerId),
+    /// It did not answer so far: ask once more.
+    AskAgain(PeerId),
     /// It did not answer.
     Suspect(PeerId),
 }
@@ -73,9 +75,8 @@ impl Watch {
         }
     }
 
-    /// The last connection to a peer broke, which may be the first sign of its death: it is no neighbour to be asked later any
-    /// more, so it is asked now.
-    pub(super) fn lost(&mut self, peer: PeerId) {
+    /// There is a sign of the death of a peer: it is asked now.
+    pub(super) fn sign(&mut self, peer: PeerId) {
         self.urgent.push(peer);
     }
 
@@ -93,7 +94,7 @@ impl Watch {
                 return Some(Step::Suspect(peer));
             }
             *asked = Asked { until, again: true };
-            return Some(Step::Ask(peer));
+            return Some(Step::AskAgain(peer));
         }
         while let Some(peer) = self.urgent.pop() {
             if self.ask(peer, until) {
@@ -167,11 +168,11 @@ mod tests {
         let mut watch = Watch::default();
         watch.set_neighbours(now, vec![ONE, TWO]);
         [ONE, TWO].into_iter().for_each(|peer| watch.heard(now, peer));
-        [ONE, TWO].into_iter().for_each(|peer| watch.lost(peer));
+        [ONE, TWO].into_iter().for_each(|peer| watch.sign(peer));
         let mut steps = run(&mut watch, &mut now, Duration::from_millis(100), &[ONE]);
         watch.set_neighbours(now, Vec::new());
         steps.extend(run(&mut watch, &mut now, Duration::from_millis(1100), &[ONE]));
-        assert_eq!(steps, [Step::Ask(TWO), Step::Ask(ONE), Step::Ask(TWO), Step::Suspect(TWO)]);
+        assert_eq!(steps, [Step::Ask(TWO), Step::Ask(ONE), Step::AskAgain(TWO), Step::Suspect(TWO)]);
         assert_eq!(watch.next(), None);
     }
 

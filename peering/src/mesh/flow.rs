@@ -8,7 +8,7 @@ use rand::seq::IteratorRandom;
 use super::{Mesh, MeshEvent, Output};
 use crate::ipam::IpamOutput;
 use crate::membership::Membership;
-use crate::proto::Message;
+use crate::proto::{Message, Vacant};
 use crate::records::Cause;
 use crate::topology::Action;
 
@@ -34,6 +34,10 @@ impl Mesh {
         }
         while let Some((peer, bytes)) = self.membership.poll_datagram() {
             self.send_swim(peer, bytes);
+        }
+        while let Some(peer) = self.membership.poll_vacant() {
+            let others = self.topology.partners().into_iter().filter(|other| *other != peer);
+            others.for_each(|other| self.send(other, &Message::Vacant(Vacant { peer })));
         }
     }
 

@@ -67,6 +67,16 @@ impl Mesh {
         }
     }
 
+    /// The machine at this address said that nobody listens there. Anybody may say so in its name: it is a reason to ask who
+    /// is connected from there, and no more.
+    pub fn handle_vacant(&mut self, now: Instant, remote: SocketAddr) {
+        if self.begin(now) {
+            let peers = self.topology.peers_at(remote);
+            peers.into_iter().for_each(|peer| self.membership.handle_vacant(now, peer));
+            self.settle();
+        }
+    }
+
     /// A connection ended, whoever closed it.
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId, reason: &str) {
         if !self.begin(now) {
@@ -147,6 +157,10 @@ impl Mesh {
                 self.membership.handle_datagram(self.now, peer, &bytes);
             }
             Message::CloneSeen(seen) => self.handle_clone_seen(seen),
+            Message::Vacant(vacant) if self.topology.best(vacant.peer).is_some() => {
+                self.membership.handle_witness(self.now, peer, vacant.peer);
+            }
+            Message::Vacant(_) => {}
             Message::Members(members) => self.handle_members(conn, &members),
             Message::Summary(summary) => self.handle_summary(conn, summary),
             Message::Ranges(ranges) => self.handle_ranges(conn, &ranges),

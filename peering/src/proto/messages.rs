@@ -40,6 +40,14 @@ pub struct CloneSeen {
     pub addr: SocketAddr,
 }
 
+/// A host does not answer the sender, and its machine said that nobody listens there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Vacant {
+    /// The host.
+    #[serde(with = "plain")]
+    pub peer: PeerId,
+}
+
 /// What a side wants a connection for, the least first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Purpose {

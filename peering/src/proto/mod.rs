@@ -9,7 +9,7 @@ mod messages;
 
 pub use messages::{
     Absent, Answer, Ask, ClaimAnswer, ClaimRefusal, ClaimRequest, CloneSeen, Confirm, Confirmed, Hello,
-    Member, Members, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable,
+    Member, Members, Purpose, Release, Run, SpaceAnswer, SpaceRequest, Summary, Told, UnitTable, Vacant,
 };
 
 use std::sync::Arc;
@@ -64,6 +64,7 @@ mod kind {
     pub(super) const CONFIRMED: u16 = 25;
     pub(super) const SECRET_REQUEST: u16 = 26;
     pub(super) const SECRET_ANSWER: u16 = 27;
+    pub(super) const VACANT: u16 = 28;
 }
 
 /// One message.
@@ -119,6 +120,8 @@ pub enum Message {
     SecretRequest(SecretName),
     /// The secret.
     SecretAnswer(Secret),
+    /// A host does not answer the sender, and nobody listens there.
+    Vacant(Vacant),
     /// A message of a later release: ignored.
     Unknown {
         /// Its kind.
@@ -174,6 +177,7 @@ impl Message {
             Message::CloneSeen(body) => write(kind::CLONE_SEEN, body),
             Message::SecretRequest(body) => write(kind::SECRET_REQUEST, body),
             Message::SecretAnswer(body) => envelope::seal(kind::SECRET_ANSWER, VERSION, body.bytes()),
+            Message::Vacant(body) => write(kind::VACANT, body),
             Message::Unknown { kind, version } => envelope::seal(*kind, *version, &[]),
         }
     }
@@ -225,6 +229,7 @@ impl Message {
                 let secret = Secret::new(Zeroizing::new(body.to_vec()));
                 Message::SecretAnswer(secret.map_err(|_| DecodeError::Limit(kind))?)
             }
+            kind::VACANT => Message::Vacant(read(kind, body)?),
             _ => return Ok(Message::Unknown { kind, version }),
         };
         if message.within_limits() { Ok(message) } else { Err(DecodeError::Limit(kind)) }

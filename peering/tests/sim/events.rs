@@ -50,6 +50,11 @@ pub(super) enum Event {
         pair: PairId,
         to_dialler: bool,
     },
+    /// The machine of another host says that nobody listens there.
+    Vacant {
+        host: usize,
+        at: usize,
+    },
     /// The end of a pause, if it is still the same one.
     Resume {
         host: usize,
@@ -109,6 +114,7 @@ impl World {
                 }
             }
             Event::Unknown { pair, to_dialler } => self.unknown(pair, to_dialler),
+            Event::Vacant { host, at } => self.vacant(host, at),
             Event::Resume { host, pause } => {
                 if self.hosts[host].pauses == pause {
                     self.wake(host);
@@ -121,7 +127,9 @@ impl World {
     fn hearer(&self, event: &Event) -> Option<usize> {
         match event {
             Event::Dialled { from, .. } => Some(*from),
-            Event::DialFailed { host, .. } | Event::Closed { host, .. } => Some(*host),
+            Event::DialFailed { host, .. } | Event::Closed { host, .. } | Event::Vacant { host, .. } => {
+                Some(*host)
+            }
             Event::Accepted { pair } => self.wires.ends(*pair).map(|(_, to)| to.0),
             Event::Arrived { pair, to_dialler, .. } => self.wires.way(*pair, *to_dialler).map(|way| way.1),
             Event::Idle { .. } | Event::Unknown { .. } | Event::Resume { .. } => None,
@@ -313,6 +321,7 @@ impl World {
 
     fn arrived(&mut self, pair: PairId, to_dialler: bool, item: Item) {
         let Some(way) = self.wires.way(pair, to_dialler) else { return };
+        self.refuse(way);
         let Some(item) = self.wires.pass(self.now, pair, to_dialler, item) else { return };
         let Some((number, conn, life)) = self.wires.end_of(pair, to_dialler) else {
             return self.unknown(pair, to_dialler);
@@ -346,6 +355,24 @@ impl World {
         let now = self.hosts[host].here(self.now);
         if let Some(mesh) = self.hosts[host].living(life) {
             mesh.handle_closed(now, conn, reason);
+            self.pump(host);
+        }
+    }
+
+    /// What comes to a machine whose daemon does not run is refused by its kernel.
+    fn refuse(&mut self, (from, to): (usize, usize)) {
+        let refuses = self.hosts[to].mesh.is_none() && self.hosts[to].powered;
+        if refuses && !self.wires.is_cut(from, to) && !self.wires.is_cut(to, from) {
+            let back = self.wires.link(to, from).delay(&mut self.rng);
+            self.schedule(self.now + back, Event::Vacant { host: from, at: to });
+        }
+    }
+
+    /// A host is told, truly or not, that nobody listens where another one is.
+    pub fn vacant(&mut self, host: usize, at: usize) {
+        let now = self.hosts[host].here(self.now);
+        if let Some(mesh) = self.hosts[host].mesh.as_mut() {
+            mesh.handle_vacant(now, Self::addr(at));
             self.pump(host);
         }
     }

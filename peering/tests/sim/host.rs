@@ -76,6 +76,8 @@ pub struct Host {
     pub paused: bool,
     pub pauses: u64,
     pub mesh: Option<Mesh>,
+    /// The machine runs, whether or not the daemon does.
+    pub powered: bool,
     /// Counts the starts.
     pub life: u64,
     pub launch: Launch,
@@ -118,6 +120,7 @@ impl Host {
             paused: false,
             pauses: 0,
             mesh: None,
+            powered: true,
             life: 0,
             launch: Launch::targets(&[]),
             disk: None,
@@ -181,6 +184,7 @@ impl Host {
         let config = self.config(seed, boot_nonce, &launch);
         self.life += 1;
         self.told_before = self.events.len();
+        self.powered = true;
         self.launch = launch;
         let here = self.here(now);
         self.mesh =

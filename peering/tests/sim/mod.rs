@@ -174,6 +174,7 @@ impl World {
     /// The machine loses power: its containers are gone with it.
     pub fn lose_power(&mut self, number: usize) {
         let loss = if self.rng.random() { Loss::Nothing } else { Loss::LastWrite };
+        self.hosts[number].powered = false;
         self.crash_with(number, loss, Duration::ZERO);
         self.hosts[number].ports.clear();
     }
