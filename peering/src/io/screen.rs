@@ -143,3 +143,36 @@ impl AsyncUdpSocket for Screen {
         self.inner.may_fragment()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use quinn::{Runtime, TokioRuntime};
+
+    use super::*;
+
+    /// The kernel tells a refusal also as the failure of the next call, which may be a receive. quinn 0.11 receives again then;
+    /// taken for the end of the socket, it would end all connections.
+    #[tokio::test]
+    async fn a_refusal_does_not_end_the_socket() {
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        let gone = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap();
+        let (sender, own) = (socket.try_clone().unwrap(), socket.local_addr().unwrap());
+        let errors = Errors::of(&socket).unwrap();
+        let inner = TokioRuntime.wrap_udp_socket(socket).unwrap();
+        let ids = HashedConnectionIdGenerator::from_key(1);
+        let screen = Screen::new(inner, errors, ids, Arc::default());
+        sender.send_to(b"anybody?", gone).unwrap();
+        // Refused before this is received: over loopback the refusal comes while the packet is sent.
+        UdpSocket::bind("[::1]:0").unwrap().send_to(b"here", own).unwrap();
+        let mut packet = [0; 64];
+        let mut meta = [RecvMeta::default()];
+        let receive =
+            std::future::poll_fn(|cx| screen.poll_recv(cx, &mut [IoSliceMut::new(&mut packet)], &mut meta));
+        let received = tokio::time::timeout(Duration::from_secs(5), receive).await;
+        assert_eq!(received.expect("it came").expect("the socket lives"), 1);
+        assert_eq!(&packet[..meta[0].len], b"here");
+    }
+}
