@@ -140,7 +140,6 @@ pub struct Mesh {
     secrets: Secrets,
     /// What this host's record says of it that may change.
     told: Option<Told>,
-    writing_addresses: Option<Vec<u8>>,
     next_tick: Instant,
     malformed: u64,
     /// This host is leaving for good; true: also if nobody takes its address space.
@@ -191,7 +190,6 @@ impl Mesh {
             buried: BTreeSet::new(),
             secrets: Secrets::new(config.keyring.clone(), now),
             told: None,
-            writing_addresses: None,
             next_tick: now,
             malformed: 0,
             leaving: None,
@@ -230,6 +228,7 @@ impl Mesh {
         }
         let bytes = self.save()?;
         self.outbox.write_started();
+        self.ipam.write_started();
         Some(bytes)
     }
 
@@ -246,9 +245,7 @@ impl Mesh {
             Err(_) => {}
         }
         self.secrets_written(result.is_ok());
-        if result.is_err() || self.addresses_are_written() {
-            self.ipam.handle_persisted(self.now, result);
-        }
+        self.ipam.handle_persisted(self.now, result);
         self.settle();
     }
 

@@ -345,6 +345,7 @@ fn stored_states_keep_being_read() {
     let bytes = fixture("stored-addresses-v1", &ipam.save().unwrap());
     let mut ipam = Ipam::restore(PeerId([3; 16]), [0; 32], &bytes).unwrap();
     ipam.allocate(now, RequestId(2), what);
+    ipam.write_started();
     ipam.handle_persisted(now, Ok(()));
     let result = Ok(vec![IpPrefix { addr: "10.32.0.2".parse().unwrap(), len: 12 }]);
     assert_eq!(ipam.poll_output(), Some(IpamOutput::Allocated { request: RequestId(2), result }));

@@ -129,6 +129,7 @@ impl Observer {
                 self.ipam.handle_message(self.now, PeerId([7; 16]), Message::Units(table.clone()));
             }
         }
+        self.ipam.write_started();
         self.ipam.handle_persisted(self.now, Ok(()));
         while self.ipam.poll_output().is_some() {}
     }

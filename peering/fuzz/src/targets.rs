@@ -167,9 +167,11 @@ pub fn addresses(data: &[u8]) {
                 ipam.allocate(now, RequestId(request), what);
             }
             2 => {
-                let port = given.get(port as usize).map_or(0, |given| given.0);
-                given.retain(|given| given.0 != port);
-                ipam.release(now, PortId(port.to_le_bytes()));
+                // One that has its answer: what became of the others, nobody knows yet.
+                if let Some(&(port, _)) = given.get(port as usize) {
+                    given.retain(|given| given.0 != port);
+                    ipam.release(now, PortId(port.to_le_bytes()));
+                }
             }
             3 => ipam.cancel(now, RequestId(port)),
             4 => now += Duration::from_secs(port),
@@ -186,7 +188,9 @@ pub fn addresses(data: &[u8]) {
             }
         }
         ipam.handle_timeout(now);
+        // What was changed by the last operation was on its way to the disk during this one.
         ipam.handle_persisted(now, Ok(()));
+        ipam.write_started();
         while let Some(output) = ipam.poll_output() {
             match output {
                 IpamOutput::Allocated { request, result: Ok(addrs) } => {

@@ -143,7 +143,9 @@ pub struct Ipam {
     state: State,
     /// The state as it is on disk.
     stored: State,
+    /// It changed since it was last handed out to be written.
     dirty: bool,
+    writing: Option<Writing>,
     founding: Founding,
     nicknames: BTreeMap<PeerId, String>,
     states: BTreeMap<PeerId, PeerState>,
@@ -184,6 +186,15 @@ pub struct Ipam {
     /// Networks where records changed: there may be other disputes now.
     contested: BTreeSet<NetworkId>,
     outputs: VecDeque<IpamOutput>,
+    /// Those whose ground is on disk.
+    ready: VecDeque<IpamOutput>,
+}
+
+/// What was handed out to be written.
+struct Writing {
+    state: State,
+    /// So many of the waiting outputs rest on it.
+    outputs: usize,
 }
 
 impl Ipam {
@@ -208,6 +219,7 @@ impl Ipam {
             stored: state.clone(),
             state,
             dirty: false,
+            writing: None,
             nicknames: BTreeMap::new(),
             states: BTreeMap::new(),
             open: BTreeSet::new(),
@@ -232,6 +244,7 @@ impl Ipam {
             disputes: BTreeMap::new(),
             contested: BTreeSet::new(),
             outputs: VecDeque::new(),
+            ready: VecDeque::new(),
         }
     }
 
@@ -248,24 +261,34 @@ impl Ipam {
         self.state.encode()
     }
 
-    /// True when [`Self::save`] must be written before the next output is taken.
+    /// True when [`Self::save`] has something that was not handed out to be written.
     pub fn is_dirty(&self) -> bool {
         self.dirty
     }
 
-    /// What became of the last [`Self::save`]. After a failure the state is the stored one again, and every
-    /// waiting answer that rested on the lost change is a refusal.
-    pub fn handle_persisted(&mut self, now: Instant, result: Result<(), String>) {
-        if !std::mem::take(&mut self.dirty) {
-            return;
+    /// What [`Self::save`] said is being written; [`Self::handle_persisted`] follows.
+    pub fn write_started(&mut self) {
+        if std::mem::take(&mut self.dirty) {
+            self.writing = Some(Writing { state: self.state.clone(), outputs: self.outputs.len() });
         }
+    }
+
+    /// What became of what was being written. Afterwards the outputs that rest on it may leave, also when more has changed
+    /// meanwhile: else steady work would hold them back for ever. After a failure the state is the stored one again, and
+    /// every waiting answer that rested on a lost change is a refusal.
+    pub fn handle_persisted(&mut self, now: Instant, result: Result<(), String>) {
+        let Some(Writing { state, outputs }) = self.writing.take() else { return };
         match result {
             Ok(()) => {
-                self.stored = self.state.clone();
+                self.stored = state;
                 self.units_hash.take();
-                self.unwritten.written();
+                self.ready.extend(self.outputs.drain(..outputs));
+                if !self.dirty {
+                    self.unwritten.written();
+                }
             }
             Err(reason) => {
+                self.dirty = false;
                 self.roll_back(&reason);
                 self.unwritten.refused(now, !self.removed.is_empty());
             }
@@ -300,9 +323,10 @@ impl Ipam {
         self.look_again();
     }
 
-    /// The next thing to do. None while [`Self::is_dirty`].
+    /// The next thing to do whose ground is on disk.
     pub fn poll_output(&mut self) -> Option<IpamOutput> {
-        if self.dirty { None } else { self.outputs.pop_front() }
+        let all_written = !self.dirty && self.writing.is_none();
+        self.ready.pop_front().or_else(|| self.outputs.pop_front_if(|_| all_written))
     }
 
     /// When [`Self::handle_timeout`] wants to be called.

@@ -57,17 +57,8 @@ impl Mesh {
         let records = self.store.save().map_err(unreadable);
         let addresses = self.ipam.save().map_err(unreadable);
         let bytes = records.and_then(|records| {
-            let stored = Stored { records, addresses: addresses? };
-            self.writing_addresses = Some(stored.addresses.clone());
-            postcard::to_extend(&stored, vec![VERSION]).map_err(unreadable)
+            postcard::to_extend(&Stored { records, addresses: addresses? }, vec![VERSION]).map_err(unreadable)
         });
         bytes.map_err(|error| self.note("store_failed", error.to_string())).ok()
-    }
-
-    /// True when the addresses are still those that were handed out to be written: if they changed while the disk was
-    /// busy, their answers wait for the next write.
-    pub(super) fn addresses_are_written(&mut self) -> bool {
-        let written = self.writing_addresses.take();
-        written.is_some() && self.ipam.save().ok() == written
     }
 }

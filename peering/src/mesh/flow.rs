@@ -65,8 +65,7 @@ impl Mesh {
     }
 
     fn drain_ipam(&mut self) {
-        while !self.ipam.is_dirty() {
-            let Some(output) = self.ipam.poll_output() else { return };
+        while let Some(output) = self.ipam.poll_output() {
             match output {
                 IpamOutput::Send { to, message } => self.send(to, &message),
                 IpamOutput::Push(table) => self.push_units(&Message::Units(table)),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::{NETWORK, World, id, port, subnets};
-use crate::ipam::Ipam;
-use crate::mesh::{AllocError, IpamState};
+use crate::ipam::{Ipam, IpamOutput};
+use crate::mesh::{AllocError, AllocRequest, IpamState, RequestId};
 use crate::proto::{Message, SpaceRequest};
 
 #[test]
@@ -37,6 +37,48 @@ fn asking_twice_gives_the_same_address() {
     assert_eq!(world.address(0, port(1), &[]), first);
     assert_eq!(world.address(0, port(1), &[&first.to_string()]), first);
     assert_ne!(world.address(0, port(2), &[]), first);
+}
+
+/// The requests that were answered, and whether each got an address.
+fn answered(ipam: &mut Ipam) -> Vec<(u64, bool)> {
+    let outputs = std::iter::from_fn(|| ipam.poll_output());
+    let answers = outputs.filter_map(|output| match output {
+        IpamOutput::Allocated { request, result } => Some((request.0, result.is_ok())),
+        _ => None,
+    });
+    answers.collect()
+}
+
+#[test]
+fn an_answer_waits_for_the_write_that_holds_it_and_for_no_later_one() {
+    let mut world = World::new(1, "10.32.0.0/12", 1);
+    world.address(0, port(0), &[]);
+    let (now, ipam) = (world.now, &mut world.hosts[0].ipam);
+    let ask = |ipam: &mut Ipam, n: u64| {
+        let holder = String::new();
+        let what =
+            AllocRequest { port: port(n), network: NETWORK, holder, wanted: Vec::new(), without_ipv6: false };
+        ipam.allocate(now, RequestId(n), what);
+    };
+    ask(ipam, 101);
+    ipam.write_started();
+    for n in 102..110 {
+        // The disk is never idle, and something changes during each write.
+        ask(ipam, n);
+        assert_eq!(answered(ipam), []);
+        ipam.handle_persisted(now, Ok(()));
+        assert_eq!(answered(ipam), [(n - 1, true)]);
+        assert!(ipam.is_dirty());
+        ipam.write_started();
+    }
+    ask(ipam, 110);
+    ipam.handle_persisted(now, Err("no space left".to_owned()));
+    assert_eq!(answered(ipam), [(109, false), (110, false)]);
+    let held = Ipam::restore(id(0), [0; 32], &ipam.save().unwrap()).unwrap();
+    for n in [108, 109, 110] {
+        let addrs = held.state.networks[&NETWORK].local.of(id(0), port(n));
+        assert_eq!(addrs.len(), usize::from(n == 108), "{n}");
+    }
 }
 
 #[test]
@@ -139,10 +181,11 @@ fn a_donor_keeps_half_and_answers_a_repetition_alike() {
         let ipam = &mut world.hosts[0].ipam;
         if ipam.is_dirty() {
             assert_eq!(ipam.poll_output(), None, "nothing leaves before it is written");
+            ipam.write_started();
             ipam.handle_persisted(now, Ok(()));
         }
         answers.extend(std::iter::from_fn(|| ipam.poll_output()).filter_map(|output| match output {
-            crate::ipam::IpamOutput::Send { message: Message::SpaceAnswer(answer), .. } => Some(answer),
+            IpamOutput::Send { message: Message::SpaceAnswer(answer), .. } => Some(answer),
             _ => None,
         }));
     }

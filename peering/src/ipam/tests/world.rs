@@ -359,6 +359,7 @@ impl World {
         let host = &mut self.hosts[n];
         if host.ipam.is_dirty() {
             let saved = host.ipam.save().unwrap();
+            host.ipam.write_started();
             let result = if host.disk_full { Err("no space left".to_owned()) } else { Ok(()) };
             if result.is_ok() {
                 host.disk = saved;
