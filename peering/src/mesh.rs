@@ -219,8 +219,8 @@ impl Mesh {
         timeouts.into_iter().flatten().min()
     }
 
-    /// The state to be written to disk, if it is time; [`Self::handle_persisted`] must follow before any output is
-    /// taken.
+    /// The state to be written to disk, if it is time; [`Self::handle_persisted`] follows. Outputs that do not rest on it may be
+    /// taken meanwhile.
     pub fn poll_persist(&mut self) -> Option<Vec<u8>> {
         let due = self.outbox.is_write_due(self.now) || self.ipam.is_dirty();
         if self.outbox.is_writing() || !due {

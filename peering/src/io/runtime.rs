@@ -81,6 +81,8 @@ pub(super) struct Runtime {
     creations: BTreeMap<RequestId, Creation>,
     departures: Vec<Departure>,
     replies: Vec<Deferred>,
+    /// Those of changes that are on their way to disk.
+    saved_replies: Vec<Deferred>,
     commands: mpsc::UnboundedReceiver<Command>,
     inbox: mpsc::Receiver<WireEvent>,
     admission: watch::Sender<Admission>,
@@ -109,6 +111,7 @@ impl Runtime {
             creations: BTreeMap::new(),
             departures: Vec::new(),
             replies: Vec::new(),
+            saved_replies: Vec::new(),
             commands,
             inbox,
             admission,
@@ -130,10 +133,11 @@ impl Runtime {
         hearing.abort();
         self.dialled.abort_all();
         self.close_all(deadline).await;
-        let Runtime { mesh, store, quic, connector, inbox, allocations, replies, mut commands, .. } = self;
+        let late = self.saved_replies.drain(..).chain(self.replies.drain(..)).collect::<Vec<_>>();
+        let Runtime { mesh, store, quic, connector, inbox, allocations, mut commands, .. } = self;
         drop((connector, inbox, store, allocations));
         let _ = timeout_at(deadline, quic.free_port()).await;
-        replies.into_iter().for_each(|reply| reply());
+        late.into_iter().for_each(|reply| reply());
         let Some(reply) = stopped else { return };
         let _ = reply.send(());
         remember(mesh, &mut commands).await;
@@ -151,7 +155,7 @@ impl Runtime {
                     None => return None,
                 },
                 event = self.inbox.recv() => self.handle_events(event),
-                result = saved(&mut self.saving) => self.mesh.handle_persisted(result),
+                result = saved(&mut self.saving) => self.handle_saved(result),
                 () = due(timer) => self.mesh.handle_timeout(Instant::now()),
             }
         }
@@ -249,32 +253,43 @@ impl Runtime {
         }
     }
 
-    /// Writes what must be written, else lets out what may leave.
+    /// Lets out what may leave, also while the disk is busy, and has written what must be. What is asked of this host again and
+    /// again would else wait until there is nothing to write.
     fn pump(&mut self) {
-        while self.saving.is_none() {
-            if let Some(state) = self.mesh.poll_persist() {
-                let (store, keyring) = (self.store.clone(), self.mesh.poll_keyring());
-                let save = move || {
-                    let kept = keyring.map_or(Ok(()), |keyring| store.save_keyring(&keyring));
-                    kept.and_then(|()| store.save(&state)).map_err(|error| error.to_string())
-                };
-                self.saving = Some(spawn_blocking(save));
-            } else if let Some(output) = self.mesh.poll_output() {
-                self.perform(output);
-            } else {
-                break;
-            }
+        while let Some(output) = self.mesh.poll_output() {
+            self.perform(output);
+        }
+        if self.saving.is_none() {
+            self.save();
         }
         if self.saving.is_none() {
             self.replies.drain(..).for_each(|reply| reply());
-            while let Some(event) = self.mesh.poll_event() {
-                if event == MeshEvent::SecretsChanged {
-                    self.admission.send_replace(Admission::new(self.mesh.keyring().clone()));
-                }
-                let _ = self.events.send(event);
+        }
+        while let Some(event) = self.mesh.poll_event() {
+            if event == MeshEvent::SecretsChanged {
+                self.admission.send_replace(Admission::new(self.mesh.keyring().clone()));
             }
+            let _ = self.events.send(event);
         }
         while self.dialled.try_join_next().is_some() || self.closing.try_join_next().is_some() {}
+    }
+
+    /// Has the state written, if it is time; what was changed so far is answered when that is done.
+    fn save(&mut self) {
+        let Some(state) = self.mesh.poll_persist() else { return };
+        let (store, keyring) = (self.store.clone(), self.mesh.poll_keyring());
+        let save = move || {
+            let kept = keyring.map_or(Ok(()), |keyring| store.save_keyring(&keyring));
+            kept.and_then(|()| store.save(&state)).map_err(|error| error.to_string())
+        };
+        self.saving = Some(spawn_blocking(save));
+        self.saved_replies.append(&mut self.replies);
+    }
+
+    /// The disk is done.
+    fn handle_saved(&mut self, result: Result<(), String>) {
+        self.mesh.handle_persisted(result);
+        self.saved_replies.drain(..).for_each(|reply| reply());
     }
 
     fn perform(&mut self, output: Output) {
@@ -329,7 +344,7 @@ impl Runtime {
                 break;
             }
             match timeout_at(deadline, saved(&mut self.saving)).await {
-                Ok(result) => self.mesh.handle_persisted(result),
+                Ok(result) => self.handle_saved(result),
                 Err(_) => break,
             }
         }

@@ -34,7 +34,7 @@ pub enum DialTarget {
     },
 }
 
-/// What the shell must do. Taken out only after everything from `poll_persist` is on disk.
+/// What the shell must do. Taken out only when what it rests on is on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Send a message, in order, on the stream of a connection.

@@ -306,20 +306,21 @@ impl Host {
         }
     }
 
-    /// The next output; none while the disk is busy.
+    /// The next output; those that rest on what is being written wait for it.
     pub fn poll(&mut self, now: Instant) -> Option<Output> {
-        while self.saving.is_none() {
+        loop {
             let mesh = self.mesh.as_mut()?;
-            if let Some(bytes) = mesh.poll_persist() {
+            if let Some(output) = mesh.poll_output() {
+                return Some(output);
+            }
+            let state = if self.saving.is_none() { mesh.poll_persist() } else { None };
+            if let Some(bytes) = state {
                 self.saving = Some((now + self.disk_time, bytes, mesh.poll_keyring()));
                 self.finish_write(now);
-            } else if let Some(output) = mesh.poll_output() {
-                return Some(output);
             } else if !self.take_events(now) {
                 return None;
             }
         }
-        None
     }
 
     /// Hears what is new, and does it to the containers. False: there was nothing.
