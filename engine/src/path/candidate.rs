@@ -129,8 +129,10 @@ impl Candidate {
         self.climbed = if self.passed >= full && !climb { 0 } else { self.climbed + u32::from(climb) };
         let headers = HEADERS[usize::from(self.addr.ip().to_canonical().is_ipv6())];
         let steps = LADDER.iter().map(|mtu| mtu - headers).chain([usize::from(SMALLEST)]);
-        let steps = steps.filter(|&size| climb && size < full);
-        [probe::LEN, full].into_iter().chain(steps).collect()
+        // What passed is asked again in each round; smaller ones only when it did not come back.
+        let least = if self.shrunk > 0 { probe::LEN } else { self.passed };
+        let steps = steps.filter(|size| climb && *size > least).chain([self.passed]);
+        [probe::LEN, full].into_iter().chain(steps.filter(|size| (probe::LEN..full).contains(size))).collect()
     }
 
     /// The longest datagram to send: any, until other sizes were tried than the full one, which may be longer than before. While
