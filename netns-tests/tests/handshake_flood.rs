@@ -1,6 +1,7 @@
 //! Handshakes from forged addresses, as many as one sender can make, cost a host hardly more than datagrams that nobody reads.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netns_tests::{
     Attached, Capture, Context, Flood, Host, IperfServer, Result, Topology, Transport, Wire, ensure, pause,
@@ -23,18 +24,23 @@ const NOISE: [u8; 160] = {
     bytes
 };
 
+/// Two floods at once would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Two hosts that seal and renew each second, a container each, and a stream from the first to the second.
 struct Flooded {
     net: Topology,
     web: Attached,
     db: Attached,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Flooded {
     fn new(promise: &str) -> Result<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let net = Topology::new(promise)?.wire(Wire::Nic).hosts(2)?;
         let (web, db) = net.web_and_db_alike(&["--encryption", "on", "--rekey-after", "1"])?;
-        Ok(Flooded { net, web, db })
+        Ok(Flooded { net, web, db, _alone: alone })
     }
 
     fn host(&self, address: Ipv4Addr) -> Result<(&Host, &Host)> {

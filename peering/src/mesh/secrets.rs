@@ -78,7 +78,7 @@ impl Mesh {
 
     /// True when a start from the disk would take all the secrets that this host takes.
     pub fn secrets_are_on_disk(&self) -> bool {
-        self.secrets.kept.durable == self.keyring().names()
+        self.keyring().names().iter().all(|name| self.secrets.kept.durable.contains(name))
     }
 
     /// The disk did not take the secrets with which this host starts: it is asked again with the first state.
