@@ -43,9 +43,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let net = Topology::new("names under load")?.hosts(1)?;
     net.host(0).launch(&[])?;
-    let (web, _db) = (net.host(0).attach("web")?, net.host(0).attach("db")?);
+    let (web, db) = (net.host(0).attach("web")?, net.host(0).attach("db")?);
     web.ping(&GATEWAY.ip())?;
     let times = web.namespace().run(|| ask(&args))??;
+    drop((web, db, net.quiet()));
     let names = Names::new(Machine::read()?, args.rate, args.seconds, times);
     println!("{}\n\n{}", names.headline(), names.markdown());
     args.json.as_ref().map_or(Ok(()), |path| write_json(path, &names))

@@ -83,7 +83,7 @@ pub fn run(size: Size) -> Result<Figures> {
     make_networks(&mut clocked, hosts, size.networks)?;
 
     let (told, filled) = channel();
-    std::thread::scope(|scope| {
+    let figures = std::thread::scope(|scope| {
         let mut leaves = Vec::new();
         for (plan, host) in plans(&net, size).into_iter().zip(&net.all()[HOSTS..]) {
             let (leave, left) = oneshot::channel();
@@ -105,7 +105,9 @@ pub fn run(size: Size) -> Result<Figures> {
         progress("nothing happens");
         let rest_percent = at_rest(hosts)?;
         figures(size, clocked, (longest, agreed), hosts, rest_percent)
-    })
+    })?;
+    drop(net.quiet());
+    Ok(figures)
 }
 
 fn network_name(number: usize) -> String {
