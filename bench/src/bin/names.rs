@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bench::machine::Machine;
 use bench::names::Names;
+use bench::networks::question::message;
 use bench::options::write_json;
 use clap::Parser;
 use netns_tests::Topology;
 
 /// The gateway of the network `mesh` with the usual range.
 const GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 32, 0, 1)), 53);
+/// A container on the same host.
+const NAME: &str = "db.mesh.mesh.internal";
 /// How long an answer is waited for after the last question.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -64,7 +67,7 @@ fn ask(args: &Args) -> Result<Vec<Duration>> {
         let receiver = scope.spawn(|| receive(&socket, &done, due, total));
         for number in 0..total {
             std::thread::sleep(due(number).saturating_duration_since(Instant::now()));
-            socket.send(&question(number as u16))?;
+            socket.send(&message(NAME, number as u16))?;
         }
         std::thread::sleep(PATIENCE);
         done.store(true, Ordering::Relaxed);
@@ -95,12 +98,4 @@ fn receive(
         times.push(now.saturating_duration_since(due(number)));
     }
     Ok(times)
-}
-
-/// For the address of `db`.
-fn question(id: u16) -> Vec<u8> {
-    let mut message = id.to_be_bytes().to_vec();
-    message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    message.extend_from_slice(b"\x02db\x04mesh\x04mesh\x08internal\0\0\x01\0\x01");
-    message
 }

@@ -34,7 +34,7 @@ fn once(socket: &UdpSocket, name: &str, id: u16) -> Result<f64> {
 }
 
 /// A question of type A (RFC 1035 section 4.1).
-fn message(name: &str, id: u16) -> Vec<u8> {
+pub fn message(name: &str, id: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {

@@ -235,6 +235,24 @@ fn a_path_that_carries_full_packets_is_better_than_one_before_it_that_does_not()
     assert_eq!(world.here.path(PEER), Some(addr(3)));
 }
 
+#[test]
+fn a_second_path_that_never_carries_full_packets_costs_little_at_rest() {
+    let mut world = World::new(&[addr(2), addr(3)]);
+    // As over IPv6, whose header has 20 bytes more.
+    world.narrow = Some((addr(3), 1452));
+    world.run(120 * second());
+    world.sent.clear();
+    world.run(60 * second());
+    // Each ten seconds: the short probe, what passed, the full size; once in the minute the one step between these two.
+    let all = 7 * (probe::LEN + 1452 + 1472) + 1464;
+    assert!((1452..=all).contains(&world.sent[&addr(3)]), "{} bytes of {all}", world.sent[&addr(3)]);
+    // It is found out there too when less passes.
+    world.narrow = Some((addr(3), 1400));
+    world.dead.push(addr(2));
+    let events = world.run(60 * second());
+    assert_eq!(events.last(), Some(&Event::PathUp { peer: PEER, addr: addr(3), mtu: 1370 }));
+}
+
 /// The probes that go out within a minute of rest.
 fn probes_in_a_minute(peers: u8) -> usize {
     let mut world = World::new(&[addr(2)]);

@@ -24,6 +24,7 @@ use super::link::{self, Link};
 use super::quic::{Quic, peer};
 use super::reason;
 use super::tls::ServerCheck;
+use super::vacancy::Listener;
 use crate::mesh::{ConnId, DialId, DialTarget, Target};
 use crate::secret::{Admission, Refusal, Role};
 
@@ -140,10 +141,21 @@ impl Connector {
     /// Hears of addresses where nobody listens any more, until it is dropped.
     pub(super) async fn hear_of_vacancies(self) {
         let Some(socket) = self.quic.socket() else { return };
-        let Ok(errors) = socket.errors().listen() else { return };
-        while let Ok(remote) = errors.next().await {
-            // It is said again at the next packet; who is behind with all else need not hear it now.
-            let _ = self.inbox.try_send(WireEvent::Vacant { remote: canonical(remote) });
+        let failed = match socket.errors().listen() {
+            Ok(errors) => self.hear(&errors).await,
+            Err(error) => error,
+        };
+        tracing::warn!(%failed, "refusals are not heard: a killed daemon is known as late as a lost machine");
+    }
+
+    /// Hears until that fails.
+    async fn hear(&self, errors: &Listener) -> io::Error {
+        loop {
+            match errors.next().await {
+                // It is said again at the next packet; who is behind with all else need not hear it now.
+                Ok(remote) => _ = self.inbox.try_send(WireEvent::Vacant { remote: canonical(remote) }),
+                Err(error) => return error,
+            }
         }
     }
 

@@ -8,8 +8,8 @@
 //!                                                         claims (--ip, or a last address, by the owner)
 //! ```
 //!
-//! One state machine: commands, messages and `now` go in; what must be on disk ([`Ipam::save`], while
-//! [`Ipam::is_dirty`]), then outputs come out. An output is only taken when the state it rests on is stored.
+//! One state machine: commands, messages and `now` go in; what must be on disk ([`Ipam::save`], while [`Ipam::is_dirty`]) and
+//! outputs come out. An output only comes when the state it rests on is stored ([`Ipam::handle_persisted`]).
 
 mod claim;
 mod cluster;

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::world::{NETWORK, World, id, port};
+use engine::types::NetworkId;
+
+use super::world::{NETWORK, World, id, port, subnets};
 use crate::ipam::Pool;
-use crate::mesh::IpamState;
+use crate::mesh::{AllocRequest, IpamState, RequestId};
 
 #[test]
 fn hosts_share_a_range_of_64_bits() {
@@ -68,4 +70,26 @@ fn the_largest_pools_count_without_overflow() {
         assert_eq!((status.used, status.owned), (1, pool.size()), "{range}");
         assert_eq!(world.hosts[0].ipam.owner_of(NETWORK, last), Some(id(0)), "{range}");
     }
+}
+
+#[test]
+fn who_cannot_use_one_of_ipv6_gets_one_of_ipv4_alone() {
+    let mut world = World::new(1, "10.32.0.0/12", 1);
+    world.address(0, port(0), &[]);
+    let front = NetworkId([7; 32]);
+    let both = [subnets("10.7.0.0/24"), subnets("fd00:7::/64")].concat();
+    world.hosts[0].ipam.found_network(front, "front", &both);
+    world.hosts[0].ipam.add_network(front, "front", &both).unwrap();
+    let mut got = |n: u64, without_ipv6, wanted: &[&str]| {
+        let wanted = wanted.iter().map(|addr| addr.parse().unwrap()).collect();
+        let what =
+            AllocRequest { port: port(n), network: front, holder: String::new(), wanted, without_ipv6 };
+        world.hosts[0].ipam.allocate(world.now, RequestId(n), what);
+        world.drain(0);
+        let addrs = world.answer(0, n).unwrap();
+        addrs.iter().map(|prefix| prefix.addr.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(got(101, false, &[]), ["10.7.0.2", "fd00:7::2"]);
+    assert_eq!(got(102, true, &[]), ["10.7.0.3"]);
+    assert_eq!(got(103, true, &["fd00:7::9"]), ["10.7.0.4", "fd00:7::9"], "one that people asked for");
 }
